@@ -1,0 +1,138 @@
+//! Everything a limiter is told before it starts.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::limit::{Limit, Unit};
+
+/// The most tasks that may run at once: 2²² (4,194,304).
+pub const CONCURRENCY_MAX: usize = 1 << 22;
+
+/// The most that a server's clock may run fast against ours, in parts per million: twice as fast.
+pub const CLOCK_DRIFT_PPM_MAX: u32 = 1_000_000;
+
+/// The longest grace for an abandoned task, in nanoseconds: as long as the longest period.
+pub const ABANDON_GRACE_NS_MAX: u64 = 1 << 58;
+
+/// What a [`Machine`](crate::Machine) is made from. Plain data: it is checked when the machine is
+/// made.
+///
+/// ```
+/// # use strict_rate_limiter_core::{Config, ConfigError, Limit, Machine};
+/// let limits: [Limit; 2] = ["500/1m".parse()?, "90000w/1m".parse()?];
+/// let config = Config { concurrency: 4, paced: true, ..Config::new(limits) };
+/// let machine: Machine<()> = Machine::new(config)?;
+///
+/// let nothing = Machine::<()>::new(Config::new([]));
+/// assert_eq!(nothing.unwrap_err(), ConfigError::NoLimit);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The limits. Every one of them must allow a task; there is at least one.
+    pub limits: Vec<Limit>,
+    /// Adds one more limit for each task limit: 1 task per `per / rate`, rounded up, so that tasks
+    /// are spread over the period and never run back to back. Needs a task limit.
+    pub paced: bool,
+    /// How many tasks may run at once, from 1 (the default) to [`CONCURRENCY_MAX`].
+    pub concurrency: usize,
+    /// How many waiters are accepted at a time; unbounded by default. 0 means that nothing is
+    /// ever left waiting on its own.
+    pub queue_capacity: usize,
+    /// How long after it was abandoned a task still counts as running, in nanoseconds, at most
+    /// [`ABANDON_GRACE_NS_MAX`]. Default 0.
+    pub abandon_grace_ns: u64,
+    /// How much faster than ours the protected system's clock may run, in parts per million, at
+    /// most [`CLOCK_DRIFT_PPM_MAX`]. Stretches every period. Default 0.
+    pub clock_drift_ppm: u32,
+}
+
+impl Config {
+    /// The defaults, one task at a time, under these limits.
+    pub fn new(limits: impl IntoIterator<Item = Limit>) -> Self {
+        Self {
+            limits: limits.into_iter().collect(),
+            paced: false,
+            concurrency: 1,
+            queue_capacity: usize::MAX,
+            abandon_grace_ns: 0,
+            clock_drift_ppm: 0,
+        }
+    }
+
+    /// Checks the ranges, and gives every limit there is to keep: those asked for, then the pace.
+    pub(crate) fn checked_limits(&self) -> Result<Vec<Limit>, ConfigError> {
+        if self.limits.is_empty() {
+            return Err(ConfigError::NoLimit);
+        }
+        if self.concurrency == 0 {
+            return Err(ConfigError::ZeroConcurrency);
+        }
+        if self.concurrency > CONCURRENCY_MAX {
+            return Err(ConfigError::ConcurrencyTooHigh(self.concurrency));
+        }
+        if self.abandon_grace_ns > ABANDON_GRACE_NS_MAX {
+            return Err(ConfigError::AbandonGraceTooLong(self.abandon_grace_ns));
+        }
+        if self.clock_drift_ppm > CLOCK_DRIFT_PPM_MAX {
+            return Err(ConfigError::ClockDriftTooHigh(self.clock_drift_ppm));
+        }
+        let mut limits = self.limits.clone();
+        if self.paced {
+            // Of several paces only the slowest ever binds.
+            let task_limits = self.limits.iter().filter(|limit| limit.unit() == Unit::Task);
+            let slowest = task_limits.map(Limit::pace).max_by_key(Limit::per_ns);
+            limits.push(slowest.ok_or(ConfigError::PacedWithoutTaskLimit)?);
+        }
+        Ok(limits)
+    }
+}
+
+/// Why a configuration does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// There is no limit to keep.
+    NoLimit,
+    /// Nothing may ever run.
+    ZeroConcurrency,
+    /// The concurrency is over [`CONCURRENCY_MAX`].
+    ConcurrencyTooHigh(usize),
+    /// Pacing spreads a task limit over its period, and there is none.
+    PacedWithoutTaskLimit,
+    /// The grace is over [`ABANDON_GRACE_NS_MAX`].
+    AbandonGraceTooLong(u64),
+    /// The clock drift is over [`CLOCK_DRIFT_PPM_MAX`].
+    ClockDriftTooHigh(u32),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLimit => write!(f, "there is no limit: give at least one, such as 10/1s"),
+            Self::ZeroConcurrency => {
+                write!(f, "concurrency 0 would never let anything run; the least is 1")
+            }
+            Self::ConcurrencyTooHigh(concurrency) => {
+                write!(f, "concurrency {concurrency} is over the highest, {CONCURRENCY_MAX}")
+            }
+            Self::PacedWithoutTaskLimit => {
+                write!(f, "pacing spreads tasks over a task limit's period: add one, such as 10/1s")
+            }
+            Self::AbandonGraceTooLong(ns) => {
+                write!(
+                    f,
+                    "an abandon grace of {ns} ns is over the longest, {ABANDON_GRACE_NS_MAX} ns"
+                )
+            }
+            Self::ClockDriftTooHigh(ppm) => {
+                write!(
+                    f,
+                    "a clock drift of {ppm} ppm is over the highest, {CLOCK_DRIFT_PPM_MAX} ppm"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}

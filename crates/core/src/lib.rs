@@ -1,0 +1,74 @@
+//! The strict sliding window, as a state machine that never touches a clock.
+//!
+//! This crate decides; it does nothing else. Time comes in as a number of nanoseconds, decisions
+//! go out as values, and whoever owns the [`Machine`] carries them out: an async library, a
+//! Python extension, a command, a simulator. Nothing here reads a clock, sleeps, wakes, locks or
+//! allocates behind the caller's back beyond the queue and the window log themselves.
+//!
+//! # The law
+//!
+//! A permit granted at `g` for a task that completes at `c` is *held* during the closed interval
+//! `[g, c + per]`. At every instant, for every limit, the weights of the held permits add up to at
+//! most `rate`. It follows that **no closed interval of length `per` ever contains more than `rate`
+//! of what was counted**, wherever between `g` and `c` the protected system counts each task: any
+//! task counted in `[x, x + per]` has `g <= x + per` and `c + per >= x + per`, so it is held at the
+//! one instant `x + per`, and there the law bounds the sum.
+//!
+//! # The rooms
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`limit`] | [`Limit`]: `rate` units in any `per`, its text form and its errors |
+//! | [`config`] | [`Config`]: everything a limiter is told before it starts |
+//! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
+//! | `queue` | the line of waiters: order, cancelling, capacity |
+//! | `window` | one limit's window: what is held, since when, and when it opens |
+//! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
+//! | [`audit`](mod@audit) | given records of what ran, the fullest window and where it is |
+//!
+//! # Example
+//!
+//! ```
+//! use core::time::Duration;
+//! use strict_rate_limiter_core::{Config, Decision, Limit, Machine};
+//!
+//! let limit = Limit::tasks(1, Duration::from_nanos(100))?;
+//! let mut machine = Machine::new(Config::new([limit]))?;
+//!
+//! // The first task fits and is granted on the spot.
+//! let first = machine.try_grant(1_000, 1)?;
+//! // The second has to queue. It carries whatever its owner needs to be told: here, a name.
+//! let second = machine.enqueue(1, "second")?;
+//! assert_eq!(machine.poll(1_010), Decision::WaitForCompletion);
+//!
+//! // The first ends at 1,040, so its permit is held up to and including 1,140.
+//! machine.complete(first, 1_040, 1_040, None);
+//! assert_eq!(machine.poll(1_040), Decision::LookAgainAt(1_141));
+//! assert_eq!(machine.poll(1_140), Decision::LookAgainAt(1_141));
+//! assert_eq!(machine.poll(1_141), Decision::Grant { ticket: second, waiter: "second" });
+//! let permit = machine.claim(second).expect("granted, and not claimed before");
+//! # machine.complete(permit, 1_141, 1_141, None);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod audit;
+pub mod config;
+pub mod limit;
+pub mod machine;
+mod queue;
+pub mod state;
+mod window;
+
+pub use audit::{Audit, AuditError, Fullest, Record, audit};
+pub use config::{Config, ConfigError};
+pub use limit::{Limit, LimitError, ParseLimitError, Unit};
+pub use machine::{
+    Decision, EnqueueError, Held, Machine, Permit, RequestError, Stats, Ticket, TicketStatus,
+    TryGrantError,
+};
+pub use state::{State, StateError, WindowState};

@@ -1,0 +1,552 @@
+//! The machine: requests and completions go in with the time, decisions come out.
+//!
+//! # Calling order
+//!
+//! * **Ask**: [`Machine::grant_at_once`] and [`Machine::try_grant`] answer on the spot and never
+//!   overtake a waiter; [`Machine::enqueue`] joins the line and [`Machine::cancel`] leaves it.
+//! * **Drive**: after anything that may have made room (and when a time that it named has come),
+//!   call [`Machine::poll`] until it no longer answers [`Decision::Grant`] or [`Decision::Accept`].
+//!   Calling it too early, too late or too often is harmless: a timer decides when to look, never
+//!   whether to grant.
+//! * **Carry out**: whoever was granted calls [`Machine::claim`] for its [`Permit`], reads the
+//!   clock no later than its task starts, and hands the permit back through [`Machine::complete`]
+//!   or [`Machine::abandon`].
+//!
+//! # Invariants
+//!
+//! * The law: for every limit, what is held never exceeds the rate, unless a task reported more
+//!   than it had reserved; then nothing is granted until the excess has expired.
+//! * The line is served strictly first in, first out: only its head is ever looked at.
+//! * Time never goes backwards in here: an earlier `now` counts as the latest one seen.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::config::{Config, ConfigError};
+use crate::limit::Limit;
+use crate::queue::Queue;
+pub use crate::queue::Ticket;
+use crate::window::{Opening, Window};
+
+/// The strict sliding window for any number of limits, with its line of waiters.
+///
+/// `T` is what the owner keeps with each waiter: a waker, a task, nothing.
+#[derive(Debug)]
+pub struct Machine<T> {
+    pub(crate) config: Config,
+    /// One for each limit asked for, and one for the pace if there is one.
+    pub(crate) windows: Vec<Window>,
+    pub(crate) queue: Queue<T>,
+    /// Granted, and not yet claimed by their waiters, in the order of their tickets.
+    pub(crate) unclaimed: VecDeque<(Ticket, u64)>,
+    /// Dropped while they ran; each completes when its grace is over. In the order of that time.
+    pub(crate) abandoned: VecDeque<(u64, u64)>,
+    /// Tasks that hold a permit and have not completed, the unclaimed and abandoned among them.
+    pub(crate) running: usize,
+    pub(crate) completed: u64,
+    pub(crate) now: u64,
+    /// The latest completion stamped so far.
+    pub(crate) last_end: u64,
+    /// 0 when not paused.
+    pub(crate) paused_until: u64,
+    pub(crate) closed: bool,
+}
+
+/// The right to run one task. Handed back exactly once, so it can be neither copied nor forged
+/// except by [`Permit::from_weight`], for a front that keeps it elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a permit that is not handed back is held for ever"]
+pub struct Permit {
+    weight: u64,
+}
+
+/// What [`Machine::poll`] decided.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision<T> {
+    /// This waiter may run its task: it is out of the line and its permit is held from now on.
+    Grant {
+        /// The ticket to [`claim`](Machine::claim) the permit with.
+        ticket: Ticket,
+        /// What it left when it joined.
+        waiter: T,
+    },
+    /// This waiter has moved up into the queue's capacity. It stays in the line;
+    /// [`Machine::waiter_mut`] reaches what it left.
+    Accept {
+        /// The waiter's ticket.
+        ticket: Ticket,
+    },
+    /// Nothing before this time, unless a task completes or a waiter leaves: look again then.
+    LookAgainAt(u64),
+    /// Nothing until a running task completes.
+    WaitForCompletion,
+    /// The line is empty.
+    Idle,
+}
+
+/// Where a waiter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TicketStatus {
+    /// In the line.
+    Queued {
+        /// Whether it is within the queue's capacity.
+        accepted: bool,
+    },
+    /// Granted and not yet claimed.
+    Granted,
+    /// Neither: it was claimed, cancelled or aborted, or never was.
+    Gone,
+}
+
+/// Why a weight can never be granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// A task of no weight takes nothing and cannot be limited.
+    ZeroWeight,
+    /// The weight alone is over a limit.
+    TooHeavy {
+        /// The weight asked for.
+        weight: u64,
+        /// The limit that it is over.
+        limit: Limit,
+    },
+}
+
+/// Why a waiter could not join the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnqueueError {
+    /// It could never be granted.
+    Request(RequestError),
+    /// The machine was closed.
+    Closed,
+}
+
+/// Why a permit was not granted on the spot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryGrantError {
+    /// It could never be granted.
+    Request(RequestError),
+    /// The machine was closed.
+    Closed,
+    /// The law forbids it now, or others are waiting.
+    Busy {
+        /// No grant is possible before this time; `None` while that depends on running tasks.
+        not_before: Option<u64>,
+    },
+}
+
+/// A snapshot of the machine in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Tasks that hold a permit and have not completed.
+    pub running: usize,
+    /// Waiters in the line.
+    pub queued: usize,
+    /// Tasks completed since the machine was made.
+    pub completed: u64,
+    /// What is held of each limit, in the order they were given.
+    pub held: Vec<Held>,
+    /// When the head of the line could be granted (a task of weight 1 where nobody waits): a time
+    /// that has passed means at once, `None` that it depends on running tasks.
+    pub next_opening: Option<u64>,
+}
+
+/// What is held of one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The limit.
+    pub limit: Limit,
+    /// The units held, by running tasks and by those that completed within the last `per`.
+    pub units: u64,
+}
+
+impl Permit {
+    /// The weight that the permit reserves.
+    pub const fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// A permit that stands for one granted earlier, whose weight a front kept as a number.
+    /// Completing a permit that was never granted breaks the machine's count.
+    pub const fn from_weight(weight: u64) -> Self {
+        Self { weight }
+    }
+
+    /// Spends the permit.
+    fn into_weight(self) -> u64 {
+        let Self { weight } = self;
+        weight
+    }
+}
+
+impl<T> Machine<T> {
+    /// A machine that holds nothing yet.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let limits = config.checked_limits()?;
+        let windows = limits.into_iter().map(|limit| Window::new(limit, config.clock_drift_ppm));
+        Ok(Self {
+            windows: windows.collect(),
+            queue: Queue::new(config.queue_capacity, Ticket(0)),
+            config,
+            unclaimed: VecDeque::new(),
+            abandoned: VecDeque::new(),
+            running: 0,
+            completed: 0,
+            now: 0,
+            last_end: 0,
+            paused_until: 0,
+            closed: false,
+        })
+    }
+
+    /// What the machine was made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether a task of `weight` could ever run.
+    pub fn check(&self, weight: u64) -> Result<(), RequestError> {
+        if weight == 0 {
+            return Err(RequestError::ZeroWeight);
+        }
+        let mut limits = self.windows.iter().map(Window::limit);
+        match limits.find(|limit| limit.units(weight) > limit.rate()) {
+            Some(limit) => Err(RequestError::TooHeavy { weight, limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a task of weight `inner` could ever be granted while one of weight `outer` runs and
+    /// waits for it.
+    pub fn could_nest(&self, outer: u64, inner: u64) -> bool {
+        self.config.concurrency > 1
+            && self
+                .windows
+                .iter()
+                .map(Window::limit)
+                .all(|limit| limit.units(outer).saturating_add(limit.units(inner)) <= limit.rate())
+    }
+
+    /// Grants where there is room even for everything that was held when the machine last looked
+    /// at the time. It needs no `now`: what is held only shrinks as time passes. `None` says
+    /// nothing; ask [`Self::try_grant`].
+    #[inline]
+    pub fn grant_at_once(&mut self, weight: u64) -> Option<Permit> {
+        let allowed = weight != 0
+            && !self.closed
+            && self.queue.is_empty()
+            && self.paused_until == 0
+            && self.running < self.config.concurrency
+            && self.windows.iter().all(|window| window.has_room(weight));
+        allowed.then(|| self.take(weight))
+    }
+
+    /// Grants now or not at all. Never overtakes a waiter.
+    pub fn try_grant(&mut self, now: u64, weight: u64) -> Result<Permit, TryGrantError> {
+        self.check(weight).map_err(TryGrantError::Request)?;
+        if self.closed {
+            return Err(TryGrantError::Closed);
+        }
+        self.advance(now);
+        self.grant_at_once(weight).ok_or_else(|| TryGrantError::Busy {
+            not_before: self.not_before(self.queue.head().map_or(weight, |(_, weight)| weight)),
+        })
+    }
+
+    /// Joins the end of the line.
+    pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Ticket, EnqueueError> {
+        self.check(weight).map_err(EnqueueError::Request)?;
+        if self.closed {
+            return Err(EnqueueError::Closed);
+        }
+        Ok(self.queue.push(weight, waiter))
+    }
+
+    /// Whether the line is as long as the capacity allows, so that whoever joins it now is not
+    /// accepted yet.
+    pub fn queue_is_full(&self) -> bool {
+        self.queue.is_full()
+    }
+
+    /// Where a waiter stands.
+    pub fn status(&self, ticket: Ticket) -> TicketStatus {
+        if self.find_unclaimed(ticket).is_some() {
+            return TicketStatus::Granted;
+        }
+        match self.queue.is_accepted(ticket) {
+            Some(accepted) => TicketStatus::Queued { accepted },
+            None => TicketStatus::Gone,
+        }
+    }
+
+    /// What a waiter in the line left when it joined.
+    pub fn waiter_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
+        self.queue.waiter_mut(ticket)
+    }
+
+    /// Whether this waiter is first in the line.
+    pub fn is_head(&self, ticket: Ticket) -> bool {
+        self.queue.head().is_some_and(|(head, _)| head == ticket)
+    }
+
+    /// The permit of a waiter that was granted. Once.
+    pub fn claim(&mut self, ticket: Ticket) -> Option<Permit> {
+        let index = self.find_unclaimed(ticket)?;
+        let (_, weight) = self.unclaimed.remove(index)?;
+        Some(Permit { weight })
+    }
+
+    /// A waiter leaves. In the line, it leaves no trace and what it left is handed back; granted
+    /// and not yet claimed, the grant is undone in full. Poll afterwards: others may move up.
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
+        if let Some(permit) = self.claim(ticket) {
+            self.undo(permit);
+            return None;
+        }
+        self.queue.cancel(ticket)
+    }
+
+    /// Takes a grant back whose task never started, as if it had never been. Poll afterwards.
+    pub fn undo(&mut self, permit: Permit) {
+        let weight = permit.into_weight();
+        self.running -= 1;
+        for window in &mut self.windows {
+            window.give_back(weight);
+        }
+    }
+
+    /// A task has ended, however it ended. Poll afterwards.
+    ///
+    /// A clock that cannot tell the time exactly passes both ends of its doubt: `now`, no later
+    /// than the true time, lets expire what was held; `ended_at`, no earlier than it, is when the
+    /// task counts as completed.
+    ///
+    /// `actual` is the weight that it turned out to have, where that is known. Less than reserved
+    /// frees the rest at once; more is recorded, and later grants wait for it. Returns what it
+    /// used beyond its reservation. (Beyond the rate the record stops: one rate's worth already
+    /// bars every other task until it expires.)
+    #[inline]
+    pub fn complete(
+        &mut self,
+        permit: Permit,
+        now: u64,
+        ended_at: u64,
+        actual: Option<u64>,
+    ) -> u64 {
+        self.advance(now);
+        let reserved = permit.into_weight();
+        let actual = actual.unwrap_or(reserved);
+        self.record(reserved, actual, ended_at.max(self.now));
+        actual.saturating_sub(reserved)
+    }
+
+    /// A task was dropped while it ran. Its call may still be on the wire: it counts as running for
+    /// the configured grace, and completes then. Times as in [`Self::complete`]. Poll afterwards.
+    pub fn abandon(&mut self, permit: Permit, now: u64, ended_at: u64) {
+        if self.config.abandon_grace_ns == 0 {
+            self.complete(permit, now, ended_at, None);
+            return;
+        }
+        self.advance(now);
+        let ends = ended_at.max(self.now).saturating_add(self.config.abandon_grace_ns);
+        let ends = self.abandoned.back().map_or(ends, |(last, _)| ends.max(*last));
+        self.abandoned.push_back((ends, permit.into_weight()));
+    }
+
+    /// Decides one thing. See the module's calling order.
+    pub fn poll(&mut self, now: u64) -> Decision<T> {
+        self.advance(now);
+        if let Some((ticket, _)) = self.queue.accept_next() {
+            return Decision::Accept { ticket };
+        }
+        let Some((_, weight)) = self.queue.head() else {
+            // Nobody waits; but abandoned tasks still end by the clock.
+            let next_end = self.abandoned.front();
+            return next_end.map_or(Decision::Idle, |(ends, _)| Decision::LookAgainAt(*ends));
+        };
+        match self.opening(weight) {
+            Opening::At(at) => Decision::LookAgainAt(at),
+            Opening::AfterCompletion => Decision::WaitForCompletion,
+            Opening::Now => self.grant_head(),
+        }
+    }
+
+    /// No grant before `until`. A later pause than the present one extends it; an earlier one
+    /// changes nothing.
+    pub fn pause_until(&mut self, until: u64) {
+        if until > self.now {
+            self.paused_until = self.paused_until.max(until);
+        }
+    }
+
+    /// Refuses new work from now on. What is in the line still runs.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Closes, and hands back everyone in the line. What was granted still runs.
+    pub fn abort(&mut self) -> impl Iterator<Item = T> + use<T> {
+        self.closed = true;
+        self.queue.take_all()
+    }
+
+    /// Whether new work is refused.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether nothing runs and nobody waits.
+    pub fn is_drained(&self) -> bool {
+        self.running == 0 && self.queue.is_empty()
+    }
+
+    /// Reads a completion from before this machine began back into its windows, so that a restart
+    /// never bursts. Call it before anything is granted, oldest first: a completion earlier than
+    /// the one before it is held as long as that one.
+    pub fn remember(&mut self, ended_at: u64, weight: u64) {
+        self.last_end = self.last_end.max(ended_at);
+        for window in &mut self.windows {
+            window.remember(weight, self.last_end);
+        }
+    }
+
+    /// The machine in numbers.
+    pub fn stats(&mut self, now: u64) -> Stats {
+        self.advance(now);
+        let asked_for = &self.windows[..self.config.limits.len()];
+        Stats {
+            running: self.running,
+            queued: self.queue.len(),
+            completed: self.completed,
+            held: asked_for
+                .iter()
+                .map(|window| Held { limit: window.limit(), units: window.held() })
+                .collect(),
+            next_opening: self.not_before(self.queue.head().map_or(1, |(_, weight)| weight)),
+        }
+    }
+
+    /// Bytes allocated for the window logs.
+    pub fn log_bytes(&self) -> usize {
+        self.windows.iter().map(Window::log_bytes).sum()
+    }
+
+    /// Moves time on: abandoned tasks whose grace is over complete, what is no longer held expires.
+    #[inline]
+    fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        if self.paused_until <= self.now {
+            self.paused_until = 0;
+        }
+        while let Some((ends, weight)) = self.abandoned.front().copied()
+            && ends <= self.now
+        {
+            self.abandoned.pop_front();
+            self.record(weight, weight, ends);
+        }
+        for window in &mut self.windows {
+            window.expire(self.now);
+        }
+    }
+
+    fn grant_head(&mut self) -> Decision<T> {
+        let Some((ticket, weight, waiter)) = self.queue.pop() else { return Decision::Idle };
+        let weight = self.take(weight).into_weight();
+        self.unclaimed.push_back((ticket, weight));
+        Decision::Grant { ticket, waiter }
+    }
+
+    #[inline]
+    fn take(&mut self, weight: u64) -> Permit {
+        self.running += 1;
+        for window in &mut self.windows {
+            window.take(weight);
+        }
+        Permit { weight }
+    }
+
+    #[inline]
+    fn record(&mut self, reserved: u64, actual: u64, ended_at: u64) {
+        self.last_end = self.last_end.max(ended_at);
+        self.running -= 1;
+        self.completed += 1;
+        for window in &mut self.windows {
+            window.complete(reserved, actual, self.last_end);
+        }
+    }
+
+    /// When a task of `weight` could be granted, if it is first and nothing else happens.
+    fn opening(&self, weight: u64) -> Opening {
+        // Where only a completion can make room, the next one that is known to come is the end of
+        // an abandoned task's grace.
+        let next_known_end = self.abandoned.front().map(|(ends, _)| *ends);
+        let mut opens_at = (self.paused_until != 0).then_some(self.paused_until);
+        if self.running >= self.config.concurrency {
+            let Some(ends) = next_known_end else { return Opening::AfterCompletion };
+            opens_at = opens_at.max(Some(ends));
+        }
+        for window in &self.windows {
+            let at = match window.opening(weight) {
+                Opening::Now => continue,
+                Opening::At(at) => at,
+                Opening::AfterCompletion => match next_known_end {
+                    Some(ends) => ends,
+                    None => return Opening::AfterCompletion,
+                },
+            };
+            opens_at = opens_at.max(Some(at));
+        }
+        opens_at.map_or(Opening::Now, Opening::At)
+    }
+
+    fn not_before(&self, weight: u64) -> Option<u64> {
+        match self.opening(weight) {
+            Opening::Now => Some(self.now),
+            Opening::At(at) => Some(at),
+            Opening::AfterCompletion => None,
+        }
+    }
+
+    fn find_unclaimed(&self, ticket: Ticket) -> Option<usize> {
+        self.unclaimed.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroWeight => write!(f, "weight 0 takes nothing from any limit; the least is 1"),
+            Self::TooHeavy { weight, limit } => {
+                write!(f, "weight {weight} is over the limit {limit}: it could never run")
+            }
+        }
+    }
+}
+
+impl fmt::Display for EnqueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(error) => error.fmt(f),
+            Self::Closed => write!(f, "the limiter is closed"),
+        }
+    }
+}
+
+impl fmt::Display for TryGrantError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(error) => error.fmt(f),
+            Self::Closed => write!(f, "the limiter is closed"),
+            Self::Busy { not_before: Some(at) } => write!(f, "no grant before {at} ns"),
+            Self::Busy { not_before: None } => write!(f, "no grant until a task completes"),
+        }
+    }
+}
+
+impl core::error::Error for RequestError {}
+impl core::error::Error for EnqueueError {}
+impl core::error::Error for TryGrantError {}

@@ -1,0 +1,205 @@
+//! The line: who waits, in the order they came.
+//!
+//! Tickets are handed out in increasing order and the entries stay sorted by them, so a waiter is
+//! found by searching for its ticket and needs no link to its entry. A waiter that leaves from the
+//! middle leaves a blank behind; blanks are dropped as soon as they reach either end, and all at
+//! once when they outnumber the waiters, so each costs constant time in the long run and the
+//! line is never more than twice as long as what waits in it.
+//!
+//! The first `capacity` waiters are *accepted*; those behind them wait for room. Acceptance follows
+//! the order of the line, so one boundary ticket says who is accepted.
+
+use alloc::collections::VecDeque;
+
+/// A place in the line. Later tickets are larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub(crate) u64);
+
+impl Ticket {
+    /// The ticket as a plain number, as [`State`](crate::State) writes it.
+    pub const fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The ticket that a plain number stands for. A ticket that was never handed out is unknown
+    /// to every machine, and harmless.
+    pub const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    ticket: Ticket,
+    weight: u64,
+    /// `None` once cancelled: a blank.
+    waiter: Option<T>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    /// Sorted by ticket. Neither the first nor the last entry is a blank.
+    entries: VecDeque<Entry<T>>,
+    waiting: usize,
+    next: Ticket,
+    capacity: usize,
+    /// How many of the first entries lie before the boundary, blanks included.
+    accepted_entries: usize,
+    /// How many of those are waiting: `min(waiting, capacity)`, except while a waiter that moved
+    /// up is yet to be announced.
+    accepted: usize,
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new(capacity: usize, next: Ticket) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            waiting: 0,
+            next,
+            capacity,
+            accepted_entries: 0,
+            accepted: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting >= self.capacity
+    }
+
+    /// The ticket that the next waiter will get.
+    pub(crate) fn next_ticket(&self) -> Ticket {
+        self.next
+    }
+
+    /// The ticket and weight of whoever is first.
+    pub(crate) fn head(&self) -> Option<(Ticket, u64)> {
+        self.entries.front().map(|entry| (entry.ticket, entry.weight))
+    }
+
+    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Ticket {
+        let ticket = self.next;
+        self.next = Ticket(ticket.0 + 1);
+        self.push_as(ticket, weight, waiter);
+        ticket
+    }
+
+    /// Puts a waiter back that already has a ticket, later than all in the line.
+    pub(crate) fn push_as(&mut self, ticket: Ticket, weight: u64, waiter: T) {
+        debug_assert!(self.entries.back().is_none_or(|last| last.ticket < ticket));
+        debug_assert!(ticket < self.next);
+        let everyone_accepted = self.accepted_entries == self.entries.len();
+        self.entries.push_back(Entry { ticket, weight, waiter: Some(waiter) });
+        self.waiting += 1;
+        if everyone_accepted && self.accepted < self.capacity {
+            self.accepted_entries += 1;
+            self.accepted += 1;
+        }
+    }
+
+    /// Removes whoever is first.
+    pub(crate) fn pop(&mut self) -> Option<(Ticket, u64, T)> {
+        let Entry { ticket, weight, waiter } = self.pop_front_entry()?;
+        self.waiting -= 1;
+        self.accepted = self.accepted.saturating_sub(1);
+        self.trim();
+        Some((ticket, weight, waiter.expect("the first entry is not a blank")))
+    }
+
+    /// Removes a waiter from wherever it is.
+    pub(crate) fn cancel(&mut self, ticket: Ticket) -> Option<T> {
+        let index = self.find(ticket)?;
+        let waiter = self.entries[index].waiter.take()?;
+        self.waiting -= 1;
+        if index < self.accepted_entries {
+            self.accepted -= 1;
+        }
+        self.trim();
+        if self.entries.len() > 2 * self.waiting + 16 {
+            self.drop_blanks();
+        }
+        Some(waiter)
+    }
+
+    /// Moves the boundary past the next waiter if there is room for it, and says who that is.
+    pub(crate) fn accept_next(&mut self) -> Option<(Ticket, &mut T)> {
+        if self.accepted >= self.capacity {
+            return None;
+        }
+        let behind = self.entries.range_mut(self.accepted_entries..);
+        let (offset, entry) = behind.enumerate().find(|(_, entry)| entry.waiter.is_some())?;
+        self.accepted_entries += offset + 1;
+        self.accepted += 1;
+        Some((entry.ticket, entry.waiter.as_mut().expect("found because it is there")))
+    }
+
+    /// Whether a waiter in the line is accepted; `None` if it is not in the line.
+    pub(crate) fn is_accepted(&self, ticket: Ticket) -> Option<bool> {
+        let index = self.find(ticket)?;
+        Some(index < self.accepted_entries)
+    }
+
+    pub(crate) fn waiter_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
+        let index = self.find(ticket)?;
+        self.entries[index].waiter.as_mut()
+    }
+
+    /// Everyone in the line, first to last, as (ticket, weight).
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ticket, u64)> {
+        let waiting = self.entries.iter().filter(|entry| entry.waiter.is_some());
+        waiting.map(|entry| (entry.ticket, entry.weight))
+    }
+
+    /// Empties the line, handing back everyone in it.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
+        let entries = core::mem::take(&mut self.entries);
+        self.waiting = 0;
+        self.accepted = 0;
+        self.accepted_entries = 0;
+        entries.into_iter().filter_map(|entry| entry.waiter)
+    }
+
+    /// The index of a waiter's entry. Tickets are consecutive where no blank was dropped, so the
+    /// distance from the first is the index or a little over it.
+    fn find(&self, ticket: Ticket) -> Option<usize> {
+        let distance = ticket.0.checked_sub(self.entries.front()?.ticket.0)?;
+        let guess = usize::try_from(distance).unwrap_or(usize::MAX);
+        let index = match self.entries.get(guess) {
+            Some(entry) if entry.ticket == ticket => guess,
+            _ => self.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()?,
+        };
+        self.entries[index].waiter.is_some().then_some(index)
+    }
+
+    fn pop_front_entry(&mut self) -> Option<Entry<T>> {
+        let entry = self.entries.pop_front()?;
+        self.accepted_entries = self.accepted_entries.saturating_sub(1);
+        Some(entry)
+    }
+
+    /// Drops the blanks at either end.
+    fn trim(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.waiter.is_none()) {
+            self.pop_front_entry();
+        }
+        while self.entries.back().is_some_and(|entry| entry.waiter.is_none()) {
+            self.entries.pop_back();
+        }
+        self.accepted_entries = self.accepted_entries.min(self.entries.len());
+    }
+
+    #[cold]
+    fn drop_blanks(&mut self) {
+        self.entries.retain(|entry| entry.waiter.is_some());
+        self.entries.shrink_to(2 * self.waiting + 16);
+        // Blanks before the boundary are gone: what is left there is exactly who is accepted.
+        self.accepted_entries = self.accepted;
+    }
+}
