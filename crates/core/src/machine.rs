@@ -473,7 +473,7 @@ impl<T> Machine<T> {
     fn record(&mut self, reserved: u64, actual: u64, ended_at: u64) {
         self.last_end = self.last_end.max(ended_at);
         self.running -= 1;
-        self.completed += 1;
+        self.completed = self.completed.saturating_add(1);
         for window in &mut self.windows {
             window.complete(reserved, actual, self.last_end);
         }

@@ -158,6 +158,7 @@ impl State {
             last.is_none_or(|last| last < self.next_ticket),
             "the next ticket has been handed out already",
         )?;
+        require(self.next_ticket <= u64::MAX / 2, "more tickets handed out than ever could be")?;
         require(
             self.abandoned.is_sorted_by_key(|(ends, _)| ends),
             "the abandoned are not in the order of their ends",

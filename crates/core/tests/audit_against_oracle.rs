@@ -1,0 +1,91 @@
+//! The audit's sweep against the definition: every window that could be the fullest, tried in turn.
+
+use proptest::prelude::*;
+use strict_rate_limiter_core::{Audit, Limit, Record, Unit, audit};
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let record = (0_u64..120, 0_u64..40, 0_u64..5).prop_map(|(start, length, weight)| Record {
+        start,
+        end: start + length,
+        weight,
+    });
+    proptest::collection::vec(record, 0..25)
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    (any::<bool>(), 1_u64..10, 1_u64..50).prop_map(|(tasks, rate, per_ns)| {
+        let make = if tasks { Limit::tasks } else { Limit::weight };
+        make(rate, std::time::Duration::from_nanos(per_ns)).expect("in range")
+    })
+}
+
+/// The fullest of all windows that begin at any instant, and the first of those.
+fn fullest_by_hand(
+    limit: &Limit,
+    inside: impl Fn(i128, i128, &Record) -> bool,
+    records: &[Record],
+) -> (u128, i128) {
+    let per = i128::from(limit.per_ns());
+    let mut fullest = (0, 0);
+    for begin in -per..=200 {
+        let units = records.iter().filter(|record| inside(begin, begin + per, record));
+        let units = units.map(|record| u128::from(limit.units(record.weight))).sum();
+        if units > fullest.0 {
+            fullest = (units, begin);
+        }
+    }
+    fullest
+}
+
+proptest! {
+    #[test]
+    fn the_sweep_finds_what_trying_every_window_finds(limit in limit(), records in records()) {
+        let Audit { starts, ends, worst, .. } = audit(&limit, &records).unwrap();
+        let at = |moment: fn(&Record) -> u64| move |begin: i128, end: i128, record: &Record| {
+            (begin..=end).contains(&i128::from(moment(record)))
+        };
+        let somewhere = |begin: i128, end: i128, record: &Record| {
+            i128::from(record.start) <= end && i128::from(record.end) >= begin
+        };
+        let starts_by_hand = fullest_by_hand(&limit, at(|record| record.start), &records);
+        let ends_by_hand = fullest_by_hand(&limit, at(|record| record.end), &records);
+        let worst_by_hand = fullest_by_hand(&limit, somewhere, &records);
+        prop_assert_eq!((starts.units, starts.begin), starts_by_hand);
+        prop_assert_eq!((ends.units, ends.begin), ends_by_hand);
+        prop_assert_eq!((worst.units, worst.begin), worst_by_hand);
+    }
+
+    #[test]
+    fn order_of_the_records_does_not_matter(limit in limit(), records in records()) {
+        let mut backwards = records.clone();
+        backwards.reverse();
+        prop_assert_eq!(audit(&limit, &records), audit(&limit, &backwards));
+    }
+}
+
+#[test]
+fn a_window_is_closed_at_both_ends() {
+    let limit: Limit = "1/100ns".parse().unwrap();
+    let at = |at| Record { start: at, end: at, weight: 1 };
+    assert!(!audit(&limit, &[at(0), at(100)]).unwrap().is_clean());
+    assert!(audit(&limit, &[at(0), at(101)]).unwrap().is_clean());
+}
+
+#[test]
+fn the_extremes_of_time_and_weight_are_audited_without_overflow() {
+    let limit = Limit::weight(5, strict_rate_limiter_core::limit::PER_MAX).unwrap();
+    assert_eq!(limit.unit(), Unit::Weight);
+    let whole = Record { start: 0, end: u64::MAX, weight: u64::MAX };
+    let late = Record { start: u64::MAX, end: u64::MAX, weight: u64::MAX };
+    let audit = audit(&limit, &[whole, late]).unwrap();
+    assert_eq!(audit.worst.units, 2 * u128::from(u64::MAX));
+}
+
+#[test]
+fn a_record_that_ends_before_it_starts_is_named() {
+    let limit: Limit = "1/1s".parse().unwrap();
+    let good = Record { start: 1, end: 2, weight: 1 };
+    let bad = Record { start: 9, end: 3, weight: 1 };
+    let error = audit(&limit, &[good, bad]).unwrap_err();
+    assert_eq!(error.to_string(), "record 1 ends at 3, before it starts at 9");
+}

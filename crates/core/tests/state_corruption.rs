@@ -1,0 +1,127 @@
+//! States that come back damaged: an error or a working machine, never a panic and never a burst.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use strict_rate_limiter_core::{Config, Decision, Limit, Machine, State, StateError, Ticket};
+
+const PER_NS: u64 = 100;
+
+/// A machine with something of everything in it.
+fn busy_state() -> State {
+    let per = Duration::from_nanos(PER_NS);
+    let limits = [Limit::tasks(6, per).unwrap(), Limit::weight(20, per).unwrap()];
+    let config = Config { concurrency: 4, abandon_grace_ns: 30, ..Config::new(limits) };
+    let mut machine = Machine::new(config).unwrap();
+    for now in [3, 5] {
+        let permit = machine.try_grant(now, 3).unwrap();
+        machine.complete(permit, now, now, Some(2));
+    }
+    let abandoned = machine.try_grant(6, 2).unwrap();
+    machine.abandon(abandoned, 7, 7);
+    let _still_runs = machine.try_grant(8, 4).unwrap();
+    for weight in [1, 2, 9, 1] {
+        machine.enqueue(weight, ()).unwrap();
+    }
+    while let Decision::Grant { .. } = machine.poll(9) {}
+    machine.pause_until(12);
+    machine.state()
+}
+
+/// Every number of a state, to be damaged one by one.
+fn numbers(state: &mut State) -> Vec<&mut u64> {
+    let pairs = state.queue.iter_mut().chain(&mut state.unclaimed).chain(&mut state.abandoned);
+    let mut numbers: Vec<&mut u64> = pairs.flat_map(|(a, b)| [a, b]).collect();
+    for window in &mut state.windows {
+        numbers.push(&mut window.held);
+        numbers.extend(window.completions.iter_mut().flat_map(|(a, b)| [a, b]));
+    }
+    numbers.extend([
+        &mut state.completed,
+        &mut state.next_ticket,
+        &mut state.now,
+        &mut state.last_end,
+        &mut state.paused_until,
+        &mut state.config.abandon_grace_ns,
+    ]);
+    numbers
+}
+
+/// Whatever a restored machine grants from now on, with nothing ever completing, stays in the law.
+fn grants_stay_within_the_law(state: &State) {
+    let Ok(mut machine) = Machine::restore(state, |_| ()) else { return };
+    for now in [state.now, state.now.saturating_add(50), u64::MAX - 1, u64::MAX] {
+        while let Decision::Grant { .. } | Decision::Accept { .. } = machine.poll(now) {}
+        while machine.try_grant(now, 1).is_ok() {}
+        let stats = machine.stats(now);
+        assert!(stats.running <= state.config.concurrency);
+        for (held, saved) in stats.held.iter().zip(&state.windows) {
+            assert!(held.units <= held.limit.rate().max(saved.held), "{held:?}");
+        }
+    }
+}
+
+#[test]
+fn an_undamaged_state_is_read_back() {
+    let state = busy_state();
+    let machine: Machine<()> = Machine::restore(&state, |_| ()).unwrap();
+    assert_eq!(machine.state(), state);
+    assert!(!state.queue.is_empty() && !state.unclaimed.is_empty() && !state.abandoned.is_empty());
+}
+
+#[test]
+fn what_no_machine_could_have_been_in_is_refused() {
+    type Damage = fn(&mut State);
+    let damages: [(&str, Damage); 19] = [
+        ("not one window", |state| state.windows.truncate(1)),
+        ("queue is not in the order", |state| state.queue.reverse()),
+        ("unclaimed are not in the order", |state| state.unclaimed.push((0, 1))),
+        ("later than one that still waits", |state| state.queue[0].0 = 0),
+        ("handed out already", |state| state.next_ticket = 3),
+        ("order of their ends", |state| state.abandoned.insert(0, (u64::MAX, 1))),
+        ("more tickets handed out", |state| state.next_ticket = u64::MAX),
+        ("more are unclaimed or abandoned", |state| state.running = 1),
+        ("more run than may", |state| state.running = 5),
+        ("weight in the queue", |state| state.queue[0].1 = 21),
+        ("weight in the queue", |state| state.queue[0].1 = 0),
+        ("completion of no units", |state| state.windows[0].completions[0].1 = 0),
+        ("more than can be held", |state| state.windows[0].completions[0].1 = u64::MAX),
+        ("more has completed", |state| state.windows[0].held = 1),
+        ("more is held than", |state| state.windows[1].held = u64::MAX),
+        ("out of order", |state| state.windows[0].completions.reverse()),
+        ("later than the last one", |state| state.last_end = 4),
+        ("not one unit held", |state| state.windows[0].held += 1),
+        ("less is held than", |state| state.unclaimed[0].1 = 15),
+    ];
+    for (words, damage) in damages {
+        let mut state = busy_state();
+        damage(&mut state);
+        match Machine::restore(&state, Ticket::to_u64) {
+            Err(StateError::Corrupt(what)) => assert!(what.contains(words), "{words}: {what}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+    let mut state = busy_state();
+    state.config.concurrency = 0;
+    assert!(matches!(Machine::restore(&state, |_| ()), Err(StateError::Config(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #[test]
+    fn a_damaged_state_neither_panics_nor_bursts(
+        damages in proptest::collection::vec((any::<usize>(), prop_oneof![
+            0_u64..30, Just(u64::MAX), Just(u64::MAX - 50), any::<u64>(),
+        ]), 1..4),
+        running in proptest::option::of(0_usize..8),
+    ) {
+        let mut state = busy_state();
+        for (which, value) in damages {
+            let mut numbers = numbers(&mut state);
+            let which = which % numbers.len();
+            *numbers[which] = value;
+        }
+        state.running = running.unwrap_or(state.running);
+        grants_stay_within_the_law(&state);
+    }
+}
