@@ -266,12 +266,6 @@ impl<T> Machine<T> {
         Ok(self.queue.push(weight, waiter))
     }
 
-    /// Whether the line is as long as the capacity allows, so that whoever joins it now is not
-    /// accepted yet.
-    pub fn queue_is_full(&self) -> bool {
-        self.queue.is_full()
-    }
-
     /// Where a waiter stands.
     pub fn status(&self, ticket: Ticket) -> TicketStatus {
         if self.find_unclaimed(ticket).is_some() {
@@ -288,9 +282,9 @@ impl<T> Machine<T> {
         self.queue.waiter_mut(ticket)
     }
 
-    /// Whether this waiter is first in the line.
-    pub fn is_head(&self, ticket: Ticket) -> bool {
-        self.queue.head().is_some_and(|(head, _)| head == ticket)
+    /// Whoever is first in the line.
+    pub fn head(&self) -> Option<Ticket> {
+        self.queue.head().map(|(ticket, _)| ticket)
     }
 
     /// The permit of a waiter that was granted. Once.

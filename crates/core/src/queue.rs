@@ -70,10 +70,6 @@ impl<T> Queue<T> {
         self.waiting == 0
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.waiting >= self.capacity
-    }
-
     /// The ticket that the next waiter will get.
     pub(crate) fn next_ticket(&self) -> Ticket {
         self.next

@@ -1,0 +1,127 @@
+//! Making a limiter with more than the defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strict_rate_limiter_core::{Config, Limit, Machine};
+
+use crate::clock::{Clock, Source};
+use crate::error::BuildError;
+use crate::limiter::RateLimiter;
+use crate::shared::Shared;
+
+/// Makes a [`RateLimiter`]; from [`RateLimiter::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use strict_rate_limiter::{Limit, RateLimiter};
+///
+/// let limiter = RateLimiter::builder()
+///     .limit(Limit::tasks(500, Duration::from_secs(60))?)
+///     .limit("90000w/1m".parse()?)
+///     .concurrency(4)
+///     .queue_capacity(10_000)
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder makes nothing until `build`"]
+pub struct RateLimiterBuilder {
+    config: Config,
+    clock: Option<Arc<dyn Clock>>,
+    history: Vec<(Duration, u64)>,
+}
+
+impl RateLimiterBuilder {
+    pub(crate) fn new() -> Self {
+        Self { config: Config::new([]), clock: None, history: Vec::new() }
+    }
+
+    /// Adds a limit. All limits must allow a task for it to run; at least one is needed.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.config.limits.push(limit);
+        self
+    }
+
+    /// Adds several limits.
+    pub fn limits(mut self, limits: impl IntoIterator<Item = Limit>) -> Self {
+        self.config.limits.extend(limits);
+        self
+    }
+
+    /// Spreads tasks over the period instead of running them back to back: at most 1 in any
+    /// `per / rate` (rounded up), for each task limit. Needs a task limit.
+    ///
+    /// Against a server that estimates its window from two counters, this keeps the estimate within
+    /// one task of the limit.
+    pub fn paced(mut self) -> Self {
+        self.config.paced = true;
+        self
+    }
+
+    /// How many tasks may run at once: 1 unless said otherwise, and at most
+    /// [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). The guarantee is the same for any number.
+    pub fn concurrency(mut self, tasks: usize) -> Self {
+        self.config.concurrency = tasks;
+        self
+    }
+
+    /// How many may wait in the queue; unbounded unless said otherwise. When it is full, `push`
+    /// waits for room and `try_push` hands the task back. (An `acquire` waits in either case, and
+    /// keeps its place in the one line.)
+    pub fn queue_capacity(mut self, waiters: usize) -> Self {
+        self.config.queue_capacity = waiters;
+        self
+    }
+
+    /// How long a task that was dropped while it ran still counts as running, as its call may
+    /// still be on its way: 0 unless said otherwise.
+    pub fn abandon_grace(mut self, grace: Duration) -> Self {
+        self.config.abandon_grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// How much faster than ours the protected system's clock may run, in parts per million: 0
+    /// unless said otherwise. Every period is stretched by it.
+    pub fn clock_drift(mut self, ppm: u32) -> Self {
+        self.config.clock_drift_ppm = ppm;
+        self
+    }
+
+    /// Lives by this clock instead of the real one.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// What completed before the limiter was made (how long ago, and its weight), in any order, so
+    /// that a restarted program does not burst.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::builder()
+    ///     .limit("2/1h".parse()?)
+    ///     .history([(Duration::from_secs(60), 1), (Duration::from_secs(7_200), 1)])
+    ///     .build()?;
+    /// assert_eq!(limiter.stats().held[0].units, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn history(mut self, completed: impl IntoIterator<Item = (Duration, u64)>) -> Self {
+        self.history.extend(completed);
+        self
+    }
+
+    /// Makes the limiter.
+    pub fn build(mut self) -> Result<RateLimiter, BuildError> {
+        let mut machine = Machine::new(self.config)?;
+        let clock = Source::new(self.clock);
+        let now = clock.now();
+        self.history.sort_by_key(|(ago, _)| std::cmp::Reverse(*ago));
+        for (ago, weight) in self.history {
+            let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+            machine.remember(now.saturating_sub(ago), weight);
+        }
+        Ok(RateLimiter::from_shared(Shared::new(machine, clock)))
+    }
+}

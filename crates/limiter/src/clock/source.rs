@@ -1,0 +1,105 @@
+//! A limiter's own timeline: nanoseconds, as core counts them, from whichever clock it was given.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::alarm::Alarm;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::ticks::Ticks;
+use super::{Clock, Timer};
+
+/// The time, to within a doubt: the true one lies in `earliest..=latest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) earliest: u64,
+    pub(crate) latest: u64,
+}
+
+impl Reading {
+    pub(super) fn exact(ns: u64) -> Self {
+        Self { earliest: ns, latest: ns }
+    }
+}
+
+/// Where a timeline begins, so that completions from before the limiter was made fit on it.
+const BEGIN_NS: u64 = 1 << 60;
+
+/// Below this period the doubt of a fast reading would be felt: 2 µs either way is 0.2 % of it.
+const FAST_PER_MIN: Duration = Duration::from_millis(2);
+
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// The instant that [`BEGIN_NS`] stands for.
+    begin: Instant,
+    /// `None`: the real clock.
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// What a fast reading remembers between calls; kept under the limiter's lock.
+#[derive(Debug)]
+pub(crate) struct Fast {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    ticks: Option<Ticks>,
+}
+
+impl Source {
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+        let begin = clock.as_ref().map_or_else(Instant::now, |clock| clock.now());
+        Self { begin, clock }
+    }
+
+    pub(crate) fn timer(&self) -> Box<dyn Timer> {
+        match &self.clock {
+            Some(clock) => clock.timer(),
+            None => Box::new(Alarm::default()),
+        }
+    }
+
+    /// Whether this is the real clock, on which threads take time to wake.
+    pub(crate) fn is_real(&self) -> bool {
+        self.clock.is_none()
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        match &self.clock {
+            Some(clock) => self.to_ns(clock.now()),
+            None => self.to_ns(Instant::now()),
+        }
+    }
+
+    /// What [`Self::read`] needs to be fast, where that is possible and worth it.
+    pub(crate) fn fast(&self, shortest_per: Duration) -> Fast {
+        let worth_it = self.is_real() && shortest_per >= FAST_PER_MIN;
+        Fast {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            ticks: worth_it.then(Ticks::new).flatten(),
+        }
+    }
+
+    /// The time as fast as it can be read, to within a doubt.
+    #[inline]
+    pub(crate) fn read(&self, fast: &mut Fast) -> Reading {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(ticks) = &mut fast.ticks {
+            return ticks.read(|| self.now());
+        }
+        let _ = fast;
+        Reading::exact(self.now())
+    }
+
+    pub(crate) fn to_ns(&self, instant: Instant) -> u64 {
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        match instant.checked_duration_since(self.begin) {
+            Some(since) => BEGIN_NS.saturating_add(ns(since)),
+            None => BEGIN_NS.saturating_sub(ns(self.begin - instant)),
+        }
+    }
+
+    /// `None` where the platform has no instant that late.
+    pub(crate) fn to_instant(&self, ns: u64) -> Option<Instant> {
+        match ns.checked_sub(BEGIN_NS) {
+            Some(since) => self.begin.checked_add(Duration::from_nanos(since)),
+            None => self.begin.checked_sub(Duration::from_nanos(BEGIN_NS - ns)),
+        }
+    }
+}

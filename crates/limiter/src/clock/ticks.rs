@@ -1,0 +1,132 @@
+//! The processor's tick counter, as a fast way to read the operating system's clock.
+//!
+//! Asking the operating system takes as long as everything else an uncontended acquire and its
+//! completion do together, and a completion has to be stamped every time. So between two readings of
+//! the operating system's clock (an *anchor* each), at most [`ANCHOR_NS`] apart, the time is the
+//! anchor's plus the ticks since, at the tick length last measured between anchors.
+//!
+//! Such a reading can be off; by how much is bounded, and the bound is part of the reading:
+//! the true time lies in `earliest..=latest`. A completion counts from the latest it can have been,
+//! and what is held expires by the earliest it can be, so the doubt costs throughput, never
+//! strictness.
+//!
+//! What the bound of [`DOUBT_NS`] is made of, over a stretch of [`ANCHOR_NS`]: two anchors, each
+//! placed to within half of [`ANCHOR_SPREAD_NS`], give the tick length to within 250 ns of it; the
+//! operating system may change the pace of its clock by 500 ppm, 500 ns of it; the anchor's own
+//! place is off by 125 ns at most; and the processor may read the counter ahead of instructions
+//! before it, by well under 500 ns.
+
+use std::arch::x86_64::_rdtsc;
+use std::sync::OnceLock;
+
+use super::Reading;
+
+/// How long an anchor serves.
+const ANCHOR_NS: u64 = 1_000_000;
+
+/// An anchor is the operating system's time between two readings of the counter no further apart
+/// than this. Where they are (the thread was interrupted in between), it is not used.
+const ANCHOR_SPREAD_NS: u64 = 250;
+
+/// The true time is within this much of a reading, either way.
+const DOUBT_NS: u64 = 2_000;
+
+/// Two measurements of the tick length that differ by more than one part in this many do not
+/// belong to one steady counter.
+const STEADY: u64 = 1_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    ticks: u64,
+    ns: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ticks {
+    anchor: Option<Anchor>,
+    /// The length of a tick in 2⁻³² ns, from the last two anchors. 0 when not known.
+    tick_length: u64,
+    /// How many ticks past the anchor it may be used: 0 until two measurements have agreed.
+    valid_for: u64,
+}
+
+impl Ticks {
+    /// A reader of the counter, if the kernel itself keeps time by it: it has then found the
+    /// counter steady and the same on every processor.
+    pub(super) fn new() -> Option<Self> {
+        static TRUSTED: OnceLock<bool> = OnceLock::new();
+        let trusted = TRUSTED.get_or_init(|| {
+            let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+            std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc")
+        });
+        trusted.then(Self::default)
+    }
+
+    /// The time, from the counter where the last anchor still serves, else from `ask_system`.
+    #[inline]
+    pub(super) fn read(&mut self, ask_system: impl FnOnce() -> u64) -> Reading {
+        self.read_with(counter, ask_system)
+    }
+
+    #[inline]
+    fn read_with(
+        &mut self,
+        counter: impl Fn() -> u64,
+        ask_system: impl FnOnce() -> u64,
+    ) -> Reading {
+        if let Some(anchor) = self.anchor {
+            let ticks = counter().wrapping_sub(anchor.ticks);
+            if ticks < self.valid_for {
+                let ns =
+                    anchor.ns + ((u128::from(ticks) * u128::from(self.tick_length)) >> 32) as u64;
+                return Reading { earliest: ns - DOUBT_NS, latest: ns + DOUBT_NS };
+            }
+        }
+        self.drop_anchor(counter, ask_system)
+    }
+
+    /// Asks the operating system, and measures.
+    #[cold]
+    fn drop_anchor(
+        &mut self,
+        counter: impl Fn() -> u64,
+        ask_system: impl FnOnce() -> u64,
+    ) -> Reading {
+        let before = counter();
+        let ns = ask_system();
+        let spread = counter().wrapping_sub(before);
+        let new = Anchor { ticks: before.wrapping_add(spread / 2), ns };
+        self.measure(new, spread);
+        Reading::exact(ns)
+    }
+
+    fn measure(&mut self, new: Anchor, spread: u64) {
+        let Some(old) = self.anchor else {
+            self.anchor = Some(new);
+            return;
+        };
+        let ns = new.ns.saturating_sub(old.ns);
+        if ns < ANCHOR_NS {
+            return;
+        }
+        let ticks = new.ticks.wrapping_sub(old.ticks).max(1);
+        let length = u64::try_from((u128::from(ns) << 32) / u128::from(ticks)).unwrap_or(0).max(1);
+        let in_ticks =
+            |ns: u64| u64::try_from((u128::from(ns) << 32) / u128::from(length)).unwrap_or(0);
+        let steady = length.abs_diff(self.tick_length) <= self.tick_length / STEADY;
+        let placed = spread <= in_ticks(ANCHOR_SPREAD_NS);
+        *self = Self {
+            anchor: placed.then_some(new),
+            tick_length: if placed { length } else { 0 },
+            valid_for: if steady && placed { in_ticks(ANCHOR_NS) } else { 0 },
+        };
+    }
+}
+
+#[inline]
+#[expect(unsafe_code, reason = "the one instruction that the library is fast by")]
+fn counter() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, it only reads a register, and user mode
+    // may execute it: the kernel's own clock reads it there (`Ticks::new` asks for that clock).
+    unsafe { _rdtsc() }
+}

@@ -1,0 +1,153 @@
+//! Everything that can go wrong, in words that name the value.
+
+use std::any::Any;
+use std::fmt;
+use std::time::Instant;
+
+pub use strict_rate_limiter_core::{ConfigError, LimitError, ParseLimitError, RequestError};
+
+/// Why a limiter was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The numbers do not make a limit.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The settings do not work together, or are out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Why a permit was not acquired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// No permit of this weight can ever be granted.
+    #[error(transparent)]
+    Weight(#[from] RequestError),
+    /// The limiter was closed before this was asked for.
+    #[error("the limiter is closed")]
+    Closed,
+    /// The limiter was aborted while this waited.
+    #[error("the limiter was aborted while this waited in the queue")]
+    Aborted,
+    /// This was asked for from inside a task of the same limiter, which leaves no room for it until
+    /// it ends, and it would not end before this was granted.
+    #[error(
+        "this would wait for ever: the task that asks for a permit holds what it needs; push to \
+         the limiter instead, or raise its concurrency"
+    )]
+    WouldDeadlock,
+}
+
+/// Why a permit was not granted on the spot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryAcquireError {
+    /// No permit of this weight can ever be granted.
+    #[error(transparent)]
+    Weight(#[from] RequestError),
+    /// The limiter is closed.
+    #[error("the limiter is closed")]
+    Closed,
+    /// The law forbids it now, or others are waiting.
+    #[error("no permit now: the window is full, too many tasks run, or others are waiting")]
+    Busy {
+        /// No permit can be granted before this; `None` while that depends on running tasks.
+        not_before: Option<Instant>,
+    },
+}
+
+/// Why a task was not accepted. The task is in it, so nothing is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PushError<F> {
+    /// Why.
+    pub reason: PushRefusal,
+    /// The task, not run.
+    pub task: F,
+}
+
+/// Why a task was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushRefusal {
+    /// A task of this weight can never run.
+    #[error(transparent)]
+    Weight(#[from] RequestError),
+    /// The limiter is closed.
+    #[error("the limiter is closed")]
+    Closed,
+    /// The queue is full. `push` waits for room instead, except from inside a task of the same
+    /// limiter, for which room might have to wait.
+    #[error("the queue is full")]
+    Full,
+    /// The task would have to be queued, and there is no tokio runtime here to run it later.
+    #[error("the task has to be queued and there is no tokio runtime here to run it in its turn")]
+    NoRuntime,
+}
+
+/// Why a queued task gave no answer.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The limiter was aborted before the task's turn came: it never ran.
+    #[error("the limiter was aborted before the task's turn came")]
+    Aborted,
+    /// The task was cancelled, by its handle or because its runtime shut down.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// The task panicked, with this payload. The limiter and the queue behind it went on.
+    #[error("the task panicked")]
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl From<AcquireError> for PushRefusal {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Weight(error) => Self::Weight(error),
+            // Aborted while it waited for room, it was never accepted. A push cannot deadlock.
+            AcquireError::Closed | AcquireError::Aborted | AcquireError::WouldDeadlock => {
+                Self::Closed
+            }
+        }
+    }
+}
+
+impl<F> PushError<F> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn map<G>(self, unwrap: impl FnOnce(F) -> G) -> PushError<G> {
+        PushError { reason: self.reason, task: unwrap(self.task) }
+    }
+}
+
+impl<F> fmt::Debug for PushError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for PushError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the task was not accepted: {}", self.reason)
+    }
+}
+
+impl<F> std::error::Error for PushError<F> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborted => f.write_str("Aborted"),
+            Self::Cancelled => f.write_str("Cancelled"),
+            Self::Panicked(payload) => {
+                let text = payload.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+                f.debug_tuple("Panicked").field(&text.unwrap_or("..")).finish()
+            }
+        }
+    }
+}

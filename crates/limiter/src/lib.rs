@@ -1,0 +1,66 @@
+//! An async rate limiter for the client side of a contract: no closed interval of length `per` ever
+//! contains more than `rate` of its tasks, **as the other side counts them**.
+//!
+//! ```
+//! use std::time::Duration;
+//! use strict_rate_limiter::RateLimiter;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let limiter = RateLimiter::new(10, Duration::from_millis(20))?;
+//! for call in 0..25 {
+//!     let permit = limiter.acquire().await?;
+//!     // The call to the fragile thing goes here, while the permit is held.
+//!     permit.complete();
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A limiter that counts admissions lets the network break its promise: calls that were let through
+//! in good order arrive late and bunched up. This one holds a task's place in the window from before
+//! it starts until `per` after it has *completed*, so wherever in between the other side counts it,
+//! the window cannot overflow. `strict_rate_limiter_core` has the law and its proof.
+//!
+//! * One task at a time unless [`concurrency`](RateLimiterBuilder::concurrency) says otherwise, and
+//!   strictly first in, first out.
+//! * Several limits together, of tasks and of weights: 500 requests *and* 90,000 tokens a minute.
+//! * [`acquire`](RateLimiter::acquire) a permit, or leave the running to the limiter with
+//!   [`run`](RateLimiter::run) and [`push`](RateLimiter::push).
+//! * Whatever is dropped while it waits leaves no trace; whatever panics takes nothing with it.
+//!
+//! # Features
+//!
+//! * `tokio` (default): [`RateLimiter::push`] and its kin, and [`clock::TokioClock`]. Everything else
+//!   runs on any executor, or on none.
+
+#![deny(unsafe_code)]
+
+mod builder;
+pub mod clock;
+mod error;
+pub mod future;
+mod lead;
+mod limiter;
+mod permit;
+#[cfg(feature = "tokio")]
+mod push;
+mod run;
+mod scope;
+mod shared;
+mod stats;
+mod waiter;
+
+pub use builder::RateLimiterBuilder;
+pub use error::{
+    AcquireError, BuildError, ConfigError, LimitError, ParseLimitError, PushError, PushRefusal,
+    RequestError, TaskError, TryAcquireError,
+};
+pub use limiter::RateLimiter;
+pub use permit::{OwnedPermit, Permit};
+#[cfg(feature = "tokio")]
+pub use push::{Pushed, TaskHandle};
+pub use stats::{Held, Stats};
+pub use strict_rate_limiter_core::config::CONCURRENCY_MAX;
+pub use strict_rate_limiter_core::limit::{PER_MAX, RATE_MAX};
+pub use strict_rate_limiter_core::{Limit, Unit};

@@ -1,0 +1,443 @@
+//! The limiter itself: what a user calls.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use strict_rate_limiter_core::Limit;
+
+use crate::builder::RateLimiterBuilder;
+use crate::error::{AcquireError, BuildError, TryAcquireError};
+use crate::future::{Acquire, AcquireOwned, Drained};
+use crate::permit::{Held, OwnedPermit, Permit};
+use crate::run::{Fut, run_permitted};
+use crate::shared::{Kind, Shared};
+use crate::stats::Stats;
+use crate::waiter::Waiter;
+
+#[cfg(feature = "tokio")]
+use crate::{
+    error::PushError,
+    push::{self, Async, Pushed, Sync, TaskHandle},
+};
+
+/// Runs tasks so that no closed interval of length `per` ever contains more than `rate` of them,
+/// wherever between its start and its end each of them counts.
+///
+/// A clone is another handle to the same limiter. When the last is dropped, what was accepted still
+/// runs, while its runtime lives.
+///
+/// # Order
+///
+/// There is one queue for everything: first in, first out, whoever calls and however heavy. A heavy
+/// head blocks the light ones behind it. A waiter that is alive but not polled keeps its place, and
+/// a permit that it has been granted, as in any fair lock; a pushed task depends on nobody's polling.
+#[derive(Clone)]
+pub struct RateLimiter {
+    shared: Arc<Shared>,
+}
+
+impl RateLimiter {
+    /// At most `rate` tasks in any closed interval of length `per`, one at a time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
+    /// assert!(RateLimiter::new(0, Duration::from_secs(1)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(rate: u64, per: Duration) -> Result<Self, BuildError> {
+        Self::builder().limit(Limit::tasks(rate, per)?).build()
+    }
+
+    /// Everything else that can be set.
+    pub fn builder() -> RateLimiterBuilder {
+        RateLimiterBuilder::new()
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    // --- Acquiring a permit
+
+    /// Waits for a permit of weight 1.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
+    /// let permit = limiter.acquire().await?;
+    /// // Call the fragile thing here.
+    /// permit.complete();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped while it waits, it leaves no trace and the next in line moves up; a
+    /// grant that it never saw is undone in full. It gives up its place in the queue.
+    #[inline]
+    pub fn acquire(&self) -> Acquire<'_> {
+        self.acquire_weight(1)
+    }
+
+    /// Waits for a permit of this weight.
+    ///
+    /// ```
+    /// # use strict_rate_limiter::RateLimiter;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::builder().limit("90000w/1m".parse()?).build()?;
+    /// let permit = limiter.acquire_weight(1_200).await?;
+    /// let tokens_used = 950;
+    /// permit.complete_with(tokens_used);
+    ///
+    /// let error = limiter.acquire_weight(100_000).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "weight 100000 is over the limit 90000w/1m: it could never run");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    #[inline]
+    pub fn acquire_weight(&self, weight: u64) -> Acquire<'_> {
+        Acquire(Waiter::new(&*self.shared, weight, Kind::Acquire))
+    }
+
+    /// Waits for a permit that borrows nothing, to be moved into a task or a thread.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_owned(&self) -> AcquireOwned {
+        self.acquire_weight_owned(1)
+    }
+
+    /// Waits for a permit of this weight that borrows nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_weight_owned(&self, weight: u64) -> AcquireOwned {
+        AcquireOwned(Waiter::new(Arc::clone(&self.shared), weight, Kind::Acquire))
+    }
+
+    /// Waits on this thread for a permit, in the same queue as everyone else. Not for async code,
+    /// where it would block the executor.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::new(10, Duration::from_millis(10))?;
+    /// std::thread::scope(|threads| {
+    ///     for _ in 0..4 {
+    ///         threads.spawn(|| {
+    ///             let permit = limiter.acquire_blocking().expect("not closed");
+    ///             permit.complete();
+    ///         });
+    ///     }
+    /// });
+    /// assert_eq!(limiter.stats().completed, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
+        self.acquire_weight_blocking(1)
+    }
+
+    /// Waits on this thread for a permit of this weight.
+    pub fn acquire_weight_blocking(&self, weight: u64) -> Result<Permit<'_>, AcquireError> {
+        self.acquire_weight(weight).0.block().map(Permit)
+    }
+
+    /// A permit now or not at all. Never overtakes a waiter.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::{RateLimiter, TryAcquireError};
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(3600))?;
+    /// limiter.try_acquire()?.complete();
+    /// let Err(TryAcquireError::Busy { not_before }) = limiter.try_acquire() else { panic!() };
+    /// assert!(not_before.is_some(), "an hour from now");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
+        self.try_acquire_weight(1)
+    }
+
+    /// A permit of this weight now or not at all.
+    pub fn try_acquire_weight(&self, weight: u64) -> Result<Permit<'_>, TryAcquireError> {
+        let permit = self.shared.try_acquire(weight)?;
+        Ok(Permit(Held::new(&*self.shared, permit)))
+    }
+
+    /// A permit that borrows nothing, now or not at all.
+    pub fn try_acquire_owned(&self) -> Result<OwnedPermit, TryAcquireError> {
+        self.try_acquire_weight_owned(1)
+    }
+
+    /// A permit of this weight that borrows nothing, now or not at all.
+    pub fn try_acquire_weight_owned(&self, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
+        let permit = self.shared.try_acquire(weight)?;
+        Ok(OwnedPermit(Held::new(Arc::clone(&self.shared), permit)))
+    }
+
+    // --- Running a task
+
+    /// Waits its turn, runs the task on the spot and gives its answer.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
+    /// let answer = limiter.run(async { 6 * 7 }).await?;
+    /// assert_eq!(answer, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it leaves no trace. Dropped while the task runs, it drops the task,
+    /// which is its completion (plus the limiter's grace).
+    ///
+    /// # Panics
+    ///
+    /// If the task does. That counts as its completion, and the limiter goes on.
+    pub async fn run<R: Future>(&self, task: R) -> Result<R::Output, AcquireError> {
+        self.run_weight(1, task).await
+    }
+
+    /// As [`run`](Self::run), for a task of this weight.
+    pub async fn run_weight<R: Future>(
+        &self,
+        weight: u64,
+        task: R,
+    ) -> Result<R::Output, AcquireError> {
+        let mut waiter = Waiter::new(&*self.shared, weight, Kind::Acquire);
+        let permit = poll_fn(|context| waiter.poll(context)).await?;
+        Ok(run_permitted(permit, Fut(task)).await)
+    }
+
+    /// Runs the task here if it is permitted at once; else queues it and returns, and the tokio
+    /// runtime runs it in its turn. Waits only where the queue has a capacity and is full.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strict_rate_limiter::{Pushed, RateLimiter};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::new(1, Duration::from_millis(5))?;
+    /// assert!(matches!(limiter.push(|| async { "first" }).await?, Pushed::Ran("first")));
+    /// match limiter.push(|| async { "second" }).await? {
+    ///     Pushed::Ran(answer) => println!("{answer}: it had a free window at once"),
+    ///     Pushed::Queued(handle) => assert_eq!(handle.await?, "second"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// From inside a task of the same limiter it always queues, so that a task never runs inside
+    /// another; there a full queue is an error, as room might have to wait for the task itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for room, it leaves no trace, and the task is dropped. Dropped while
+    /// the task runs here, it drops the task, which is its completion. A task that was queued is
+    /// not affected.
+    ///
+    /// # Panics
+    ///
+    /// If the task runs here and panics. That of a queued task goes to its handle. Either counts as
+    /// its completion, and the queue behind it goes on.
+    #[cfg(feature = "tokio")]
+    pub async fn push<F, R>(&self, task: F) -> Result<Pushed<R::Output>, PushError<F>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.push_weight(1, task).await
+    }
+
+    /// As [`push`](Self::push), for a task of this weight.
+    #[cfg(feature = "tokio")]
+    pub async fn push_weight<F, R>(
+        &self,
+        weight: u64,
+        task: F,
+    ) -> Result<Pushed<R::Output>, PushError<F>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let pushed = push::push(&self.shared, weight, Async(task)).await;
+        pushed.map_err(|error| error.map(|Async(task)| task))
+    }
+
+    /// As [`push`](Self::push), for a synchronous task. It runs on the thread that pushes it or on
+    /// one of the runtime's, so it should not block for long.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
+    /// let pushed = limiter.push_fn(|| 6 * 7).await?;
+    /// assert_eq!(pushed.answer().await?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`push`](Self::push).
+    #[cfg(feature = "tokio")]
+    pub async fn push_fn<F, T>(&self, task: F) -> Result<Pushed<T>, PushError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.push_fn_weight(1, task).await
+    }
+
+    /// As [`push_fn`](Self::push_fn), for a task of this weight.
+    #[cfg(feature = "tokio")]
+    pub async fn push_fn_weight<F, T>(
+        &self,
+        weight: u64,
+        task: F,
+    ) -> Result<Pushed<T>, PushError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let pushed = push::push(&self.shared, weight, Sync(task)).await;
+        pushed.map_err(|error| error.map(|Sync(task)| task))
+    }
+
+    /// Queues the task without waiting, for the tokio runtime to run: at once where it is permitted
+    /// at once. Hands it back in the error where the queue is full.
+    ///
+    /// ```
+    /// # use strict_rate_limiter::{PushRefusal, RateLimiter};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::builder().limit("1/1h".parse()?).queue_capacity(1).build()?;
+    /// let runs_at_once = limiter.try_push(|| async { 1 })?;
+    /// let _waits_for_an_hour = limiter.try_push(|| async { 2 })?;
+    /// let error = limiter.try_push(|| async { 3 }).unwrap_err();
+    /// assert_eq!(error.reason, PushRefusal::Full);
+    /// assert_eq!((error.task)().await, 3);
+    /// assert_eq!(runs_at_once.await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub fn try_push<F, R>(&self, task: F) -> Result<TaskHandle<R::Output>, PushError<F>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.try_push_weight(1, task)
+    }
+
+    /// As [`try_push`](Self::try_push), for a task of this weight.
+    #[cfg(feature = "tokio")]
+    pub fn try_push_weight<F, R>(
+        &self,
+        weight: u64,
+        task: F,
+    ) -> Result<TaskHandle<R::Output>, PushError<F>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let pushed = push::try_push(&self.shared, weight, Async(task));
+        pushed.map_err(|error| error.map(|Async(task)| task))
+    }
+
+    // --- Commands
+
+    /// No grant before `until`, as when a server answers `Retry-After`. What runs is not affected;
+    /// a pause that ends earlier than the present one changes nothing.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
+    /// limiter.pause_until(Instant::now() + Duration::from_secs(3600));
+    /// assert!(limiter.try_acquire().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pause_until(&self, until: Instant) {
+        self.shared.pause_until(self.shared.clock.to_ns(until));
+    }
+
+    /// No grant for this long from now.
+    pub fn pause_for(&self, pause: Duration) {
+        let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.pause_until(self.shared.clock.now().saturating_add(pause_ns));
+    }
+
+    /// Refuses new work from now on. What was accepted still runs; [`drained`](Self::drained) tells
+    /// when that is done.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Whether new work is refused.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    /// Closes, and drops what is still queued: it gets `Aborted` for an answer. What runs ends by
+    /// itself.
+    pub fn abort(&self) {
+        self.shared.abort();
+    }
+
+    /// Waits until nothing runs and nothing is queued, whether or not the limiter is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub fn drained(&self) -> Drained<'_> {
+        Drained::new(&self.shared)
+    }
+
+    // --- Looking
+
+    /// The limits, in the order in which they were given.
+    pub fn limits(&self) -> Vec<Limit> {
+        self.shared.limits()
+    }
+
+    /// The limiter in numbers, at this instant.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+}
+
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { running, queued, completed, .. } = self.stats();
+        let limits: Vec<String> = self.limits().iter().map(Limit::to_string).collect();
+        f.debug_struct("RateLimiter")
+            .field("limits", &limits.join(" "))
+            .field("running", &running)
+            .field("queued", &queued)
+            .field("completed", &completed)
+            .finish_non_exhaustive()
+    }
+}

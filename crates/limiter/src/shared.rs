@@ -1,0 +1,420 @@
+//! What all handles, waiters and permits of one limiter share: the machine under its lock, the
+//! clock, the timer.
+//!
+//! Every change goes the same way: lock, change the machine, `drive` it until it has nothing more to
+//! grant, unlock, wake whoever was granted. Nobody is woken under the lock.
+//!
+//! There is no background task. Driving arms the timer for when the machine wants to be looked at
+//! again; the timer wakes a [`Looker`], not a waiter, so that a waiter that is not polled holds its
+//! own place in the line and never the timer of those behind it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Poll, Wake, Waker};
+
+use strict_rate_limiter_core as core;
+use strict_rate_limiter_core::{Decision, Machine, Ticket, TicketStatus, TryGrantError};
+
+use crate::clock::{Fast, Reading, Source, Timer};
+use crate::error::{AcquireError, TryAcquireError};
+use crate::lead::Lead;
+use crate::scope;
+use crate::stats::Stats;
+
+/// How long after an opening the timer looks for itself, if the head that was woken for it has not.
+const HEAD_OVERDUE_NS: u64 = 300_000;
+
+pub(crate) struct Shared {
+    pub(crate) clock: Source,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    machine: Machine<Waker>,
+    fast: Fast,
+    timer: Box<dyn Timer>,
+    looker: Waker,
+    /// The opening that the timer is armed for.
+    armed_for: Option<Armed>,
+    lead: Lead,
+    drained: Vec<(u64, Waker)>,
+    next_drained: u64,
+}
+
+/// The next opening, as the machine last named it.
+#[derive(Debug, Clone, Copy)]
+struct Armed {
+    opening: u64,
+    head: Head,
+}
+
+/// Where the head of the line is about an opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// Asleep, until the timer wakes it a little ahead of the opening.
+    Asleep,
+    /// Woken ahead of the opening, and not polled since.
+    Woken,
+    /// Polled since: from now on it looks for itself.
+    Watching,
+}
+
+/// Wakers to be woken after the lock is released. Nearly always one or none.
+#[derive(Default)]
+#[must_use = "whoever was granted has to be woken"]
+struct Wakes {
+    first: Option<Waker>,
+    rest: Vec<Waker>,
+}
+
+/// What the timer wakes.
+struct Looker(Weak<Shared>);
+
+/// Who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Whoever called: where that is a task of the same limiter, it may be waiting for itself.
+    Acquire,
+    /// A pushed task, which the runtime runs in its turn.
+    Push,
+}
+
+/// What became of a waiter that joined, or looked again.
+pub(crate) enum Standing {
+    Granted(core::Permit),
+    Queued { ticket: Ticket, accepted: bool },
+}
+
+impl Shared {
+    pub(crate) fn new(machine: Machine<Waker>, clock: Source) -> Arc<Self> {
+        let shortest_per = machine.config().limits.iter().map(core::Limit::per).min();
+        let shortest_per = shortest_per.expect("a machine has at least one limit");
+        Arc::new_cyclic(|this| Self {
+            inner: Mutex::new(Inner {
+                machine,
+                fast: clock.fast(shortest_per),
+                timer: clock.timer(),
+                looker: Waker::from(Arc::new(Looker(Weak::clone(this)))),
+                armed_for: None,
+                lead: if clock.is_real() { Lead::new(shortest_per) } else { Lead::none() },
+                drained: Vec::new(),
+                next_drained: 0,
+            }),
+            clock,
+        })
+    }
+
+    /// Granted without a look at the clock, where there is room in any case.
+    #[inline]
+    pub(crate) fn grant_at_once(&self, weight: u64) -> Option<core::Permit> {
+        self.lock().machine.grant_at_once(weight)
+    }
+
+    pub(crate) fn try_acquire(&self, weight: u64) -> Result<core::Permit, TryAcquireError> {
+        let mut inner = self.lock();
+        if let Some(permit) = inner.machine.grant_at_once(weight) {
+            return Ok(permit);
+        }
+        let now = self.clock.now();
+        inner.machine.try_grant(now, weight).map_err(|error| match error {
+            TryGrantError::Request(error) => TryAcquireError::Weight(error),
+            TryGrantError::Busy { not_before } => TryAcquireError::Busy {
+                not_before: not_before.and_then(|at| self.clock.to_instant(at)),
+            },
+            _ => TryAcquireError::Closed,
+        })
+    }
+
+    /// Granted now, or a place at the end of the line.
+    pub(crate) fn join(
+        &self,
+        weight: u64,
+        kind: Kind,
+        waker: &Waker,
+    ) -> Result<Standing, AcquireError> {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        match inner.machine.try_grant(now, weight) {
+            Ok(permit) => return Ok(Standing::Granted(permit)),
+            Err(TryGrantError::Request(error)) => return Err(AcquireError::Weight(error)),
+            Err(TryGrantError::Busy { .. }) => {}
+            Err(_) => return Err(AcquireError::Closed),
+        }
+        let would_deadlock = |outer| !inner.machine.could_nest(outer, weight);
+        if kind == Kind::Acquire && scope::any_running(self, would_deadlock) {
+            return Err(AcquireError::WouldDeadlock);
+        }
+        let enqueued = inner.machine.enqueue(weight, waker.clone());
+        let ticket = enqueued.map_err(|_| AcquireError::Closed)?;
+        let wakes = self.drive(&mut inner, now);
+        let standing = inner.standing(ticket);
+        drop(inner);
+        wakes.wake();
+        standing
+    }
+
+    /// What has become of a waiter that joined. If it is first, it looks at the clock as well.
+    pub(crate) fn look_for(&self, ticket: Ticket, waker: &Waker) -> Result<Standing, AcquireError> {
+        let mut inner = self.lock();
+        let mut replaced = None;
+        let mut wakes = Wakes::default();
+        let mut look_at_once = false;
+        if let Some(old) = inner.machine.waiter_mut(ticket) {
+            if !old.will_wake(waker) {
+                replaced = Some(std::mem::replace(old, waker.clone()));
+            }
+            if inner.machine.head() == Some(ticket) {
+                (wakes, look_at_once) = self.look_as_head(&mut inner);
+            }
+        }
+        let standing = inner.standing(ticket);
+        drop(inner);
+        drop(replaced);
+        wakes.wake();
+        if look_at_once && matches!(standing, Ok(Standing::Queued { .. })) {
+            // The opening is near: come back as soon as the executor has let others run.
+            waker.wake_by_ref();
+        }
+        standing
+    }
+
+    /// The head of the line is polled. Whether it was woken for an opening that is still ahead,
+    /// and should look again at once.
+    fn look_as_head(&self, inner: &mut Inner) -> (Wakes, bool) {
+        let Some(Armed { opening, head }) = inner.armed_for else {
+            return (Wakes::default(), false);
+        };
+        let now = self.clock.now();
+        let open = now >= opening;
+        if head == Head::Woken {
+            inner.lead.learn(open);
+            inner.armed_for = Some(Armed { opening, head: Head::Watching });
+        }
+        if open {
+            return (self.drive(inner, now), false);
+        }
+        (Wakes::default(), head != Head::Asleep)
+    }
+
+    /// A waiter leaves, granted or not.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        let mut inner = self.lock();
+        let waker = inner.machine.cancel(ticket);
+        self.settle(inner, None);
+        drop(waker);
+    }
+
+    /// A grant was not made use of.
+    pub(crate) fn undo(&self, permit: core::Permit) {
+        let mut inner = self.lock();
+        inner.machine.undo(permit);
+        self.settle(inner, None);
+    }
+
+    /// A task has ended. Returns what it used beyond its reservation.
+    #[inline]
+    pub(crate) fn complete(&self, permit: core::Permit, actual: Option<u64>) -> u64 {
+        let mut inner = self.lock();
+        let Reading { earliest, latest } = self.clock.read(&mut inner.fast);
+        let excess = inner.machine.complete(permit, earliest, latest, actual);
+        self.settle(inner, Some(earliest));
+        excess
+    }
+
+    /// A task was dropped while it ran, or may have been.
+    #[inline]
+    pub(crate) fn abandon(&self, permit: core::Permit) {
+        let mut inner = self.lock();
+        let Reading { earliest, latest } = self.clock.read(&mut inner.fast);
+        inner.machine.abandon(permit, earliest, latest);
+        self.settle(inner, Some(earliest));
+    }
+
+    pub(crate) fn pause_until(&self, until: u64) {
+        let mut inner = self.lock();
+        inner.machine.pause_until(until);
+        self.settle(inner, None);
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().machine.close();
+    }
+
+    pub(crate) fn abort(&self) {
+        let mut inner = self.lock();
+        let aborted: Vec<Waker> = inner.machine.abort().collect();
+        self.settle(inner, None);
+        aborted.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().machine.is_closed()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut inner = self.lock();
+        let core::Stats { running, queued, completed, held, next_opening } =
+            inner.machine.stats(self.clock.now());
+        let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
+        Stats { running, queued, completed, held, next_opening }
+    }
+
+    pub(crate) fn limits(&self) -> Vec<core::Limit> {
+        self.lock().machine.config().limits.clone()
+    }
+
+    /// Whether nothing runs and nobody waits; else `waker` is woken, once, when that is so. `id` is
+    /// the listener's place, `None` before it has one.
+    pub(crate) fn poll_drained(&self, id: &mut Option<u64>, waker: &Waker) -> Poll<()> {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        let mut replaced = None;
+        let place = inner.drained.iter_mut().find(|(listener, _)| Some(*listener) == *id);
+        if let Some((_, old)) = place {
+            replaced = Some(std::mem::replace(old, waker.clone()));
+        } else {
+            let listener = inner.next_drained;
+            inner.next_drained += 1;
+            inner.drained.push((listener, waker.clone()));
+            *id = Some(listener);
+        }
+        let wakes = self.drive(&mut inner, now);
+        // Driving has emptied the list of listeners if it is so.
+        let drained = inner.machine.is_drained();
+        drop(inner);
+        drop(replaced);
+        wakes.wake();
+        if drained { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(crate) fn forget_drained(&self, id: u64) {
+        let mut inner = self.lock();
+        let index = inner.drained.iter().position(|(listener, _)| *listener == id);
+        let forgotten = index.map(|index| inner.drained.swap_remove(index));
+        drop(inner);
+        drop(forgotten);
+    }
+
+    /// After a change: lets it take effect on whoever waits. `now` where it was read already.
+    #[inline]
+    fn settle(&self, mut inner: MutexGuard<'_, Inner>, now: Option<u64>) {
+        if inner.machine.head().is_none() && inner.drained.is_empty() && inner.armed_for.is_none() {
+            return;
+        }
+        let now = now.unwrap_or_else(|| self.clock.now());
+        let wakes = self.drive(&mut inner, now);
+        drop(inner);
+        wakes.wake();
+    }
+
+    /// Has the machine decide all it can, and arms the timer for the rest.
+    fn drive(&self, inner: &mut Inner, mut now: u64) -> Wakes {
+        let mut wakes = Wakes::default();
+        loop {
+            match inner.machine.poll(now) {
+                Decision::Grant { waiter, .. } => wakes.push(waiter),
+                Decision::Accept { ticket } => {
+                    wakes.extend(inner.machine.waiter_mut(ticket).cloned());
+                }
+                Decision::LookAgainAt(opening) => match self.arm(inner, opening, now, &mut wakes) {
+                    Poll::Ready(()) => now = self.clock.now(),
+                    Poll::Pending => break,
+                },
+                Decision::WaitForCompletion | Decision::Idle => {
+                    if inner.armed_for.take().is_some() {
+                        inner.timer.clear();
+                    }
+                    break;
+                }
+            }
+        }
+        if !inner.drained.is_empty() && inner.machine.is_drained() {
+            wakes.extend(inner.drained.drain(..).map(|(_, waker)| waker));
+        }
+        wakes
+    }
+
+    /// Sets the timer for an opening: a little ahead of it, to wake the head of the line, and once
+    /// that is done a little past it, should the head not come. `Ready`: that time is now.
+    fn arm(&self, inner: &mut Inner, opening: u64, now: u64, wakes: &mut Wakes) -> Poll<()> {
+        let head = inner.machine.head().filter(|_| inner.lead.ns() > 0);
+        let wake_head_at = opening - head.map_or(0, |_| inner.lead.ns());
+        let same = inner.armed_for.filter(|armed| armed.opening == opening);
+        let due = now >= wake_head_at;
+        let look_at = match (same, head) {
+            (Some(Armed { head: Head::Woken | Head::Watching, .. }), _) => return Poll::Pending,
+            (Some(_), _) if !due => return Poll::Pending,
+            (_, Some(ticket)) if due => {
+                wakes.extend(inner.machine.waiter_mut(ticket).cloned());
+                inner.armed_for = Some(Armed { opening, head: Head::Woken });
+                opening.saturating_add(HEAD_OVERDUE_NS)
+            }
+            _ => {
+                inner.armed_for = Some(Armed { opening, head: Head::Asleep });
+                wake_head_at
+            }
+        };
+        match self.clock.to_instant(look_at) {
+            Some(at) => inner.timer.set(at, &inner.looker),
+            // Later than the platform can say: nobody will live to see it.
+            None => Poll::Pending,
+        }
+    }
+
+    /// The timer has come, early or late.
+    fn look(&self) {
+        let mut inner = self.lock();
+        inner.armed_for = None;
+        let now = self.clock.now();
+        let wakes = self.drive(&mut inner, now);
+        drop(inner);
+        wakes.wake();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn standing(&mut self, ticket: Ticket) -> Result<Standing, AcquireError> {
+        match self.machine.status(ticket) {
+            TicketStatus::Queued { accepted } => Ok(Standing::Queued { ticket, accepted }),
+            // It is out of the line and was not granted: only `abort` does that to a waiter.
+            TicketStatus::Gone => Err(AcquireError::Aborted),
+            TicketStatus::Granted => {
+                let permit = self.machine.claim(ticket);
+                permit.map(Standing::Granted).ok_or(AcquireError::Aborted)
+            }
+        }
+    }
+}
+
+impl Wake for Looker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.look();
+        }
+    }
+}
+
+impl Wakes {
+    fn push(&mut self, waker: Waker) {
+        match &self.first {
+            None => self.first = Some(waker),
+            Some(_) => self.rest.push(waker),
+        }
+    }
+
+    fn extend(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        wakers.into_iter().for_each(|waker| self.push(waker));
+    }
+
+    fn wake(self) {
+        self.first.into_iter().chain(self.rest).for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,119 @@
+//! One waiter, from before it joins the line until it has its permit or leaves.
+//!
+//! It is what the acquire futures, `run`, `push` and the blocking calls have in common. Dropping it
+//! at any point leaves no trace: out of the line, or the grant that it never saw undone.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use strict_rate_limiter_core as core;
+use strict_rate_limiter_core::Ticket;
+
+use crate::error::AcquireError;
+use crate::permit::Held;
+use crate::shared::{Kind, Shared, Standing};
+
+/// `S` is a reference to the limiter's shared part, or shares in owning it.
+#[derive(Debug)]
+pub(crate) struct Waiter<S: Deref<Target = Shared> + Clone> {
+    shared: S,
+    weight: u64,
+    kind: Kind,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    New,
+    Queued(Ticket),
+    Done,
+}
+
+/// Where a waiter stands after it was polled.
+pub(crate) enum Turn<S: Deref<Target = Shared>> {
+    Granted(Held<S>),
+    Queued { accepted: bool },
+}
+
+impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
+    pub(crate) fn new(shared: S, weight: u64, kind: Kind) -> Self {
+        Self { shared, weight, kind, state: State::New }
+    }
+
+    /// Joins, or looks again.
+    #[inline]
+    pub(crate) fn turn(&mut self, waker: &Waker) -> Result<Turn<S>, AcquireError> {
+        if let State::New = self.state
+            && let Some(permit) = self.shared.grant_at_once(self.weight)
+        {
+            return Ok(self.granted(permit));
+        }
+        self.turn_slowly(waker)
+    }
+
+    fn turn_slowly(&mut self, waker: &Waker) -> Result<Turn<S>, AcquireError> {
+        let standing = match self.state {
+            State::New => self.shared.join(self.weight, self.kind, waker),
+            State::Queued(ticket) => self.shared.look_for(ticket, waker),
+            State::Done => panic!("polled after it was ready"),
+        };
+        self.state = State::Done;
+        match standing? {
+            Standing::Granted(permit) => Ok(self.granted(permit)),
+            Standing::Queued { ticket, accepted } => {
+                self.state = State::Queued(ticket);
+                Ok(Turn::Queued { accepted })
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<Held<S>, AcquireError>> {
+        match self.turn(context.waker()) {
+            Ok(Turn::Granted(permit)) => Poll::Ready(Ok(permit)),
+            Ok(Turn::Queued { .. }) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Waits on this thread.
+    pub(crate) fn block(mut self) -> Result<Held<S>, AcquireError> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let context = Context::from_waker(&waker);
+        loop {
+            match self.poll(&context) {
+                Poll::Ready(permit) => return permit,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    #[inline]
+    fn granted(&mut self, permit: core::Permit) -> Turn<S> {
+        self.state = State::Done;
+        Turn::Granted(Held::new(self.shared.clone(), permit))
+    }
+}
+
+impl<S: Deref<Target = Shared> + Clone> Drop for Waiter<S> {
+    #[inline]
+    fn drop(&mut self) {
+        if let State::Queued(ticket) = self.state {
+            self.shared.leave(ticket);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
