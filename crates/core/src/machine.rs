@@ -257,7 +257,13 @@ impl<T> Machine<T> {
         })
     }
 
+    /// Whether nothing can be granted before a running task completes, whatever the time.
+    pub fn awaits_completion(&self) -> bool {
+        self.running >= self.config.concurrency && self.abandoned.is_empty()
+    }
+
     /// Joins the end of the line.
+    #[inline]
     pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Ticket, EnqueueError> {
         self.check(weight).map_err(EnqueueError::Request)?;
         if self.closed {
@@ -268,11 +274,9 @@ impl<T> Machine<T> {
 
     /// Where a waiter stands.
     pub fn status(&self, ticket: Ticket) -> TicketStatus {
-        if self.find_unclaimed(ticket).is_some() {
-            return TicketStatus::Granted;
-        }
         match self.queue.is_accepted(ticket) {
             Some(accepted) => TicketStatus::Queued { accepted },
+            None if self.find_unclaimed(ticket).is_some() => TicketStatus::Granted,
             None => TicketStatus::Gone,
         }
     }
@@ -288,9 +292,12 @@ impl<T> Machine<T> {
     }
 
     /// The permit of a waiter that was granted. Once.
+    #[inline]
     pub fn claim(&mut self, ticket: Ticket) -> Option<Permit> {
-        let index = self.find_unclaimed(ticket)?;
-        let (_, weight) = self.unclaimed.remove(index)?;
+        let (_, weight) = match self.unclaimed.front() {
+            Some((first, _)) if *first == ticket => self.unclaimed.pop_front(),
+            _ => self.find_unclaimed(ticket).and_then(|index| self.unclaimed.remove(index)),
+        }?;
         Some(Permit { weight })
     }
 
@@ -356,6 +363,9 @@ impl<T> Machine<T> {
         self.advance(now);
         if let Some((ticket, _)) = self.queue.accept_next() {
             return Decision::Accept { ticket };
+        }
+        if self.awaits_completion() && !self.queue.is_empty() {
+            return Decision::WaitForCompletion;
         }
         let Some((_, weight)) = self.queue.head() else {
             // Nobody waits; but abandoned tasks still end by the clock.
@@ -432,7 +442,11 @@ impl<T> Machine<T> {
     /// Moves time on: abandoned tasks whose grace is over complete, what is no longer held expires.
     #[inline]
     fn advance(&mut self, now: u64) {
-        self.now = self.now.max(now);
+        // At the same instant nothing can have changed: whatever is stamped ends no earlier.
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
         if self.paused_until <= self.now {
             self.paused_until = 0;
         }

@@ -101,11 +101,14 @@ impl<T> Queue<T> {
     }
 
     /// Removes whoever is first.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<(Ticket, u64, T)> {
         let Entry { ticket, weight, waiter } = self.pop_front_entry()?;
         self.waiting -= 1;
         self.accepted = self.accepted.saturating_sub(1);
-        self.trim();
+        while self.entries.front().is_some_and(|entry| entry.waiter.is_none()) {
+            self.pop_front_entry();
+        }
         Some((ticket, weight, waiter.expect("the first entry is not a blank")))
     }
 
@@ -125,8 +128,9 @@ impl<T> Queue<T> {
     }
 
     /// Moves the boundary past the next waiter if there is room for it, and says who that is.
+    #[inline]
     pub(crate) fn accept_next(&mut self) -> Option<(Ticket, &mut T)> {
-        if self.accepted >= self.capacity {
+        if self.accepted >= self.capacity || self.accepted_entries == self.entries.len() {
             return None;
         }
         let behind = self.entries.range_mut(self.accepted_entries..);
@@ -164,6 +168,7 @@ impl<T> Queue<T> {
 
     /// The index of a waiter's entry. Tickets are consecutive where no blank was dropped, so the
     /// distance from the first is the index or a little over it.
+    #[inline]
     fn find(&self, ticket: Ticket) -> Option<usize> {
         let distance = ticket.0.checked_sub(self.entries.front()?.ticket.0)?;
         let guess = usize::try_from(distance).unwrap_or(usize::MAX);

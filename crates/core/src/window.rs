@@ -6,7 +6,8 @@
 //! two neighbours is dropping the earlier one.
 //!
 //! Invariants: stamps never decrease; `held` is what running tasks have taken plus what the log
-//! holds; the log has at most [`ENTRIES_MAX`] entries. Nothing here knows of order, concurrency or
+//! holds; an entry is stamped with the latest completion that it stands for; the log has at most
+//! [`ENTRIES_MAX`] entries. Nothing here knows of order, concurrency or
 //! who asks.
 
 use alloc::collections::VecDeque;
@@ -14,8 +15,8 @@ use alloc::collections::VecDeque;
 use crate::config::CONCURRENCY_MAX;
 use crate::limit::{Limit, RATE_MAX, Unit};
 
-/// Completions are kept one by one up to [`ENTRIES_MAX`]; past that, those within
-/// `per / SLOTS` of each other share one entry.
+/// Completions are kept one by one up to [`ENTRIES_MAX`]; past that, and for one period after it,
+/// those within `per / SLOTS` of each other share one entry.
 pub(crate) const SLOTS: u64 = 65_536;
 
 /// The most entries a log holds: 16 bytes each, 1.06 MiB in all. The sixteenth over [`SLOTS`] is
@@ -44,6 +45,10 @@ pub(crate) struct Window {
     log: VecDeque<Entry>,
     /// The running total before the first entry of the log.
     expired_total: u64,
+    /// Until when completions are merged as they come: one period from the last merge.
+    merging_until: u64,
+    /// The earliest completion that the last entry stands for, while merging.
+    group_start: u64,
 }
 
 /// When a window has room for some units.
@@ -61,7 +66,15 @@ impl Window {
     pub(crate) fn new(limit: Limit, drift_ppm: u32) -> Self {
         let per_ns = limit.per_ns();
         let drift_ns = (u128::from(per_ns) * u128::from(drift_ppm)).div_ceil(1_000_000) as u64;
-        Self { limit, per_ns: per_ns + drift_ns, held: 0, log: VecDeque::new(), expired_total: 0 }
+        Self {
+            limit,
+            per_ns: per_ns + drift_ns,
+            held: 0,
+            log: VecDeque::new(),
+            expired_total: 0,
+            merging_until: 0,
+            group_start: 0,
+        }
     }
 
     pub(crate) fn limit(&self) -> Limit {
@@ -74,6 +87,7 @@ impl Window {
 
     /// Whether a task of `weight` fits beside everything held as of the last [`Self::expire`].
     /// What is held only ever shrinks as time passes, so what fits stays fitting.
+    #[inline]
     pub(crate) fn has_room(&self, weight: u64) -> bool {
         self.limit.units(weight) <= self.limit.rate().saturating_sub(self.held)
     }
@@ -96,6 +110,7 @@ impl Window {
     }
 
     /// Drops what is no longer held at `now`.
+    #[inline]
     pub(crate) fn expire(&mut self, now: u64) {
         while let Some(entry) = self.log.front() {
             if now <= entry.at.saturating_add(self.per_ns) {
@@ -108,17 +123,20 @@ impl Window {
     }
 
     /// A task of `weight` starts.
+    #[inline]
     pub(crate) fn take(&mut self, weight: u64) {
         self.held += self.limit.units(weight);
     }
 
     /// A task of `weight` that was taken never starts.
+    #[inline]
     pub(crate) fn give_back(&mut self, weight: u64) {
         self.held -= self.limit.units(weight);
     }
 
     /// A task that took `reserved` completes at `at`, having used `actual`. Needs `at` to be no
     /// earlier than any stamp before it.
+    #[inline]
     pub(crate) fn complete(&mut self, reserved: u64, actual: u64, at: u64) {
         // As long as an entry of `rate` units is held, nothing else fits: recording more than that
         // would change no decision, and the bound keeps the sums within 64 bits.
@@ -150,14 +168,22 @@ impl Window {
         self.held = held;
     }
 
+    #[inline]
     fn log(&mut self, at: u64, units: u64) {
-        let last = self.log.back();
-        debug_assert!(last.is_none_or(|last| last.at <= at), "stamps never decrease");
-        let total = last.map_or(self.expired_total, |last| last.total).wrapping_add(units);
+        let mut total = self.expired_total.wrapping_add(units);
+        if let Some(last) = self.log.back_mut() {
+            debug_assert!(last.at <= at, "stamps never decrease");
+            total = last.total.wrapping_add(units);
+            if at <= self.merging_until && at - self.group_start <= self.per_ns / SLOTS {
+                *last = Entry { at, total };
+                return;
+            }
+        }
         if self.log.len() == self.log.capacity() {
             self.grow();
         }
         self.log.push_back(Entry { at, total });
+        self.group_start = at;
     }
 
     /// Makes room for one more entry: by merging where the log is at its bound, else by allocating
@@ -165,7 +191,8 @@ impl Window {
     #[cold]
     fn grow(&mut self) {
         let len = self.log.len();
-        if len >= ENTRIES_MAX {
+        if let (ENTRIES_MAX.., Some(last)) = (len, self.log.back()) {
+            self.merging_until = last.at.saturating_add(self.per_ns);
             self.merge();
             return;
         }

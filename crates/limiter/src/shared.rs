@@ -103,12 +103,6 @@ impl Shared {
         })
     }
 
-    /// Granted without a look at the clock, where there is room in any case.
-    #[inline]
-    pub(crate) fn grant_at_once(&self, weight: u64) -> Option<core::Permit> {
-        self.lock().machine.grant_at_once(weight)
-    }
-
     pub(crate) fn try_acquire(&self, weight: u64) -> Result<core::Permit, TryAcquireError> {
         let mut inner = self.lock();
         if let Some(permit) = inner.machine.grant_at_once(weight) {
@@ -125,19 +119,35 @@ impl Shared {
     }
 
     /// Granted now, or a place at the end of the line.
-    pub(crate) fn join(
+    #[inline]
+    pub(crate) fn enter(
         &self,
         weight: u64,
         kind: Kind,
         waker: &Waker,
     ) -> Result<Standing, AcquireError> {
         let mut inner = self.lock();
-        let now = self.clock.now();
-        match inner.machine.try_grant(now, weight) {
-            Ok(permit) => return Ok(Standing::Granted(permit)),
-            Err(TryGrantError::Request(error)) => return Err(AcquireError::Weight(error)),
-            Err(TryGrantError::Busy { .. }) => {}
-            Err(_) => return Err(AcquireError::Closed),
+        match inner.machine.grant_at_once(weight) {
+            Some(permit) => Ok(Standing::Granted(permit)),
+            None => self.join(inner, weight, kind, waker),
+        }
+    }
+
+    fn join(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        weight: u64,
+        kind: Kind,
+        waker: &Waker,
+    ) -> Result<Standing, AcquireError> {
+        inner.machine.check(weight)?;
+        if inner.machine.is_closed() {
+            return Err(AcquireError::Closed);
+        }
+        // Where only a completion can make room, the time does not matter.
+        let now = (!inner.machine.awaits_completion()).then(|| self.clock.now());
+        if let Some(Ok(permit)) = now.map(|now| inner.machine.try_grant(now, weight)) {
+            return Ok(Standing::Granted(permit));
         }
         let would_deadlock = |outer| !inner.machine.could_nest(outer, weight);
         if kind == Kind::Acquire && scope::any_running(self, would_deadlock) {
@@ -145,7 +155,7 @@ impl Shared {
         }
         let enqueued = inner.machine.enqueue(weight, waker.clone());
         let ticket = enqueued.map_err(|_| AcquireError::Closed)?;
-        let wakes = self.drive(&mut inner, now);
+        let wakes = now.map_or_else(Wakes::default, |now| self.drive(&mut inner, now));
         let standing = inner.standing(ticket);
         drop(inner);
         wakes.wake();
@@ -155,6 +165,9 @@ impl Shared {
     /// What has become of a waiter that joined. If it is first, it looks at the clock as well.
     pub(crate) fn look_for(&self, ticket: Ticket, waker: &Waker) -> Result<Standing, AcquireError> {
         let mut inner = self.lock();
+        if let Some(permit) = inner.machine.claim(ticket) {
+            return Ok(Standing::Granted(permit));
+        }
         let mut replaced = None;
         let mut wakes = Wakes::default();
         let mut look_at_once = false;
@@ -370,6 +383,7 @@ impl Shared {
         wakes.wake();
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -415,6 +429,9 @@ impl Wakes {
     }
 
     fn wake(self) {
-        self.first.into_iter().chain(self.rest).for_each(Waker::wake);
+        if let Some(first) = self.first {
+            first.wake();
+        }
+        self.rest.into_iter().for_each(Waker::wake);
     }
 }

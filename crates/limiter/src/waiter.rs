@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::Ticket;
 
 use crate::error::AcquireError;
@@ -45,23 +44,14 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
     /// Joins, or looks again.
     #[inline]
     pub(crate) fn turn(&mut self, waker: &Waker) -> Result<Turn<S>, AcquireError> {
-        if let State::New = self.state
-            && let Some(permit) = self.shared.grant_at_once(self.weight)
-        {
-            return Ok(self.granted(permit));
-        }
-        self.turn_slowly(waker)
-    }
-
-    fn turn_slowly(&mut self, waker: &Waker) -> Result<Turn<S>, AcquireError> {
         let standing = match self.state {
-            State::New => self.shared.join(self.weight, self.kind, waker),
+            State::New => self.shared.enter(self.weight, self.kind, waker),
             State::Queued(ticket) => self.shared.look_for(ticket, waker),
             State::Done => panic!("polled after it was ready"),
         };
         self.state = State::Done;
         match standing? {
-            Standing::Granted(permit) => Ok(self.granted(permit)),
+            Standing::Granted(permit) => Ok(Turn::Granted(Held::new(self.shared.clone(), permit))),
             Standing::Queued { ticket, accepted } => {
                 self.state = State::Queued(ticket);
                 Ok(Turn::Queued { accepted })
@@ -88,12 +78,6 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
                 Poll::Pending => thread::park(),
             }
         }
-    }
-
-    #[inline]
-    fn granted(&mut self, permit: core::Permit) -> Turn<S> {
-        self.state = State::Done;
-        Turn::Granted(Held::new(self.shared.clone(), permit))
     }
 }
 

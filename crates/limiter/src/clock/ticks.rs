@@ -62,18 +62,14 @@ impl Ticks {
         trusted.then(Self::default)
     }
 
-    /// The time, from the counter where the last anchor still serves, else from `ask_system`.
+    /// The time, from the counter where the last anchor still serves, by asking the operating system.
     #[inline]
-    pub(super) fn read(&mut self, ask_system: impl FnOnce() -> u64) -> Reading {
-        self.read_with(counter, ask_system)
+    pub(super) fn read(&mut self, ask: impl Fn() -> u64) -> Reading {
+        self.read_with(counter, ask)
     }
 
     #[inline]
-    fn read_with(
-        &mut self,
-        counter: impl Fn() -> u64,
-        ask_system: impl FnOnce() -> u64,
-    ) -> Reading {
+    fn read_with(&mut self, counter: impl Fn() -> u64, ask: impl Fn() -> u64) -> Reading {
         if let Some(anchor) = self.anchor {
             let ticks = counter().wrapping_sub(anchor.ticks);
             if ticks < self.valid_for {
@@ -82,44 +78,49 @@ impl Ticks {
                 return Reading { earliest: ns - DOUBT_NS, latest: ns + DOUBT_NS };
             }
         }
-        self.drop_anchor(counter, ask_system)
+        self.drop_anchor(counter, ask)
     }
 
     /// Asks the operating system, and measures.
     #[cold]
-    fn drop_anchor(
-        &mut self,
-        counter: impl Fn() -> u64,
-        ask_system: impl FnOnce() -> u64,
-    ) -> Reading {
-        let before = counter();
-        let ns = ask_system();
-        let spread = counter().wrapping_sub(before);
-        let new = Anchor { ticks: before.wrapping_add(spread / 2), ns };
-        self.measure(new, spread);
+    fn drop_anchor(&mut self, counter: impl Fn() -> u64, ask: impl Fn() -> u64) -> Reading {
+        let mut ns = ask();
+        // The first time round all of this is out of the processor's caches.
+        for _ in 0..3 {
+            let before = counter();
+            ns = ask();
+            let spread = counter().wrapping_sub(before);
+            if self.measure(Anchor { ticks: before.wrapping_add(spread / 2), ns }, spread) {
+                break;
+            }
+        }
         Reading::exact(ns)
     }
 
-    fn measure(&mut self, new: Anchor, spread: u64) {
+    /// Measures the tick length between the last anchor and a new one. Whether the new one was
+    /// placed well enough to serve; where not, the last one stays, and goes on being out of date.
+    fn measure(&mut self, new: Anchor, spread: u64) -> bool {
         let Some(old) = self.anchor else {
             self.anchor = Some(new);
-            return;
+            return true;
         };
         let ns = new.ns.saturating_sub(old.ns);
         if ns < ANCHOR_NS {
-            return;
+            return true;
         }
         let ticks = new.ticks.wrapping_sub(old.ticks).max(1);
-        let length = u64::try_from((u128::from(ns) << 32) / u128::from(ticks)).unwrap_or(0).max(1);
-        let in_ticks =
-            |ns: u64| u64::try_from((u128::from(ns) << 32) / u128::from(length)).unwrap_or(0);
-        let steady = length.abs_diff(self.tick_length) <= self.tick_length / STEADY;
-        let placed = spread <= in_ticks(ANCHOR_SPREAD_NS);
-        *self = Self {
-            anchor: placed.then_some(new),
-            tick_length: if placed { length } else { 0 },
-            valid_for: if steady && placed { in_ticks(ANCHOR_NS) } else { 0 },
+        let tick_length =
+            u64::try_from((u128::from(ns) << 32) / u128::from(ticks)).unwrap_or(0).max(1);
+        let in_ticks = |ns: u64| {
+            u64::try_from((u128::from(ns) << 32) / u128::from(tick_length)).unwrap_or(u64::MAX)
         };
+        if spread > in_ticks(ANCHOR_SPREAD_NS) {
+            return false;
+        }
+        let is_steady = tick_length.abs_diff(self.tick_length) <= self.tick_length / STEADY;
+        let valid_for = if is_steady { in_ticks(ANCHOR_NS) } else { 0 };
+        *self = Self { anchor: Some(new), tick_length, valid_for };
+        true
     }
 }
 
