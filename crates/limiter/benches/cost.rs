@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -67,64 +67,64 @@ fn in_a_loop(
 ) {
     group.bench_function(name, |bencher| {
         bencher.iter_custom(|times| {
-            runtime.block_on(async {
-                let start = Instant::now();
-                for _ in 0..times {
-                    task().await;
-                }
-                start.elapsed()
-            })
+            let start = Instant::now();
+            runtime.block_on(repeat(times, &task));
+            start.elapsed()
         });
     });
 }
 
-/// Two threads, each with a runtime of its own, taking turns as fast as they can.
+async fn repeat(times: u64, task: impl AsyncFn()) {
+    for _ in 0..times {
+        task().await;
+    }
+}
+
+/// Two tasks that take turns as fast as they can, on the two threads of one runtime.
 fn contended(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("two threads");
     group.throughput(Throughput::Elements(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
 
     let limiter = unbound();
-    on_two_threads(&mut group, "ours: acquire + complete", async move || {
-        limiter.acquire().await.unwrap().complete();
+    group.bench_function("ours: acquire + complete", |bencher| {
+        bencher.iter_custom(|times| {
+            twice(&runtime, || {
+                let limiter = limiter.clone();
+                async move {
+                    for _ in 0..times {
+                        limiter.acquire().await.unwrap().complete();
+                    }
+                }
+            })
+        });
     });
     let semaphore = Arc::new(tokio::sync::Semaphore::new(1));
-    on_two_threads(&mut group, "tokio Semaphore(1)", async move || {
-        drop(semaphore.acquire().await.unwrap());
+    group.bench_function("tokio Semaphore(1)", |bencher| {
+        bencher.iter_custom(|times| {
+            twice(&runtime, || {
+                let semaphore = Arc::clone(&semaphore);
+                async move {
+                    for _ in 0..times {
+                        drop(semaphore.acquire().await.unwrap());
+                    }
+                }
+            })
+        });
     });
     group.finish();
 }
 
-fn on_two_threads(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    name: &str,
-    task: impl AsyncFn() + Clone + Send,
-) {
-    group.bench_function(name, |bencher| {
-        bencher.iter_custom(|times| {
-            let start_line = Barrier::new(2);
-            let run = |task: Box<dyn FnOnce() -> Duration + Send + '_>| task();
-            std::thread::scope(|threads| {
-                let started: Vec<_> = (0..2)
-                    .map(|_| {
-                        let (task, start_line) = (task.clone(), &start_line);
-                        threads.spawn(move || {
-                            run(Box::new(move || {
-                                on_this_thread().block_on(async {
-                                    start_line.wait();
-                                    let start = Instant::now();
-                                    for _ in 0..times {
-                                        task().await;
-                                    }
-                                    start.elapsed()
-                                })
-                            }))
-                        })
-                    })
-                    .collect();
-                started.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
-            })
-        });
-    });
+fn twice<F: Future<Output = ()> + Send + 'static>(
+    runtime: &Runtime,
+    task: impl Fn() -> F,
+) -> Duration {
+    let start = Instant::now();
+    let tasks = [runtime.spawn(task()), runtime.spawn(task())];
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    start.elapsed()
 }
 
 /// A full window that moves on by one task each time, at rates from 10 to 10,000,000.

@@ -45,3 +45,34 @@ impl Lead {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lead_settles_where_one_in_five_comes_late() {
+        let mut lead = Lead::new(Duration::from_millis(10));
+        let mut late = 0;
+        for waking in 0..10_000_u64 {
+            let wakes_after_ns = 50_000 + (waking * 7_919) % 100_000;
+            let came_late = wakes_after_ns > lead.ns();
+            late += u32::from(came_late && waking >= 1_000);
+            lead.learn(came_late);
+        }
+        assert!((1_500..2_100).contains(&late), "{late} of 9,000");
+        assert!((120_000..150_000).contains(&lead.ns()), "{} ns", lead.ns());
+    }
+
+    #[test]
+    fn the_lead_is_bounded_by_the_period_and_by_its_own_maximum() {
+        for (per, max_ns) in [(1, 125_000), (10, LEAD_MAX_NS), (10_000, LEAD_MAX_NS)] {
+            let mut lead = Lead::new(Duration::from_millis(per));
+            (0..1_000).for_each(|_| lead.learn(true));
+            assert_eq!(lead.ns(), max_ns);
+        }
+        let mut none = Lead::none();
+        none.learn(true);
+        assert_eq!(none.ns(), 0);
+    }
+}

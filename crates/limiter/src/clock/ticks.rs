@@ -131,3 +131,112 @@ fn counter() -> u64 {
     // may execute it: the kernel's own clock reads it there (`Ticks::new` asks for that clock).
     unsafe { _rdtsc() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A world whose true time, counter and system clock are all known.
+    struct World {
+        true_ns: Cell<u64>,
+        ticks_per_us: Cell<u64>,
+        ticks: Cell<u64>,
+        system_ns: Cell<u64>,
+        system_ppm: Cell<i64>,
+    }
+
+    impl World {
+        fn new(ticks_per_us: u64) -> Self {
+            Self {
+                true_ns: Cell::new(0),
+                ticks_per_us: Cell::new(ticks_per_us),
+                ticks: Cell::new(u64::MAX - 1_000_000_000), // It wraps on the way.
+                system_ns: Cell::new(1 << 60),
+                system_ppm: Cell::new(0),
+            }
+        }
+
+        fn pass(&self, ns: u64) {
+            self.true_ns.set(self.true_ns.get() + ns);
+            let ticks = ns * self.ticks_per_us.get() / 1_000;
+            self.ticks.set(self.ticks.get().wrapping_add(ticks));
+            let drift = i64::try_from(ns).unwrap() * self.system_ppm.get() / 1_000_000;
+            self.system_ns.set(self.system_ns.get().saturating_add_signed(drift) + ns);
+        }
+
+        fn counter(&self) -> u64 {
+            self.pass(10);
+            self.ticks.get()
+        }
+
+        /// Reads, and holds the reading against the system's clock at that moment.
+        fn read(&self, ticks: &mut Ticks) -> Reading {
+            let before = self.system_ns.get();
+            let reading = ticks.read_with(
+                || self.counter(),
+                || {
+                    self.pass(20);
+                    self.system_ns.get()
+                },
+            );
+            assert!(reading.latest >= before, "{reading:?} is before {before}");
+            let after = self.system_ns.get();
+            assert!(reading.earliest <= after, "{reading:?} is after {after}");
+            reading
+        }
+    }
+
+    fn is_fast(reading: Reading) -> bool {
+        reading.earliest != reading.latest
+    }
+
+    #[test]
+    fn the_true_time_is_always_within_the_reading() {
+        for ticks_per_us in [1_000, 2_596, 5_000] {
+            let world = World::new(ticks_per_us);
+            let mut ticks = Ticks::default();
+            let mut fast = 0;
+            for step in 0..200_000_u64 {
+                world
+                    .pass((step * 7_919) % 3_000 + if step % 10_000 == 0 { 50_000_000 } else { 0 });
+                // The system's clock is slewed one way, then the other.
+                world.system_ppm.set(if step % 40_000 < 20_000 { 250 } else { -250 });
+                fast += u32::from(is_fast(world.read(&mut ticks)));
+            }
+            assert!(fast > 150_000, "{fast} of 200,000 readings were fast");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_changes_its_pace_is_not_trusted_until_it_is_steady_again() {
+        let world = World::new(2_596);
+        let mut ticks = Ticks::default();
+        let mut fast = 0;
+        for _ in 0..10_000 {
+            world.pass(1_000);
+            fast += u32::from(is_fast(world.read(&mut ticks)));
+        }
+        assert!(fast > 5_000, "{fast} of 10,000 readings were fast");
+        world.pass(5_000_000);
+        world.ticks_per_us.set(1_300);
+        world.pass(20_000_000);
+        assert!(!is_fast(world.read(&mut ticks)), "a long time has passed");
+        world.pass(10_000);
+        assert!(!is_fast(world.read(&mut ticks)), "two measurements disagree");
+    }
+
+    #[test]
+    fn the_real_counter_agrees_with_the_real_clock() {
+        let Some(mut ticks) = Ticks::new() else { return };
+        let begin = Instant::now();
+        let now = || (1 << 60) + u64::try_from(begin.elapsed().as_nanos()).unwrap();
+        while begin.elapsed().as_millis() < 30 {
+            let before = now();
+            let Reading { earliest, latest } = ticks.read(now);
+            assert!(latest >= before && earliest <= now());
+        }
+    }
+}
