@@ -143,7 +143,8 @@ mod tests {
     struct World {
         true_ns: Cell<u64>,
         ticks_per_us: Cell<u64>,
-        ticks: Cell<u64>,
+        /// In thousandths, so that no part of one is lost on the way.
+        milliticks: Cell<u128>,
         system_ns: Cell<u64>,
         system_ppm: Cell<i64>,
     }
@@ -153,7 +154,8 @@ mod tests {
             Self {
                 true_ns: Cell::new(0),
                 ticks_per_us: Cell::new(ticks_per_us),
-                ticks: Cell::new(u64::MAX - 1_000_000_000), // It wraps on the way.
+                // It wraps on the way.
+                milliticks: Cell::new(u128::from(u64::MAX - 1_000_000_000) * 1_000),
                 system_ns: Cell::new(1 << 60),
                 system_ppm: Cell::new(0),
             }
@@ -161,15 +163,15 @@ mod tests {
 
         fn pass(&self, ns: u64) {
             self.true_ns.set(self.true_ns.get() + ns);
-            let ticks = ns * self.ticks_per_us.get() / 1_000;
-            self.ticks.set(self.ticks.get().wrapping_add(ticks));
+            let passed = u128::from(ns * self.ticks_per_us.get());
+            self.milliticks.set(self.milliticks.get() + passed);
             let drift = i64::try_from(ns).unwrap() * self.system_ppm.get() / 1_000_000;
             self.system_ns.set(self.system_ns.get().saturating_add_signed(drift) + ns);
         }
 
         fn counter(&self) -> u64 {
             self.pass(10);
-            self.ticks.get()
+            (self.milliticks.get() / 1_000) as u64
         }
 
         /// Reads, and holds the reading against the system's clock at that moment.
