@@ -20,10 +20,10 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    /// A lead for real clocks: an eighth of the shortest period at most.
+    /// A lead for real clocks: a fifth of the shortest period at most.
     pub(crate) fn new(shortest_per: Duration) -> Self {
-        let eighth = u64::try_from(shortest_per.as_nanos() / 8).unwrap_or(u64::MAX);
-        let max_ns = eighth.min(LEAD_MAX_NS);
+        let fifth = u64::try_from(shortest_per.as_nanos() / 5).unwrap_or(u64::MAX);
+        let max_ns = fifth.min(LEAD_MAX_NS);
         Self { ns: max_ns / 2, max_ns }
     }
 
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_lead_is_bounded_by_the_period_and_by_its_own_maximum() {
-        for (per, max_ns) in [(1, 125_000), (10, LEAD_MAX_NS), (10_000, LEAD_MAX_NS)] {
+        for (per, max_ns) in [(1, 200_000), (10, LEAD_MAX_NS), (10_000, LEAD_MAX_NS)] {
             let mut lead = Lead::new(Duration::from_millis(per));
             (0..1_000).for_each(|_| lead.learn(true));
             assert_eq!(lead.ns(), max_ns);

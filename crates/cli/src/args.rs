@@ -1,0 +1,176 @@
+//! The arguments: what there is to say, and the help that explains it.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser, Subcommand};
+use strict_rate_limiter::Limit;
+
+/// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
+/// first in first out.
+#[derive(Debug, Parser)]
+#[command(name = "ratelimit", version, about, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+}
+
+/// Run a command once for each line of input, so that no interval of a limit's period ever holds
+/// more tasks than its rate.
+///
+/// Items are read from standard input or --input, a line each; empty lines are passed over. In the
+/// command, {} stands for the item and {#} for its number; where neither {} nor a column is
+/// mentioned, the item is appended as the last argument. No shell is involved unless --shell says
+/// so. One command runs at a time unless -j says otherwise, in the order of the items.
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "a flag is a bool")]
+#[command(
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP,
+    group = ArgGroup::new("columns").args(["csv", "tsv"]),
+)]
+pub(crate) struct RunArgs {
+    /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
+    /// of weight: 90000w/1m. Several limits all hold
+    #[arg(required = true, value_name = "LIMIT")]
+    pub(crate) limits: Vec<Limit>,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+
+    /// Read items from this file instead of standard input
+    #[arg(short, long, value_name = "FILE", help_heading = "Input")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Items end with a NUL character, not with a line
+    #[arg(short = '0', long, conflicts_with_all = ["columns", "weight", "header"], help_heading = "Input")]
+    pub(crate) null: bool,
+
+    /// Items are CSV records: {1}, {2}, … and {NAME} stand for their fields
+    #[arg(long, help_heading = "Input")]
+    pub(crate) csv: bool,
+
+    /// Items are records of fields between tabs
+    #[arg(long, help_heading = "Input")]
+    pub(crate) tsv: bool,
+
+    /// The first record names the columns. Goes without saying where a column is asked for by name
+    #[arg(long, help_heading = "Input")]
+    pub(crate) header: bool,
+
+    /// The column, by number or name, that holds each item's weight. The input is CSV (TSV with
+    /// --tsv, or from a file named so)
+    #[arg(long, value_name = "COLUMN", help_heading = "Input")]
+    pub(crate) weight: Option<String>,
+
+    /// What stands for the item in the command
+    #[arg(short = 'I', long, value_name = "TEXT", default_value = "{}", help_heading = "Input")]
+    pub(crate) replace: String,
+
+    /// Hand the command to `sh -c`, items quoted
+    #[arg(long, help_heading = "Input")]
+    pub(crate) shell: bool,
+
+    /// How many commands may run at once
+    #[arg(short = 'j', long, value_name = "N", default_value = "1", help_heading = "Limits")]
+    pub(crate) concurrency: NonZeroUsize,
+
+    /// Spread tasks over the period instead of running them back to back
+    #[arg(long, help_heading = "Limits")]
+    pub(crate) paced: bool,
+
+    /// How much faster than this one the other side's clock may run, in parts per million
+    #[arg(long, value_name = "PPM", default_value = "0", help_heading = "Limits")]
+    pub(crate) clock_drift: u32,
+
+    /// How long a command that was killed still counts as running: its call may be on its way
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s", help_heading = "Limits")]
+    pub(crate) abandon_grace: Duration,
+
+    /// Kill a command that takes longer than this: 30s, 1m 30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Failures")]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Try a failed command again, up to this many times. Each try is a task under the limits
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Failures")]
+    pub(crate) retries: u32,
+
+    /// Wait this long before the first retry, twice as long before each further one, and never
+    /// longer than a minute (or this, if that is more)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s", help_heading = "Failures")]
+    pub(crate) retry_delay: Duration,
+
+    /// Start nothing more once a command has failed for good
+    #[arg(long, help_heading = "Failures")]
+    pub(crate) halt: bool,
+
+    /// Put the item and a tab before each line of its output
+    #[arg(long, help_heading = "Output")]
+    pub(crate) tag: bool,
+
+    /// Write a row for each task that ends, as CSV: its number, start, end, weight, exit code, input
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Skip what the log says has ended well, and count what it says has run: a restart never
+    /// bursts
+    #[arg(long, requires = "log", help_heading = "Output")]
+    pub(crate) resume: bool,
+
+    /// Show the commands and run none
+    #[arg(long, help_heading = "Output")]
+    pub(crate) dry_run: bool,
+
+    /// No progress bar and no summary
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+const AFTER_HELP: &str = "\
+Example: seq 60 | ratelimit run 20/200ms -- echo {}
+Exit codes: 0 all well, 1 a task failed, 2 usage, 3 input or log, 127 no such command, 130 interrupted
+More with --help.";
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  Fetch every address in a file, ten a second at most, and keep a record:
+    ratelimit run 10/1s --input urls.txt --log fetched.csv -- curl -sSfO {}
+
+  Go on where a run was cut off, without a burst:
+    ratelimit run 10/1s --input urls.txt --log fetched.csv --resume -- curl -sSfO {}
+
+  500 requests and 90,000 tokens a minute, four at a time, three more tries for each:
+    ratelimit run 500/1m 90000w/1m --input prompts.csv --weight tokens -j4 --retries 3 -- ask {prompt}
+
+  A pipeline for each item:
+    ls *.log | ratelimit run 5/1s --shell -- 'gzip -c {} | upload'
+
+Output:
+  The output of each task is whole and in the order of the items, never interleaved. A progress bar
+  is drawn where standard error is a terminal; a summary of one line ends every run.
+
+Interrupting:
+  Ctrl-C (or SIGTERM) once: nothing more is started, and what runs may end. Twice: what runs is
+  killed. Commands run in process groups of their own, so Ctrl-C does not reach them directly, and
+  with standard input empty.
+
+Exit codes:
+    0  every task ended well
+    1  at least one task failed, for good, or an item could not be run
+    2  the arguments do not make sense
+    3  the input could not be read, the log not read or written, or the output not written
+  127  there is no such command
+  130  interrupted (143 by SIGTERM)
+
+Log:
+  seq,start_ns,end_ns,weight,exit_code,input; times in nanoseconds since the Unix epoch. A row is
+  written as its task ends. exit_code is the command's own; 128 + N if signal N ended it, 124 if it took longer
+  than --timeout, 126 or 127 if it could not be started.";

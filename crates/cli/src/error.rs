@@ -1,0 +1,54 @@
+//! What ends a run before its time, and the exit code that says so.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Exit codes, as the help documents them.
+pub(crate) mod exit {
+    pub(crate) const FAILURES: u8 = 1;
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const IO: u8 = 3;
+    pub(crate) const NOT_FOUND: u8 = 127;
+    pub(crate) const INTERRUPTED: u8 = 130;
+    pub(crate) const TERMINATED: u8 = 143;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Build(#[from] strict_rate_limiter::BuildError),
+    #[error("there is no command `{0}`")]
+    NotFound(String),
+    #[error("cannot read {}: {error}", path.display())]
+    Input { path: PathBuf, error: io::Error },
+    #[error("cannot use the log {}: {error}", path.display())]
+    Log { path: PathBuf, error: LogError },
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("another run is writing it")]
+    InUse,
+    #[error("it exists; go on with it (--resume), or remove it")]
+    Exists,
+    #[error("line {line}: {what}")]
+    Malformed { line: u64, what: String },
+}
+
+impl Error {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Build(_) => exit::USAGE,
+            Self::NotFound(_) => exit::NOT_FOUND,
+            Self::Input { .. } | Self::Log { .. } | Self::Output(_) | Self::Start(_) => exit::IO,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One item, from its first permit to its last try.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use strict_rate_limiter::{AcquireError, RateLimiter};
+
+use crate::error::Error;
+use crate::exec::{self, Outcome};
+use crate::items::Item;
+use crate::log::{Log, Row};
+use crate::output::Output;
+use crate::stop::{Level, Stop};
+
+/// The longest wait before a retry, unless the first is longer.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// What all jobs share.
+pub(crate) struct Setting {
+    pub(crate) limiter: RateLimiter,
+    pub(crate) stop: Stop,
+    pub(crate) log: Option<std::cell::RefCell<Log>>,
+    pub(crate) log_path: std::path::PathBuf,
+    pub(crate) capture: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
+    pub(crate) retry_delay: Duration,
+}
+
+/// What came of an item.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) item: Item,
+    pub(crate) end: End,
+    pub(crate) retries: u32,
+    /// What to tell about it.
+    pub(crate) messages: Vec<String>,
+    pub(crate) output: Output,
+    /// Why the whole run must stop.
+    pub(crate) fatal: Option<Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Ok,
+    Failed,
+    /// It could never run under these limits.
+    Refused,
+    /// The run was stopped before it started.
+    NotStarted,
+}
+
+/// Runs an item's command, and again where it fails and may be tried again. Each try is a task.
+pub(crate) async fn run(setting: &Setting, item: Item, command: Vec<OsString>) -> Report {
+    let (messages, output) = (vec![], Output::default());
+    let mut report =
+        Report { item, end: End::NotStarted, retries: 0, messages, output, fatal: None };
+    loop {
+        let permit = tokio::select! {
+            biased;
+            () = setting.stop.reached(Level::Gently) => return report,
+            permit = setting.limiter.acquire_weight_owned(report.item.weight) => permit,
+        };
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(AcquireError::Weight(error)) => {
+                report.end = End::Refused;
+                report.messages.push(error.to_string());
+                return report;
+            }
+            Err(_) => return report,
+        };
+        let outcome = exec::run(&command, setting.capture, setting.timeout, &setting.stop).await;
+        if outcome.killed {
+            drop(permit); // Abandoned: its call may be half done.
+        } else {
+            permit.complete();
+        }
+        let ok = outcome.code == 0;
+        report.end = if ok { End::Ok } else { End::Failed };
+        report.fatal = record(setting, &report.item, &outcome).err();
+        report.messages.extend(outcome.message);
+        if let Some(captured) = outcome.output
+            && let Err(error) = report.output.add(captured)
+        {
+            report.fatal = Some(Error::Output(error));
+        }
+        let again = !ok && report.retries < setting.retries && report.fatal.is_none();
+        if !again || setting.stop.is_set() {
+            return report;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay(setting.retry_delay, report.retries)) => {}
+            () = setting.stop.reached(Level::Gently) => return report,
+        }
+        report.retries += 1;
+    }
+}
+
+fn record(setting: &Setting, item: &Item, outcome: &Outcome) -> Result<(), Error> {
+    let Some(log) = &setting.log else { return Ok(()) };
+    let row = Row {
+        seq: item.seq,
+        start: outcome.start,
+        end: outcome.end,
+        weight: item.weight,
+        exit_code: outcome.code,
+        input: &item.text,
+    };
+    log.borrow_mut()
+        .write(&row)
+        .map_err(|error| Error::Log { path: setting.log_path.clone(), error: error.into() })
+}
+
+/// The wait before a retry, after so many before it.
+fn delay(first: Duration, retries: u32) -> Duration {
+    let doubled = first.saturating_mul(2_u32.saturating_pow(retries));
+    doubled.min(RETRY_DELAY_MAX.max(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_a_minute_or_the_first() {
+        let s = Duration::from_secs;
+        let delays: Vec<_> = (0..8).map(|retries| delay(s(1), retries).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(delay(s(100), 40), s(100));
+        assert_eq!(delay(Duration::ZERO, 3), Duration::ZERO);
+    }
+}
