@@ -1,0 +1,489 @@
+//! `ratelimit run`, the real binary, through its whole surface.
+//!
+//! Time is real here: processes are. No assertion depends on how fast they are; what waits, waits
+//! for something that the run does.
+
+mod support;
+
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Folder, Ran, Row, assert_clean, end, most_at_once};
+
+const FREE: &str = "1000000/1s";
+
+fn signal(child: &std::process::Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+// --- Items and the command
+
+#[test]
+fn each_line_is_an_item_in_order_under_the_limit() {
+    let folder = Folder::new();
+    let input: String = (1..=60).map(|item| item.to_string() + "\n").collect();
+    let ran = folder.run(&input, &["20/200ms", "--log", "log.csv", "--", "echo", "{}"]);
+    assert_eq!((ran.out, ran.code), (input, Some(0)));
+    assert!(ran.err.starts_with("ratelimit: 60 tasks: 60 ok, 0 failed in "), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
+    assert_eq!(most_at_once(&rows), 1);
+    assert_clean(&rows, &["20/200ms"]);
+}
+
+#[test]
+fn placeholders_stand_for_the_item_and_its_number_else_it_is_appended() {
+    let folder = Folder::new();
+    let cases: [(&[&str], &str); 5] = [
+        (&["echo", "<{}>", "{}-{#}"], "<a b> a b-1\n<c> c-2\n"),
+        (&["echo", "item"], "item a b\nitem c\n"),
+        (&["echo", "{#}:"], "1: a b\n2: c\n"),
+        (&["printf", "[%s]\\n"], "[a b]\n[c]\n"),
+        (&["echo", "{1}", "{name}"], "{1} {name} a b\n{1} {name} c\n"),
+    ];
+    for (command, out) in cases {
+        let ran = folder.run("a b\nc", &[&[FREE, "--"], command].concat());
+        assert_eq!(ran.out, out, "{command:?}");
+    }
+    let ran = folder.run("a\n", &[FREE, "-I", "@", "--", "echo", "{}", "@@"]);
+    assert_eq!(ran.out, "{} aa\n");
+}
+
+#[test]
+fn no_shell_is_in_between_unless_asked_for_and_then_items_are_quoted() {
+    let folder = Folder::new();
+    let nasty = "$(touch owned); 'x' \"y\" * ~\n";
+    let ran = folder.run(nasty, &[FREE, "--", "echo", "{}"]);
+    assert_eq!(ran.out, nasty);
+    let ran = folder.run(nasty, &[FREE, "--shell", "--", "echo {} | tr x z; echo", "done"]);
+    assert_eq!(ran.out, nasty.replace('x', "z") + "done\n");
+    let ran = folder.run(nasty, &[FREE, "--shell", "--", "echo"]);
+    assert_eq!(ran.out, nasty);
+    assert!(!folder.path("owned").exists());
+}
+
+#[test]
+fn items_may_end_with_nul_and_come_from_a_file() {
+    let folder = Folder::new();
+    folder.write("items", "two\nlines\0\0last");
+    let ran = folder.run("", &[FREE, "-0", "-i", "items", "--", "printf", "<%s>"]);
+    assert_eq!(ran.out, "<two\nlines><><last>");
+    let ran = folder.run("from stdin\n", &[FREE, "-i", "-", "--", "echo"]);
+    assert_eq!(ran.out, "from stdin\n");
+}
+
+#[test]
+fn items_that_are_not_utf8_are_passed_on_and_logged_as_they_are() {
+    let folder = Folder::new();
+    folder.run(b"\xff\xfe\n", &[FREE, "--log", "log.csv", "--shell", "--", "printf %s {} > out"]);
+    assert_eq!(fs::read(folder.path("out")).unwrap(), b"\xff\xfe");
+    assert!(fs::read(folder.path("log.csv")).unwrap().ends_with(b"\xff\xfe\n"));
+}
+
+#[test]
+fn a_command_reads_no_items_from_standard_input() {
+    let ran = Folder::new().run("a\nb\n", &[FREE, "--shell", "--", "cat; echo {}"]);
+    assert_eq!(ran.out, "a\nb\n");
+}
+
+#[test]
+fn empty_input_is_no_failure() {
+    let Ran { out, err, code } = Folder::new().run("", &[FREE, "--", "false"]);
+    assert_eq!((out.as_str(), code), ("", Some(0)));
+    assert!(err.starts_with("ratelimit: 0 tasks: 0 ok, 0 failed in "), "{err}");
+    let ran = Folder::new().run("a\n", &["-q", FREE, "--", "true"]);
+    assert_eq!(ran.err, "", "quiet");
+}
+
+// --- Columns and weights
+
+#[test]
+fn fields_stand_for_themselves_by_number_and_by_name() {
+    let folder = Folder::new();
+    let ran = folder.run("a,\"b, c\"\n", &[FREE, "--csv", "--", "echo", "{2}|{1}"]);
+    assert_eq!(ran.out, "b, c|a\n");
+    let ran = folder.run("x\ty\n1\t\"2\n", &[FREE, "--tsv", "--", "echo", "{y}{x}", "{}"]);
+    assert_eq!(ran.out, "\"21 1\t\"2\n");
+    let ran = folder.run("x\n1\n", &[FREE, "--csv", "--header", "--", "echo", "{1}"]);
+    assert_eq!(ran.out, "1\n");
+}
+
+#[test]
+fn weights_come_from_a_column_and_all_limits_hold() {
+    let folder = Folder::new();
+    let lines = (0..40).map(|item| format!("item {item},{}", 1 + item % 7));
+    let input = lines.collect::<Vec<_>>().join("\n");
+    let limits = ["25w/100ms", "9/100ms"];
+    let options = ["-j3", "--log", "log.csv", "--weight", "tokens", "--", "true"];
+    let ran = folder.run(format!("name,tokens\n{input}"), &[&limits[..], &options[..]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    assert_eq!(rows.iter().map(|row| row.record.weight).sum::<u64>(), 155);
+    assert_clean(&rows, &limits);
+
+    folder.write("items.tsv", "a\t3\n");
+    folder
+        .run("", &["5w/1s", "-i", "items.tsv", "--weight", "2", "--log", "tsv.csv", "--", "true"]);
+    assert_eq!(folder.log("tsv.csv")[0].record.weight, 3);
+}
+
+#[test]
+fn a_malformed_line_is_named_and_the_others_are_run() {
+    let input = "a,1\nb,many\nc\nd,0\ne,11\n\"f,1\ng,2\n";
+    let options = ["10w/1s", "--weight", "2", "--", "echo", "{1}"];
+    let Ran { out, err, code } = Folder::new().run(input, &options);
+    assert_eq!((out.as_str(), code), ("a\ng\n", Some(1)));
+    for line in [
+        "line 2: the weight `many` is not a whole number",
+        "line 3: it has 1 fields, none in column 2",
+        "line 4, `d,0`: weight 0 takes nothing from any limit; the least is 1",
+        "line 5, `e,11`: weight 11 is over the limit 10w/1s: it could never run",
+        "line 6: a quote is not closed (a record must be on one line)",
+        "2 tasks: 2 ok, 0 failed, 5 not run in",
+    ] {
+        assert!(err.contains(line), "{line}\n{err}");
+    }
+}
+
+// --- Concurrency, order, output
+
+#[test]
+fn output_is_whole_and_in_the_order_of_the_items() {
+    let folder = Folder::new();
+    // Later items end first: each waits for the one after it.
+    let script = "echo {} begins; \
+        while [ {} != 4 ] && [ ! -e ended-$(({} + 1)) ]; do sleep 0.01; done; \
+        echo {} ends >&2; head -c 100000 /dev/zero | tr '\\0' {}; echo; : > ended-{}";
+    let options = [FREE, "-j4", "-q", "--log", "log.csv", "--shell", "--", script];
+    let ran = folder.run("1\n2\n3\n4\n", &options);
+    let block = |item: &str| format!("{item} begins\n{}\n", item.repeat(100_000));
+    assert_eq!(ran.out, ["1", "2", "3", "4"].map(block).concat());
+    assert_eq!(ran.err, "1 ends\n2 ends\n3 ends\n4 ends\n");
+    let rows = folder.log("log.csv");
+    assert_eq!(rows[0].input, "4", "the last was first to end");
+    assert_eq!(most_at_once(&rows), 4);
+}
+
+#[test]
+fn concurrency_is_bounded_and_the_law_holds_at_any() {
+    let folder = Folder::new();
+    let input = "x\n".repeat(60);
+    folder.run(&input, &["12/100ms", "-j5", "--log", "log.csv", "--", "sleep", "0.00{#}", "0"]);
+    let rows = folder.log("log.csv");
+    assert_eq!(rows.len(), 60);
+    assert!(most_at_once(&rows) <= 5);
+    assert_clean(&rows, &["12/100ms"]);
+}
+
+#[test]
+fn paced_tasks_are_spread_over_the_period() {
+    let folder = Folder::new();
+    folder.run("x\n".repeat(8), &["4/80ms", "--paced", "--log", "log.csv", "--", "true"]);
+    assert_clean(&folder.log("log.csv"), &["4/80ms", "1/20ms"]);
+}
+
+#[test]
+fn tag_puts_the_item_before_each_line() {
+    let options = [FREE, "--tag", "-q", "--shell", "--", "printf 'x\\ny'; echo z >&2; : {}"];
+    let ran = Folder::new().run("a\nb\n", &options);
+    assert_eq!(ran.out, "a\tx\na\ty\nb\tx\nb\ty\n");
+    assert_eq!(ran.err, "a\tz\nb\tz\n");
+}
+
+#[test]
+fn dry_run_shows_the_commands_and_runs_none() {
+    let folder = Folder::new();
+    let options = ["1/1h", "--dry-run", "--log", "log.csv", "--", "touch", "{}", "no such"];
+    let ran = folder.run("a b\nc\n", &options);
+    assert_eq!(
+        (ran.out.as_str(), ran.code),
+        ("touch 'a b' 'no such'\ntouch c 'no such'\n", Some(0))
+    );
+    assert!(!folder.path("c").exists() && !folder.path("log.csv").exists());
+    let ran = folder.run("a b\n", &["1/1h", "--dry-run", "--shell", "--", "echo {} | wc"]);
+    assert_eq!(ran.out, "sh -c \"echo 'a b' | wc\"\n");
+}
+
+// --- Failures
+
+#[test]
+fn a_failed_task_is_counted_and_the_rest_is_run() {
+    let folder = Folder::new();
+    let options = [FREE, "--log", "log.csv", "--shell", "--", "exit {}"];
+    let ran = folder.run("0\n7\n0\n", &options);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("3 tasks: 2 ok, 1 failed in"), "{}", ran.err);
+    let codes: Vec<_> = folder.log("log.csv").iter().map(|row| row.exit_code).collect();
+    assert_eq!(codes, [0, 7, 0]);
+}
+
+#[test]
+fn halt_starts_nothing_after_a_failure() {
+    let folder = Folder::new();
+    let options = [FREE, "--halt", "--log", "log.csv", "--shell", "--", "exit {}"];
+    let ran = folder.run("0\n1\n0\n0\n", &options);
+    assert_eq!((ran.code, folder.log("log.csv").len()), (Some(1), 2));
+}
+
+#[test]
+fn each_retry_is_a_task_under_the_limit() {
+    let folder = Folder::new();
+    let script = "echo {} >> tries; [ $(grep -c {} tries) -ge {} ]";
+    let options = ["2/50ms", "--retries", "3", "--retry-delay", "1ms", "--log", "log.csv"];
+    let ran = folder.run("1\n3\n9\n2\n", &[&options[..], &["--shell", "--", script]].concat());
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("4 tasks: 3 ok, 1 failed, 6 retries in"), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    let seqs: Vec<_> = rows.iter().map(|row| row.seq).collect();
+    assert_eq!(seqs, [1, 2, 2, 2, 3, 3, 3, 3, 4, 4], "an item is tried again in its place");
+    assert_clean(&rows, &["2/50ms"]);
+}
+
+#[test]
+fn a_command_over_its_time_is_killed_with_all_that_it_started() {
+    let folder = Folder::new();
+    let script = "echo $$ > pid; sleep 60 & wait; : {}";
+    let options = [FREE, "--timeout", "50ms", "--log", "log.csv", "--shell", "--", script];
+    let ran = folder.run("x\n", &options);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("line 1, `x`: killed: it took longer than 50ms"), "{}", ran.err);
+    assert_eq!(folder.log("log.csv")[0].exit_code, 124);
+    let group = Pid::from_raw(folder.read("pid").trim().parse().unwrap()).unwrap();
+    folder.wait_until(|_| rustix::process::test_kill_process_group(group).is_err());
+}
+
+#[test]
+fn a_command_that_ignores_being_asked_to_end_is_made_to() {
+    let folder = Folder::new();
+    let script = "trap '' TERM; while : {}; do sleep 0.01; done";
+    let options = [FREE, "--timeout", "50ms", "--log", "log.csv", "--shell", "--", script];
+    folder.run("x\n", &options);
+    assert_eq!(folder.log("log.csv")[0].exit_code, 124);
+}
+
+#[test]
+fn a_command_ended_by_a_signal_says_which() {
+    let folder = Folder::new();
+    let options = [FREE, "--log", "log.csv", "--shell", "--", "kill -USR1 $$; : {}"];
+    let ran = folder.run("x\n", &options);
+    assert!(ran.err.contains("line 1, `x`: ended by signal 10"), "{}", ran.err);
+    assert_eq!(folder.log("log.csv")[0].exit_code, 138);
+}
+
+#[test]
+fn a_command_that_cannot_be_started_is_named_by_its_line() {
+    let folder = Folder::new();
+    folder.write("script", "");
+    let options = [FREE, "--log", "log.csv", "--", "{}"];
+    let ran = folder.run("true\nno-such-command\n\n./script\ntrue\n", &options);
+    assert_eq!(ran.code, Some(1));
+    let missing = "line 2, `no-such-command`: cannot run `no-such-command`: No such file";
+    assert!(ran.err.contains(missing), "{}", ran.err);
+    assert!(
+        ran.err.contains("line 4, `./script`: cannot run `./script`: Permission"),
+        "{}",
+        ran.err
+    );
+    let codes: Vec<_> = folder.log("log.csv").iter().map(|row| row.exit_code).collect();
+    assert_eq!(codes, [0, 127, 126, 0]);
+    let ran = folder.run(b"a\0b\nc\n", &[FREE, "--", "echo"]);
+    assert!(ran.err.contains("line 1: it holds a NUL character"), "{}", ran.err);
+    assert_eq!(ran.out, "c\n");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_runs() {
+    let folder = Folder::new();
+    folder
+        .write("text", "no log\n")
+        .write("bad.csv", "seq,start_ns,end_ns,weight,exit_code,input\n1,2\n");
+    let cases: [(&[&str], i32, &str); 15] = [
+        (&["10/1x", "--", "true"], 2, "`10/1x` is not a limit: `x` is not a unit of time"),
+        (&["0/1s", "--", "true"], 2, "rate 0 would never let anything run"),
+        (&["--", "true"], 2, "required"),
+        (&["10/1s"], 2, "<COMMAND>"),
+        (&["10/1s", "-j0", "--", "true"], 2, "invalid value '0'"),
+        (&["10/1s", "-j99999999", "--", "true"], 2, "concurrency 99999999 is over the highest"),
+        (&["10w/1s", "--paced", "--", "true"], 2, "pacing spreads tasks over a task limit"),
+        (&["10/1s", "--weight", "2", "--", "true"], 2, "--weight needs a limit on weight"),
+        (&["10/1s", "--header", "--", "true"], 2, "--header needs columns"),
+        (&["10/1s", "-0", "--csv", "--", "true"], 2, "cannot be used with"),
+        (&["10/1s", "--resume", "--", "true"], 2, "--log"),
+        (&["10/1s", "-i", "nowhere", "--", "true"], 3, "cannot read nowhere: No such file"),
+        (
+            &["10/1s", "--log", "text", "--resume", "--", "true"],
+            3,
+            "line 1: this is not the header",
+        ),
+        (&["10/1s", "--log", "bad.csv", "--resume", "--", "true"], 3, "line 2: a row has six"),
+        (&["10/1s", "--", "no-such-command"], 127, "there is no command `no-such-command`"),
+    ];
+    for (options, code, words) in cases {
+        let ran = folder.run("a\n", options);
+        assert_eq!(ran.code, Some(code), "{options:?}: {}", ran.err);
+        assert!(ran.err.contains(words), "{options:?}: {}", ran.err);
+        assert_eq!(ran.out, "");
+    }
+    assert_eq!(folder.read("text"), "no log\n", "what is no log is left alone");
+    let ran = folder.run("", &[FREE, "-i", ".", "--", "true"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+}
+
+#[test]
+fn output_that_nobody_reads_ends_the_run() {
+    let folder = Folder::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let input: String = "x\n".repeat(10_000);
+    folder.write("items", input);
+    let options = [FREE, "--tag", "-i", "items", "--log", "log.csv", "--", "echo"];
+    let child = folder.command(&options).stdout(Stdio::from(writer)).spawn().unwrap();
+    let ran = end(child);
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("cannot write the output: Broken pipe"), "{}", ran.err);
+    assert!(folder.log("log.csv").len() < 10);
+}
+
+// --- Interrupts
+
+/// Starts a run of tasks that each wait for the file `go`, and returns once the first is running.
+fn waiting_tasks(folder: &Folder, options: &[&str]) -> std::process::Child {
+    let script = ": > running-{}; while [ ! -e go ]; do sleep 0.01; done";
+    let all = [&[FREE, "--log", "log.csv", "--shell"], options, &["--", script]].concat();
+    let child = folder.start(b"1\n2\n3\n4\n", &all);
+    folder.wait_until(|folder| folder.path("running-1").exists());
+    child
+}
+
+#[test]
+fn interrupted_once_what_runs_ends_and_nothing_more_is_started() {
+    for (kill, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let folder = Folder::new();
+        let child = waiting_tasks(&folder, &["-j2", "--retries", "5"]);
+        folder.wait_until(|folder| folder.path("running-2").exists());
+        signal(&child, kill);
+        // It stops listening for items before it could be told that the tasks may end.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        folder.write("go", "");
+        let ran = end(child);
+        assert_eq!(ran.code, Some(code), "{}", ran.err);
+        assert!(ran.err.contains("waiting for what runs; interrupt again to kill it"));
+        assert!(ran.err.contains("2 tasks: 2 ok, 0 failed in"), "{}", ran.err);
+        assert_eq!(folder.log("log.csv").len(), 2);
+        assert!(!folder.path("running-3").exists());
+    }
+}
+
+#[test]
+fn interrupted_twice_what_runs_is_killed() {
+    let folder = Folder::new();
+    let mut child = waiting_tasks(&folder, &[]);
+    signal(&child, Signal::INT);
+    let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut err, &mut line).unwrap();
+    assert!(line.contains("interrupt again"), "{line}");
+    signal(&child, Signal::INT);
+    assert_eq!(end(child).code, Some(130));
+    let rows = folder.log("log.csv");
+    assert_eq!((rows.len(), rows[0].exit_code), (1, 143), "killed by SIGTERM, and logged");
+}
+
+#[test]
+fn an_interrupt_ends_a_run_that_waits_for_input_or_for_its_window() {
+    let folder = Folder::new();
+    let mut child = folder.command(&["1/1h", "--log", "log.csv", "--", "true"]).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"1\n2\n").unwrap();
+    folder.wait_until(|folder| folder.read("log.csv").lines().count() == 2);
+    signal(&child, Signal::INT);
+    assert_eq!(end(child).code, Some(130));
+    drop(input);
+}
+
+// --- Log and resume
+
+#[test]
+fn a_killed_run_loses_no_finished_row_and_its_resumption_never_bursts() {
+    let folder = Folder::new();
+    let limit = "10/250ms";
+    let items: Vec<_> = (1..=40).map(|item| format!("item {item}")).collect();
+    folder.write("items", items.join("\n"));
+    let options = [limit, "-i", "items", "--log", "log.csv", "--shell", "--", "echo {} >> out"];
+    for enough_rows in [5, 14] {
+        let resume = ["--resume"];
+        let options = [&resume[..], &options[..]].concat();
+        let mut child = folder.start(b"", &options);
+        folder.wait_until(|folder| folder.read("log.csv").lines().count() > enough_rows);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // And the last row of the killed run was torn.
+    let mut log = folder.read("log.csv");
+    log.truncate(log.trim_end().len() - 3);
+    folder.write("log.csv", &log);
+
+    let ran = folder.run("", &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("skipped in"), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    assert_clean(&rows, &[limit]);
+    let done: Vec<_> = rows.iter().map(|row| &row.input).collect();
+    assert_eq!(done, items.iter().collect::<Vec<_>>(), "each has ended well, and once");
+    let again = folder.run("", &[&["--resume"], &options[..]].concat());
+    assert!(again.err.contains("0 tasks: 0 ok, 0 failed, 40 skipped"), "{}", again.err);
+}
+
+#[test]
+fn what_failed_is_run_again_on_resume_and_what_was_cut_off_counts() {
+    let folder = Folder::new();
+    let options = ["3/300ms", "--log", "log.csv", "--shell", "--", "[ -e mended ] || [ {} != b ]"];
+    assert_eq!(folder.run("a\nb\nb\nc\n", &options).code, Some(1));
+    folder.write("mended", "");
+    let ran = folder.run("a\nb\nb\nc\n", &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.err.contains("2 tasks: 2 ok, 0 failed, 2 skipped"), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    let inputs: Vec<_> = rows.iter().map(|row| row.input.as_str()).collect();
+    assert_eq!(inputs, ["a", "b", "b", "c", "b", "b"]);
+    assert_clean(&rows, &["3/300ms"]);
+    // The one that might have been running when the first run ended counts as a third.
+    let resumed: Vec<Row> = rows[4..].to_vec();
+    assert_clean(&resumed, &["2/300ms"]);
+}
+
+#[test]
+fn a_log_is_neither_overwritten_nor_shared() {
+    let folder = Folder::new();
+    let options = [FREE, "--log", "log.csv", "--", "true"];
+    assert_eq!(folder.run("a\n", &options).code, Some(0));
+    let before = folder.read("log.csv");
+    let ran = folder.run("a\n", &options);
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("it exists; go on with it (--resume), or remove it"), "{}", ran.err);
+
+    let in_use = File::open(folder.path("log.csv")).unwrap();
+    in_use.lock().unwrap();
+    let ran = folder.run("a\n", &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("another run is writing it"), "{}", ran.err);
+    assert_eq!(folder.read("log.csv"), before);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_the_run_and_says_so() {
+    let folder = Folder::new();
+    std::os::unix::fs::symlink("/dev/full", folder.path("log.csv")).unwrap();
+    let ran = folder.run("a\nb\n", &[FREE, "--log", "log.csv", "--", "echo"]);
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("cannot use the log log.csv: No space left"), "{}", ran.err);
+}
+
+#[test]
+fn the_help_has_examples_and_the_exit_codes() {
+    let ran = Folder::new().run("", &["--help"]);
+    for words in ["Examples:", "--resume", "Exit codes:", "130  interrupted"] {
+        assert!(ran.out.contains(words), "{words}");
+    }
+}
