@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -356,20 +357,26 @@ fn waiting_tasks(folder: &Folder, options: &[&str]) -> std::process::Child {
     child
 }
 
+fn next_line(from: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    line
+}
+
 #[test]
 fn interrupted_once_what_runs_ends_and_nothing_more_is_started() {
     for (kill, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let folder = Folder::new();
-        let child = waiting_tasks(&folder, &["-j2", "--retries", "5"]);
+        let mut child = waiting_tasks(&folder, &["-j2", "--retries", "5"]);
         folder.wait_until(|folder| folder.path("running-2").exists());
         signal(&child, kill);
-        // It stops listening for items before it could be told that the tasks may end.
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let told = next_line(&mut err);
+        assert_eq!(told, "ratelimit: waiting for what runs; interrupt again to kill it\n");
         folder.write("go", "");
-        let ran = end(child);
-        assert_eq!(ran.code, Some(code), "{}", ran.err);
-        assert!(ran.err.contains("waiting for what runs; interrupt again to kill it"));
-        assert!(ran.err.contains("2 tasks: 2 ok, 0 failed in"), "{}", ran.err);
+        assert_eq!(end(child).code, Some(code));
+        let summary = next_line(&mut err);
+        assert!(summary.starts_with("ratelimit: 2 tasks: 2 ok, 0 failed in"), "{summary}");
         assert_eq!(folder.log("log.csv").len(), 2);
         assert!(!folder.path("running-3").exists());
     }
@@ -380,10 +387,8 @@ fn interrupted_twice_what_runs_is_killed() {
     let folder = Folder::new();
     let mut child = waiting_tasks(&folder, &[]);
     signal(&child, Signal::INT);
-    let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut err, &mut line).unwrap();
-    assert!(line.contains("interrupt again"), "{line}");
+    let told = next_line(&mut BufReader::new(child.stderr.as_mut().unwrap()));
+    assert!(told.contains("interrupt again"), "{told}");
     signal(&child, Signal::INT);
     assert_eq!(end(child).code, Some(130));
     let rows = folder.log("log.csv");
@@ -395,7 +400,7 @@ fn an_interrupt_ends_a_run_that_waits_for_input_or_for_its_window() {
     let folder = Folder::new();
     let mut child = folder.command(&["1/1h", "--log", "log.csv", "--", "true"]).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, b"1\n2\n").unwrap();
+    input.write_all(b"1\n2\n").unwrap();
     folder.wait_until(|folder| folder.read("log.csv").lines().count() == 2);
     signal(&child, Signal::INT);
     assert_eq!(end(child).code, Some(130));

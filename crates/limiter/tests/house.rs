@@ -1,0 +1,60 @@
+//! What is deliberately absent from each room of the house, held by reading the code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = vec![];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            // What stands in comments and examples is not part of the house.
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            found.push((path, code.collect::<Vec<_>>().join("\n")));
+        }
+    }
+    assert!(!found.is_empty(), "{} holds no source", folder.display());
+    found
+}
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+#[test]
+fn in_the_library_only_the_clock_module_reads_a_clock() {
+    let library = crates().join("limiter/src");
+    for (path, text) in sources(&library) {
+        let reads = text.contains("Instant::now") || text.contains("SystemTime::now");
+        assert!(!reads || path.starts_with(library.join("clock")), "{}", path.display());
+    }
+}
+
+#[test]
+fn in_the_library_only_the_tick_counter_needs_unsafe_code() {
+    for (path, text) in sources(&crates().join("limiter/src")) {
+        assert!(!text.contains("unsafe {") || path.ends_with("ticks.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn core_knows_no_clock_no_thread_no_waking_and_no_other_crate() {
+    for (path, text) in sources(&crates().join("core/src")) {
+        for word in ["std::", "Instant", "SystemTime", "Waker", "Mutex", "Atomic"] {
+            assert!(!text.contains(word), "{} in {}", word, path.display());
+        }
+    }
+    let manifest = fs::read_to_string(crates().join("core/Cargo.toml")).unwrap();
+    assert!(!manifest.contains("[dependencies]"));
+}
+
+#[test]
+fn the_command_decides_no_rule_of_its_own() {
+    for (path, text) in sources(&crates().join("cli/src")) {
+        let uses_core = text.contains("strict_rate_limiter_core");
+        assert!(!uses_core, "{} goes past the library", path.display());
+    }
+}

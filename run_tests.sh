@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Every check there is. Needs a Rust toolchain; uses cargo-nextest where it is there.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+step() { printf '\n== %s\n' "$*"; }
+
+if cargo nextest --version >/dev/null 2>&1; then
+    tests() { cargo nextest run --no-fail-fast --status-level slow --final-status-level fail "$@"; }
+else
+    tests() { cargo test --tests --no-fail-fast "$@"; }
+fi
+
+step "format"
+cargo fmt --all --check
+
+step "lints, with and without default features"
+cargo clippy --locked --workspace --all-targets -- -D warnings
+cargo clippy --locked -p strict-rate-limiter --no-default-features --lib -- -D warnings
+
+step "tests"
+tests --locked --workspace
+
+step "tests, optimised and without debug assertions"
+tests --locked --workspace --release
+
+step "examples in the docs"
+cargo test --locked --workspace --doc
+
+step "docs without a warning"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+step "examples"
+for example in crates/limiter/examples/*.rs; do
+    cargo run --locked --quiet -p strict-rate-limiter --example "$(basename "$example" .rs)" >/dev/null
+    echo "ran $(basename "$example")"
+done
+
+step "the main job, as the README has it"
+seq 60 | cargo run --locked --release -q -p ratelimit-cli -- run 20/200ms -- echo {} | diff - <(seq 60)
+
+step "all is well"
