@@ -53,13 +53,6 @@ impl<S: Deref<Target = Shared>> Held<S> {
         permit.map_or(0, |permit| self.shared.complete(permit, actual))
     }
 
-    /// Takes the grant back: the task never started.
-    pub(crate) fn undo(mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.shared.undo(permit);
-        }
-    }
-
     fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name).field("weight", &self.weight()).finish_non_exhaustive()
     }

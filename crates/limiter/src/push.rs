@@ -146,7 +146,10 @@ where
     });
     match turn.await {
         Ok(Turn::Granted(permit)) => Ok(Pushed::Ran(run_permitted(permit, task).await)),
-        Ok(Turn::Queued { .. }) => spawn(task, waiter).map(Pushed::Queued),
+        Ok(Turn::Queued { .. }) => match Handle::try_current() {
+            Ok(runtime) => Ok(Pushed::Queued(spawn(&runtime, task, waiter))),
+            Err(_) => Err(PushError { reason: PushRefusal::NoRuntime, task }),
+        },
         Err(error) => Err(PushError { reason: error.into(), task }),
     }
 }
@@ -160,33 +163,29 @@ pub(crate) fn try_push<K>(
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {
+    let Ok(runtime) = Handle::try_current() else {
+        return Err(PushError { reason: PushRefusal::NoRuntime, task });
+    };
     let mut waiter = Waiter::new(Arc::clone(shared), weight, Kind::Push);
     // The task that will own the waiter has no waker yet; its first poll leaves one.
     match waiter.turn(Waker::noop()) {
         Ok(Turn::Granted(permit)) => {
-            let Ok(runtime) = Handle::try_current() else {
-                permit.undo();
-                return Err(PushError { reason: PushRefusal::NoRuntime, task });
-            };
             Ok(spawn_on(&runtime, async { Ok(run_permitted(permit, task).await) }))
         }
-        Ok(Turn::Queued { accepted: true }) => spawn(task, waiter),
+        Ok(Turn::Queued { accepted: true }) => Ok(spawn(&runtime, task, waiter)),
         Ok(Turn::Queued { accepted: false }) => Err(PushError { reason: PushRefusal::Full, task }),
         Err(error) => Err(PushError { reason: error.into(), task }),
     }
 }
 
-fn spawn<K>(task: K, mut waiter: Waiter<Arc<Shared>>) -> Result<TaskHandle<Answer<K>>, PushError<K>>
+fn spawn<K>(runtime: &Handle, task: K, mut waiter: Waiter<Arc<Shared>>) -> TaskHandle<Answer<K>>
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {
-    let Ok(runtime) = Handle::try_current() else {
-        return Err(PushError { reason: PushRefusal::NoRuntime, task });
-    };
-    Ok(spawn_on(&runtime, async move {
+    spawn_on(runtime, async move {
         let permit = poll_fn(|context| waiter.poll(context)).await?;
         Ok(run_permitted(permit, task).await)
-    }))
+    })
 }
 
 fn spawn_on<T: Send + 'static>(

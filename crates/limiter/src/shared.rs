@@ -75,6 +75,7 @@ pub(crate) enum Kind {
     /// Whoever called: where that is a task of the same limiter, it may be waiting for itself.
     Acquire,
     /// A pushed task, which the runtime runs in its turn.
+    #[cfg(feature = "tokio")]
     Push,
 }
 
@@ -214,13 +215,6 @@ impl Shared {
         let waker = inner.machine.cancel(ticket);
         self.settle(inner, None);
         drop(waker);
-    }
-
-    /// A grant was not made use of.
-    pub(crate) fn undo(&self, permit: core::Permit) {
-        let mut inner = self.lock();
-        inner.machine.undo(permit);
-        self.settle(inner, None);
     }
 
     /// A task has ended. Returns what it used beyond its reservation.

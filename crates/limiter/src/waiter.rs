@@ -33,7 +33,11 @@ enum State {
 /// Where a waiter stands after it was polled.
 pub(crate) enum Turn<S: Deref<Target = Shared>> {
     Granted(Held<S>),
-    Queued { accepted: bool },
+    Queued {
+        /// Within the queue's capacity; only pushes ask.
+        #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "there are no pushes"))]
+        accepted: bool,
+    },
 }
 
 impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
