@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use tokio::sync::mpsc;
@@ -49,14 +49,18 @@ pub(crate) struct Format {
     pub(crate) weight: Option<Column>,
 }
 
-/// Opens the input and reads it ahead. Says how many items there are, where that can be known at
-/// little cost: of a file that is all there.
+/// How many items there are, from when that is known.
+pub(crate) type Total = Arc<OnceLock<u64>>;
+
+/// Opens the input and reads it ahead. How many items there are is known at once of a file that is
+/// all there, else when its end has been read.
 pub(crate) fn read(
     path: Option<&Path>,
     format: Format,
-) -> Result<(mpsc::Receiver<Found>, Option<u64>), Error> {
+) -> Result<(mpsc::Receiver<Found>, Total), Error> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let (input, total): (Box<dyn Read + Send>, _) = match path {
+    let total = Total::default();
+    let input: Box<dyn Read + Send> = match path {
         Some(path) if path != Path::new("-") => {
             let error = |error| Error::Input { path: path.to_owned(), error };
             let file = File::open(path).map_err(error)?;
@@ -64,17 +68,24 @@ pub(crate) fn read(
             if metadata.is_dir() {
                 return Err(error(io::ErrorKind::IsADirectory.into()));
             }
-            let total = metadata.is_file().then(|| count(path, &format)).transpose();
-            (Box::new(file), total.map_err(error)?)
+            if metadata.is_file() {
+                let items = count(path, &format).map_err(error)?;
+                total.get_or_init(|| items);
+            }
+            Box::new(file)
         }
-        _ => (Box::new(io::stdin()), None),
+        _ => Box::new(io::stdin()),
     };
+    let tell = Arc::clone(&total);
     let read_ahead = move || {
+        let mut items = 0;
         for found in Reader::new(BufReader::new(input), format) {
+            items += 1;
             if sender.blocking_send(found).is_err() {
                 return; // The run has ended.
             }
         }
+        tell.get_or_init(|| items);
     };
     thread::Builder::new().name("items".into()).spawn(read_ahead).map_err(Error::Start)?;
     Ok((receiver, total))

@@ -196,7 +196,7 @@ struct Run {
     started: u64,
     output: InOrder,
     progress: Rc<RefCell<Progress>>,
-    total: Option<u64>,
+    total: items::Total,
     fatal: Option<Error>,
 }
 
@@ -206,7 +206,7 @@ impl Run {
         template: Template,
         setting: Setting,
         past: Past,
-        total: Option<u64>,
+        total: items::Total,
     ) -> Result<Self, Error> {
         let progress = Rc::new(RefCell::new(Progress::new(args.quiet)));
         let teller = Rc::clone(&progress);
@@ -216,9 +216,6 @@ impl Run {
                 _ => "waiting for what runs; interrupt again to kill it",
             });
         })?;
-        if let Some(total) = total {
-            progress.borrow().set_total(total);
-        }
         Ok(Self {
             args,
             template,
@@ -249,18 +246,12 @@ impl Run {
                 () = stop.reached(Level::Gently), if more => more = false,
                 found = source.next(&mut self.past), if more && room => match found {
                     Some(found) => self.found(found),
-                    None => {
-                        more = false;
-                        let items = self.items_ended() + self.jobs.len() as u64 + source.skipped;
-                        if self.total.is_none() {
-                            self.progress.borrow().set_total(items);
-                        }
-                    }
+                    None => more = false,
                 },
             }
             let mut progress = self.progress.borrow_mut();
             progress.counts.skipped = source.skipped;
-            progress.update();
+            progress.update(self.total.get().copied());
         }
         self.progress.borrow().finish();
         if let Some(fatal) = self.fatal {
@@ -269,11 +260,6 @@ impl Run {
         let counts = self.progress.borrow().counts;
         let failed = counts.failed + counts.refused > 0;
         Ok(stop.signalled().unwrap_or(if failed { exit::FAILURES } else { 0 }))
-    }
-
-    fn items_ended(&self) -> u64 {
-        let counts = self.progress.borrow().counts;
-        counts.ok + counts.failed + counts.refused
     }
 
     fn found(&mut self, found: Found) {

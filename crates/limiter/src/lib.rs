@@ -64,3 +64,8 @@ pub use stats::{Held, Stats};
 pub use strict_rate_limiter_core::config::CONCURRENCY_MAX;
 pub use strict_rate_limiter_core::limit::{PER_MAX, RATE_MAX};
 pub use strict_rate_limiter_core::{Limit, Unit};
+
+/// The README's Rust is compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
