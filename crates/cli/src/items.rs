@@ -9,7 +9,6 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use crate::error::Error;
-use crate::template::Column;
 
 /// How many items are read ahead.
 const AHEAD: usize = 1_024;
@@ -24,6 +23,26 @@ pub(crate) struct Item {
     pub(crate) weight: u64,
     record: Option<csv::ByteRecord>,
     header: Option<Arc<csv::ByteRecord>>,
+}
+
+/// A column, by number (from 1) or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Column {
+    Number(usize),
+    Name(String),
+}
+
+impl Column {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text.parse() {
+            Ok(number @ 1..) => Self::Number(number),
+            _ => Self::Name(text.to_owned()),
+        }
+    }
+
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self, Self::Name(_))
+    }
 }
 
 /// What the reader found.

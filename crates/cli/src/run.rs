@@ -15,13 +15,13 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::args::RunArgs;
 use crate::error::{Error, exit};
-use crate::items::{self, Format, Found, Item};
+use crate::items::{self, Column, Format, Found, Item};
 use crate::job::{self, End, Report, Setting};
 use crate::log::{Log, Past};
 use crate::output::InOrder;
 use crate::progress::{self, Progress};
 use crate::stop::{Level, Stop};
-use crate::template::{Column, Template, display};
+use crate::template::{Template, display};
 
 /// Runs to the end. The exit code, or what prevented it.
 pub(crate) fn run(args: RunArgs) -> Result<u8, Error> {

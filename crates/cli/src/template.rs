@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::items::Item;
+use crate::items::{Column, Item};
 
 /// A command, parsed once.
 #[derive(Debug)]
@@ -23,26 +23,6 @@ enum Part {
     Number,
     /// A field, by its column.
     Field(Column),
-}
-
-/// A column, by number (from 1) or by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Column {
-    Number(usize),
-    Name(String),
-}
-
-impl Column {
-    pub(crate) fn parse(text: &str) -> Self {
-        match text.parse() {
-            Ok(number @ 1..) => Self::Number(number),
-            _ => Self::Name(text.to_owned()),
-        }
-    }
-
-    pub(crate) fn is_name(&self) -> bool {
-        matches!(self, Self::Name(_))
-    }
 }
 
 impl Template {

@@ -21,6 +21,7 @@
 //! | [`limit`] | [`Limit`]: `rate` units in any `per`, its text form and its errors |
 //! | [`config`] | [`Config`]: everything a limiter is told before it starts |
 //! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
+//! | `answer` | what it answers: permits, decisions, refusals, numbers |
 //! | `queue` | the line of waiters: order, cancelling, capacity |
 //! | `window` | one limit's window: what is held, since when, and when it opens |
 //! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
@@ -56,6 +57,7 @@
 
 extern crate alloc;
 
+mod answer;
 pub mod audit;
 pub mod config;
 pub mod limit;
@@ -64,11 +66,12 @@ mod queue;
 pub mod state;
 mod window;
 
+pub use answer::{
+    Decision, EnqueueError, Held, Permit, RequestError, Stats, TicketStatus, TryGrantError,
+};
 pub use audit::{Audit, AuditError, Fullest, Record, audit};
 pub use config::{Config, ConfigError};
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};
-pub use machine::{
-    Decision, EnqueueError, Held, Machine, Permit, RequestError, Stats, Ticket, TicketStatus,
-    TryGrantError,
-};
+pub use machine::Machine;
+pub use queue::Ticket;
 pub use state::{State, StateError, WindowState};

@@ -50,6 +50,7 @@ mod scope;
 mod shared;
 mod stats;
 mod waiter;
+mod wakes;
 
 pub use builder::RateLimiterBuilder;
 pub use error::{

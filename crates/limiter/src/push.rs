@@ -136,7 +136,7 @@ pub(crate) async fn push<K>(
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {
-    if scope::any_running(shared, |_| true) {
+    if scope::any_running(&**shared, |_| true) {
         return try_push(shared, weight, task).map(Pushed::Queued);
     }
     let mut waiter = Waiter::new(Arc::clone(shared), weight, Kind::Push);

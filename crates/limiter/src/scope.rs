@@ -7,10 +7,8 @@
 
 use std::cell::RefCell;
 
-use crate::shared::Shared;
-
 thread_local! {
-    static RUNNING: RefCell<Vec<(*const Shared, u64)>> = const { RefCell::new(Vec::new()) };
+    static RUNNING: RefCell<Vec<(*const (), u64)>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Exit;
@@ -21,17 +19,19 @@ impl Drop for Exit {
     }
 }
 
-/// Does `work` inside of a task of `weight`.
-pub(crate) fn enter<R>(shared: &Shared, weight: u64, work: impl FnOnce() -> R) -> R {
-    RUNNING.with_borrow_mut(|running| running.push((std::ptr::from_ref(shared), weight)));
+/// Does `work` inside of a task of `weight`. A limiter is known by its address.
+pub(crate) fn enter<L, R>(limiter: &L, weight: u64, work: impl FnOnce() -> R) -> R {
+    let limiter = std::ptr::from_ref(limiter).cast();
+    RUNNING.with_borrow_mut(|running| running.push((limiter, weight)));
     let _exit = Exit;
     work()
 }
 
 /// Whether this thread is inside a task of this limiter whose weight satisfies `predicate`.
-pub(crate) fn any_running(shared: &Shared, mut predicate: impl FnMut(u64) -> bool) -> bool {
+pub(crate) fn any_running<L>(limiter: &L, mut predicate: impl FnMut(u64) -> bool) -> bool {
+    let limiter = std::ptr::from_ref(limiter).cast();
     RUNNING.with_borrow(|running| {
-        let mut here = running.iter().filter(|(limiter, _)| std::ptr::eq(*limiter, shared));
+        let mut here = running.iter().filter(|(outer, _)| std::ptr::eq(*outer, limiter));
         here.any(|(_, weight)| predicate(*weight))
     })
 }

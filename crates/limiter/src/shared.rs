@@ -19,6 +19,7 @@ use crate::error::{AcquireError, TryAcquireError};
 use crate::lead::Lead;
 use crate::scope;
 use crate::stats::Stats;
+use crate::wakes::Wakes;
 
 /// How long after an opening the timer looks for itself, if the head that was woken for it has not.
 const HEAD_OVERDUE_NS: u64 = 300_000;
@@ -56,14 +57,6 @@ enum Head {
     Woken,
     /// Polled since: from now on it looks for itself.
     Watching,
-}
-
-/// Wakers to be woken after the lock is released. Nearly always one or none.
-#[derive(Default)]
-#[must_use = "whoever was granted has to be woken"]
-struct Wakes {
-    first: Option<Waker>,
-    rest: Vec<Waker>,
 }
 
 /// What the timer wakes.
@@ -407,25 +400,5 @@ impl Wake for Looker {
         if let Some(shared) = self.0.upgrade() {
             shared.look();
         }
-    }
-}
-
-impl Wakes {
-    fn push(&mut self, waker: Waker) {
-        match &self.first {
-            None => self.first = Some(waker),
-            Some(_) => self.rest.push(waker),
-        }
-    }
-
-    fn extend(&mut self, wakers: impl IntoIterator<Item = Waker>) {
-        wakers.into_iter().for_each(|waker| self.push(waker));
-    }
-
-    fn wake(self) {
-        if let Some(first) = self.first {
-            first.wake();
-        }
-        self.rest.into_iter().for_each(Waker::wake);
     }
 }
