@@ -78,6 +78,13 @@ impl RateLimiter {
     /// # }
     /// ```
     ///
+    /// # Errors
+    ///
+    /// [`Closed`](AcquireError::Closed) at once, if the limiter is; [`Aborted`](AcquireError::Aborted)
+    /// when it is aborted meanwhile; [`WouldDeadlock`](AcquireError::WouldDeadlock) from inside a
+    /// task (of `run` or `push`) of the same limiter that leaves this one no room. A task that holds
+    /// a permit of its own and asks for a second one is not detected, and waits for itself.
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: dropped while it waits, it leaves no trace and the next in line moves up; a
@@ -103,6 +110,11 @@ impl RateLimiter {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Weight`](AcquireError::Weight) at once, if it is 0 or over a limit on weight; else as
+    /// [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
