@@ -40,6 +40,15 @@ pub enum Decision<T> {
     Idle,
 }
 
+/// A waiter's place, as it joins the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its ticket from now on.
+    pub ticket: Ticket,
+    /// Whether it is within the queue's capacity.
+    pub accepted: bool,
+}
+
 /// Where a waiter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TicketStatus {

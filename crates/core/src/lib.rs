@@ -39,7 +39,7 @@
 //! // The first task fits and is granted on the spot.
 //! let first = machine.try_grant(1_000, 1)?;
 //! // The second has to queue. It carries whatever its owner needs to be told: here, a name.
-//! let second = machine.enqueue(1, "second")?;
+//! let second = machine.enqueue(1, "second")?.ticket;
 //! assert_eq!(machine.poll(1_010), Decision::WaitForCompletion);
 //!
 //! // The first ends at 1,040, so its permit is held up to and including 1,140.
@@ -67,7 +67,7 @@ pub mod state;
 mod window;
 
 pub use answer::{
-    Decision, EnqueueError, Held, Permit, RequestError, Stats, TicketStatus, TryGrantError,
+    Decision, EnqueueError, Held, Permit, Place, RequestError, Stats, TicketStatus, TryGrantError,
 };
 pub use audit::{Audit, AuditError, Fullest, Record, audit};
 pub use config::{Config, ConfigError};

@@ -23,7 +23,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::answer::{
-    Decision, EnqueueError, Held, Permit, RequestError, Stats, TicketStatus, TryGrantError,
+    Decision, EnqueueError, Held, Permit, Place, RequestError, Stats, TicketStatus, TryGrantError,
 };
 use crate::config::{Config, ConfigError};
 use crate::queue::{Queue, Ticket};
@@ -106,13 +106,8 @@ impl<T> Machine<T> {
     /// nothing; ask [`Self::try_grant`].
     #[inline]
     pub fn grant_at_once(&mut self, weight: u64) -> Option<Permit> {
-        let allowed = weight != 0
-            && !self.closed
-            && self.queue.is_empty()
-            && self.paused_until == 0
-            && self.running < self.config.concurrency
-            && self.windows.iter().all(|window| window.has_room(weight));
-        allowed.then(|| self.take(weight))
+        let asks_in_turn = weight != 0 && !self.closed && self.queue.is_empty();
+        (asks_in_turn && self.has_room(weight)).then(|| self.take(weight))
     }
 
     /// Grants now or not at all. Never overtakes a waiter.
@@ -134,7 +129,7 @@ impl<T> Machine<T> {
 
     /// Joins the end of the line.
     #[inline]
-    pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Ticket, EnqueueError> {
+    pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Place, EnqueueError> {
         self.check(weight).map_err(EnqueueError::Request)?;
         if self.closed {
             return Err(EnqueueError::Closed);
@@ -229,6 +224,7 @@ impl<T> Machine<T> {
     }
 
     /// Decides one thing. See the module's calling order.
+    #[inline]
     pub fn poll(&mut self, now: u64) -> Decision<T> {
         self.advance(now);
         if let Some((ticket, _)) = self.queue.accept_next() {
@@ -242,11 +238,14 @@ impl<T> Machine<T> {
             let next_end = self.abandoned.front();
             return next_end.map_or(Decision::Idle, |(ends, _)| Decision::LookAgainAt(*ends));
         };
-        match self.opening(weight) {
-            Opening::At(at) => Decision::LookAgainAt(at),
-            Opening::AfterCompletion => Decision::WaitForCompletion,
-            Opening::Now => self.grant_head(),
+        if !self.has_room(weight) {
+            match self.opening(weight) {
+                Opening::At(at) => return Decision::LookAgainAt(at),
+                Opening::AfterCompletion => return Decision::WaitForCompletion,
+                Opening::Now => {}
+            }
         }
+        self.grant_head()
     }
 
     /// No grant before `until`. A later pause than the present one extends it; an earlier one
@@ -331,6 +330,7 @@ impl<T> Machine<T> {
         }
     }
 
+    #[inline]
     fn grant_head(&mut self) -> Decision<T> {
         let Some((ticket, weight, waiter)) = self.queue.pop() else { return Decision::Idle };
         let weight = self.take(weight).into_weight();
@@ -355,6 +355,14 @@ impl<T> Machine<T> {
         for window in &mut self.windows {
             window.complete(reserved, actual, self.last_end);
         }
+    }
+
+    /// Whether the law allows a task of `weight`, as of the last look at the time.
+    #[inline]
+    fn has_room(&self, weight: u64) -> bool {
+        self.paused_until == 0
+            && self.running < self.config.concurrency
+            && self.windows.iter().all(|window| window.has_room(weight))
     }
 
     /// When a task of `weight` could be granted, if it is first and nothing else happens.

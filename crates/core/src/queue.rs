@@ -11,6 +11,8 @@
 
 use alloc::collections::VecDeque;
 
+use crate::answer::Place;
+
 /// A place in the line. Later tickets are larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(crate) u64);
@@ -80,24 +82,29 @@ impl<T> Queue<T> {
         self.entries.front().map(|entry| (entry.ticket, entry.weight))
     }
 
-    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Ticket {
+    #[inline]
+    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Place {
         let ticket = self.next;
         self.next = Ticket(ticket.0 + 1);
-        self.push_as(ticket, weight, waiter);
-        ticket
+        let accepted = self.push_as(ticket, weight, waiter);
+        Place { ticket, accepted }
     }
 
-    /// Puts a waiter back that already has a ticket, later than all in the line.
-    pub(crate) fn push_as(&mut self, ticket: Ticket, weight: u64, waiter: T) {
+    /// Puts a waiter back that already has a ticket, later than all in the line. Whether it is
+    /// accepted.
+    #[inline]
+    pub(crate) fn push_as(&mut self, ticket: Ticket, weight: u64, waiter: T) -> bool {
         debug_assert!(self.entries.back().is_none_or(|last| last.ticket < ticket));
         debug_assert!(ticket < self.next);
         let everyone_accepted = self.accepted_entries == self.entries.len();
+        let accepted = everyone_accepted && self.accepted < self.capacity;
         self.entries.push_back(Entry { ticket, weight, waiter: Some(waiter) });
         self.waiting += 1;
-        if everyone_accepted && self.accepted < self.capacity {
+        if accepted {
             self.accepted_entries += 1;
             self.accepted += 1;
         }
+        accepted
     }
 
     /// Removes whoever is first.
@@ -141,6 +148,7 @@ impl<T> Queue<T> {
     }
 
     /// Whether a waiter in the line is accepted; `None` if it is not in the line.
+    #[inline]
     pub(crate) fn is_accepted(&self, ticket: Ticket) -> Option<bool> {
         let index = self.find(ticket)?;
         Some(index < self.accepted_entries)

@@ -100,7 +100,7 @@ impl<T> Machine<T> {
     /// # use strict_rate_limiter_core::{Config, Limit, Machine, StateError, TicketStatus};
     /// let mut machine = Machine::new(Config::new(["1/1s".parse::<Limit>()?]))?;
     /// let permit = machine.try_grant(5, 1)?;
-    /// let waiting = machine.enqueue(1, ())?;
+    /// let waiting = machine.enqueue(1, ())?.ticket;
     ///
     /// let mut state = machine.state();
     /// let mut again: Machine<()> = Machine::restore(&state, |_ticket| ())?;

@@ -7,7 +7,7 @@ use oracle::Oracle;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use strict_rate_limiter_core::{
-    Config, Decision, EnqueueError, Limit, Machine, Permit, Record, Ticket, TicketStatus,
+    Config, Decision, EnqueueError, Limit, Machine, Permit, Place, Record, Ticket, TicketStatus,
     TryGrantError, audit,
 };
 
@@ -232,8 +232,9 @@ impl Pair {
     fn enqueue(&mut self, weight: u64) {
         let next = self.machine.state().next_ticket;
         match self.machine.enqueue(weight, next) {
-            Ok(ticket) => {
+            Ok(Place { ticket, accepted }) => {
                 assert_eq!(ticket.to_u64(), next);
+                assert_eq!(accepted, self.oracle.line.len() < self.oracle.config.queue_capacity);
                 self.oracle.line.push((next, weight));
             }
             Err(EnqueueError::Request(_)) => assert!(!self.oracle.could_ever_run(weight)),

@@ -57,7 +57,7 @@ fn run_beside_an_exact_log(rate: u64, per_ns: u64, gaps: impl Iterator<Item = u6
         let permit = machine.try_grant(now, 1).or_else(|_| {
             // The machine says no. It may be late, by one slot, and never early.
             full += 1;
-            let ticket = machine.enqueue(1, ()).unwrap();
+            let ticket = machine.enqueue(1, ()).unwrap().ticket;
             let Decision::LookAgainAt(at) = machine.poll(now) else { panic!("nothing runs") };
             let opening =
                 exact[exact.len() - usize::try_from(rate).unwrap().min(exact.len())] + per_ns + 1;

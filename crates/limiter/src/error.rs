@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
+use strict_rate_limiter_core::EnqueueError;
 pub use strict_rate_limiter_core::{ConfigError, LimitError, ParseLimitError, RequestError};
 
 /// Why a limiter was not made.
@@ -99,6 +100,15 @@ pub enum TaskError {
     /// The task panicked, with this payload. The limiter and the queue behind it went on.
     #[error("the task panicked")]
     Panicked(Box<dyn Any + Send>),
+}
+
+impl From<EnqueueError> for AcquireError {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::Request(error) => Self::Weight(error),
+            _ => Self::Closed,
+        }
+    }
 }
 
 impl From<AcquireError> for PushRefusal {

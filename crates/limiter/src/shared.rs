@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, Machine, Ticket, TicketStatus, TryGrantError};
+use strict_rate_limiter_core::{Decision, Machine, Place, Ticket, TicketStatus, TryGrantError};
 
 use crate::clock::{Fast, Reading, Source, Timer};
 use crate::error::{AcquireError, TryAcquireError};
@@ -134,10 +134,6 @@ impl Shared {
         kind: Kind,
         waker: &Waker,
     ) -> Result<Standing, AcquireError> {
-        inner.machine.check(weight)?;
-        if inner.machine.is_closed() {
-            return Err(AcquireError::Closed);
-        }
         // Where only a completion can make room, the time does not matter.
         let now = (!inner.machine.awaits_completion()).then(|| self.clock.now());
         if let Some(Ok(permit)) = now.map(|now| inner.machine.try_grant(now, weight)) {
@@ -145,11 +141,15 @@ impl Shared {
         }
         let would_deadlock = |outer| !inner.machine.could_nest(outer, weight);
         if kind == Kind::Acquire && scope::any_running(self, would_deadlock) {
-            return Err(AcquireError::WouldDeadlock);
+            inner.machine.check(weight)?;
+            let closed = inner.machine.is_closed();
+            return Err(if closed { AcquireError::Closed } else { AcquireError::WouldDeadlock });
         }
         let enqueued = inner.machine.enqueue(weight, waker.clone());
-        let ticket = enqueued.map_err(|_| AcquireError::Closed)?;
-        let wakes = now.map_or_else(Wakes::default, |now| self.drive(&mut inner, now));
+        let Place { ticket, accepted } = enqueued?;
+        let Some(now) = now else { return Ok(Standing::Queued { ticket, accepted }) };
+        let mut wakes = Wakes::default();
+        self.drive(&mut inner, now, &mut wakes);
         let standing = inner.standing(ticket);
         drop(inner);
         wakes.wake();
@@ -170,7 +170,7 @@ impl Shared {
                 replaced = Some(std::mem::replace(old, waker.clone()));
             }
             if inner.machine.head() == Some(ticket) {
-                (wakes, look_at_once) = self.look_as_head(&mut inner);
+                look_at_once = self.look_as_head(&mut inner, &mut wakes);
             }
         }
         let standing = inner.standing(ticket);
@@ -186,10 +186,8 @@ impl Shared {
 
     /// The head of the line is polled. Whether it was woken for an opening that is still ahead,
     /// and should look again at once.
-    fn look_as_head(&self, inner: &mut Inner) -> (Wakes, bool) {
-        let Some(Armed { opening, head }) = inner.armed_for else {
-            return (Wakes::default(), false);
-        };
+    fn look_as_head(&self, inner: &mut Inner, wakes: &mut Wakes) -> bool {
+        let Some(Armed { opening, head }) = inner.armed_for else { return false };
         let now = self.clock.now();
         let open = now >= opening;
         if head == Head::Woken {
@@ -197,9 +195,9 @@ impl Shared {
             inner.armed_for = Some(Armed { opening, head: Head::Watching });
         }
         if open {
-            return (self.drive(inner, now), false);
+            self.drive(inner, now, wakes);
         }
-        (Wakes::default(), head != Head::Asleep)
+        !open && head != Head::Asleep
     }
 
     /// A waiter leaves, granted or not.
@@ -277,7 +275,8 @@ impl Shared {
             inner.drained.push((listener, waker.clone()));
             *id = Some(listener);
         }
-        let wakes = self.drive(&mut inner, now);
+        let mut wakes = Wakes::default();
+        self.drive(&mut inner, now, &mut wakes);
         // Driving has emptied the list of listeners if it is so.
         let drained = inner.machine.is_drained();
         drop(inner);
@@ -296,26 +295,31 @@ impl Shared {
 
     /// After a change: lets it take effect on whoever waits. `now` where it was read already.
     #[inline]
-    fn settle(&self, mut inner: MutexGuard<'_, Inner>, now: Option<u64>) {
-        if inner.machine.head().is_none() && inner.drained.is_empty() && inner.armed_for.is_none() {
-            return;
+    fn settle(&self, inner: MutexGuard<'_, Inner>, now: Option<u64>) {
+        let nobody_waits = inner.machine.head().is_none() && inner.drained.is_empty();
+        if !nobody_waits || inner.armed_for.is_some() {
+            self.drive_and_wake(inner, now.unwrap_or_else(|| self.clock.now()));
         }
-        let now = now.unwrap_or_else(|| self.clock.now());
-        let wakes = self.drive(&mut inner, now);
+    }
+
+    #[inline(never)]
+    fn drive_and_wake(&self, mut inner: MutexGuard<'_, Inner>, now: u64) {
+        let mut wakes = Wakes::default();
+        self.drive(&mut inner, now, &mut wakes);
         drop(inner);
         wakes.wake();
     }
 
     /// Has the machine decide all it can, and arms the timer for the rest.
-    fn drive(&self, inner: &mut Inner, mut now: u64) -> Wakes {
-        let mut wakes = Wakes::default();
+    #[inline]
+    fn drive(&self, inner: &mut Inner, mut now: u64, wakes: &mut Wakes) {
         loop {
             match inner.machine.poll(now) {
                 Decision::Grant { waiter, .. } => wakes.push(waiter),
                 Decision::Accept { ticket } => {
                     wakes.extend(inner.machine.waiter_mut(ticket).cloned());
                 }
-                Decision::LookAgainAt(opening) => match self.arm(inner, opening, now, &mut wakes) {
+                Decision::LookAgainAt(opening) => match self.arm(inner, opening, now, wakes) {
                     Poll::Ready(()) => now = self.clock.now(),
                     Poll::Pending => break,
                 },
@@ -330,11 +334,11 @@ impl Shared {
         if !inner.drained.is_empty() && inner.machine.is_drained() {
             wakes.extend(inner.drained.drain(..).map(|(_, waker)| waker));
         }
-        wakes
     }
 
     /// Sets the timer for an opening: a little ahead of it, to wake the head of the line, and once
     /// that is done a little past it, should the head not come. `Ready`: that time is now.
+    #[inline(never)]
     fn arm(&self, inner: &mut Inner, opening: u64, now: u64, wakes: &mut Wakes) -> Poll<()> {
         let head = inner.machine.head().filter(|_| inner.lead.ns() > 0);
         let wake_head_at = opening - head.map_or(0, |_| inner.lead.ns());
@@ -364,10 +368,7 @@ impl Shared {
     fn look(&self) {
         let mut inner = self.lock();
         inner.armed_for = None;
-        let now = self.clock.now();
-        let wakes = self.drive(&mut inner, now);
-        drop(inner);
-        wakes.wake();
+        self.drive_and_wake(inner, self.clock.now());
     }
 
     #[inline]

@@ -4,7 +4,6 @@ use std::task::Waker;
 
 /// Wakers to be woken after the lock is released. Nearly always one or none.
 #[derive(Default)]
-#[must_use = "whoever was granted has to be woken"]
 pub(crate) struct Wakes {
     first: Option<Waker>,
     rest: Vec<Waker>,
@@ -22,10 +21,11 @@ impl Wakes {
         wakers.into_iter().for_each(|waker| self.push(waker));
     }
 
-    pub(crate) fn wake(self) {
-        if let Some(first) = self.first {
+    /// Wakes them all. Call it after the lock is released.
+    pub(crate) fn wake(&mut self) {
+        if let Some(first) = self.first.take() {
             first.wake();
         }
-        self.rest.into_iter().for_each(Waker::wake);
+        self.rest.drain(..).for_each(Waker::wake);
     }
 }
