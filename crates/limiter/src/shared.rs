@@ -203,6 +203,12 @@ impl Shared {
     /// A waiter leaves, granted or not.
     pub(crate) fn leave(&self, ticket: Ticket) {
         let mut inner = self.lock();
+        if inner.machine.head() == Some(ticket)
+            && let Some(armed) = &mut inner.armed_for
+        {
+            // Whoever is first now has not been woken.
+            armed.head = Head::Asleep;
+        }
         let waker = inner.machine.cancel(ticket);
         self.settle(inner, None);
         drop(waker);
