@@ -160,7 +160,8 @@ Output:
 Interrupting:
   Ctrl-C (or SIGTERM) once: nothing more is started, and what runs may end. Twice: what runs is
   killed. Commands run in process groups of their own, so Ctrl-C does not reach them directly, and
-  with standard input empty.
+  with standard input empty. A run that is itself killed outright (SIGKILL) leaves its commands
+  running; --resume counts as many as -j of them as having run until it began.
 
 Exit codes:
     0  every task ended well
