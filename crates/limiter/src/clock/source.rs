@@ -33,6 +33,8 @@ pub(crate) struct Source {
     begin: Instant,
     /// `None`: the real clock.
     clock: Option<Arc<dyn Clock>>,
+    /// Whether whoever is woken by this clock comes late, as threads do.
+    wakes_late: bool,
 }
 
 /// What a fast reading remembers between calls; kept under the limiter's lock.
@@ -45,7 +47,14 @@ pub(crate) struct Fast {
 impl Source {
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
         let begin = clock.as_ref().map_or_else(Instant::now, |clock| clock.now());
-        Self { begin, clock }
+        let wakes_late = clock.is_none();
+        Self { begin, clock, wakes_late }
+    }
+
+    /// A clock that moves when it is told to, for which everything is done as for the real one.
+    #[cfg(test)]
+    pub(crate) fn as_if_real(clock: super::ManualClock) -> Self {
+        Self { wakes_late: true, ..Self::new(Some(Arc::new(clock))) }
     }
 
     pub(crate) fn timer(&self) -> Box<dyn Timer> {
@@ -55,9 +64,9 @@ impl Source {
         }
     }
 
-    /// Whether this is the real clock, on which threads take time to wake.
-    pub(crate) fn is_real(&self) -> bool {
-        self.clock.is_none()
+    /// Whether it pays to wake whoever is first ahead of time.
+    pub(crate) fn wakes_late(&self) -> bool {
+        self.wakes_late
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -69,7 +78,7 @@ impl Source {
 
     /// What [`Self::read`] needs to be fast, where that is possible and worth it.
     pub(crate) fn fast(&self, shortest_per: Duration) -> Fast {
-        let worth_it = self.is_real() && shortest_per >= FAST_PER_MIN;
+        let worth_it = self.clock.is_none() && shortest_per >= FAST_PER_MIN;
         Fast {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             ticks: worth_it.then(Ticks::new).flatten(),
