@@ -220,15 +220,16 @@ fn parse_period(text: &str) -> Result<Duration, Reason> {
     if !decimals.bytes().all(|byte| byte.is_ascii_digit()) || decimals.is_empty() {
         return Err(bad());
     }
-    let mut ns = u128::from(whole) * u128::from(unit_ns);
-    let mut place_ns = unit_ns;
-    for digit in decimals.trim_end_matches('0').bytes().map(|byte| u64::from(byte - b'0')) {
-        if !place_ns.is_multiple_of(10) && !(place_ns * digit).is_multiple_of(10) {
-            return Err(Reason::FinerThanNanoseconds(text.to_string()));
-        }
-        ns += u128::from(place_ns * digit / 10);
-        place_ns /= 10;
+    let decimals = decimals.trim_end_matches('0');
+    let finer = || Reason::FinerThanNanoseconds(text.to_string());
+    // The longest unit has 14 digits in nanoseconds: more decimals than 18 never come out whole.
+    let scale = 10_u128.pow(decimals.len().try_into().ok().filter(|n| *n <= 18).ok_or_else(finer)?);
+    let part = decimals.bytes().fold(0, |sum, byte| sum * 10 + u128::from(byte - b'0'));
+    let part_ns = part * u128::from(unit_ns);
+    if !part_ns.is_multiple_of(scale) {
+        return Err(finer());
     }
+    let ns = u128::from(whole) * u128::from(unit_ns) + part_ns / scale;
     let nanos = (ns % 1_000_000_000) as u32;
     Ok(Duration::new(u64::try_from(ns / 1_000_000_000).unwrap_or(u64::MAX), nanos))
 }

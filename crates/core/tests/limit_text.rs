@@ -20,6 +20,8 @@ fn the_usual_spellings_are_read() {
         ("1/1.50m", Limit::tasks(1, Duration::from_secs(90))),
         ("1/2.5us", Limit::tasks(1, Duration::from_nanos(2_500))),
         ("1/3µs", Limit::tasks(1, Duration::from_micros(3))),
+        ("1/0.00000000005m", Limit::tasks(1, Duration::from_nanos(3))),
+        ("1/1.500000000000000000000000000000s", Limit::tasks(1, Duration::from_millis(1_500))),
         ("1/7d", Limit::tasks(1, Duration::from_secs(7 * 86_400))),
         ("1/1_000ns", Limit::tasks(1, Duration::from_micros(1))),
     ];
@@ -52,6 +54,8 @@ fn nonsense_is_refused_with_an_error_that_names_it() {
         ("10/1s/2", "`s/2` is not a unit of time"),
         ("10/1.5ns", "the period `1.5ns` is not a whole number of nanoseconds"),
         ("10/0.0000000001s", "is not a whole number of nanoseconds"),
+        ("10/0.000000000051m", "is not a whole number of nanoseconds"),
+        ("10/0.0000000000000000000000000000000000000001d", "is not a whole number of nanoseconds"),
         ("0/1s", "`0/1s` is not a limit: rate 0 would never let anything run; the least is 1"),
         ("10/0s", "a period of 0 limits nothing; the shortest is 1ns"),
         ("99999999999999999999999/1s", "is over the highest, 1099511627776"),
