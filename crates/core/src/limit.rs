@@ -222,8 +222,8 @@ fn parse_period(text: &str) -> Result<Duration, Reason> {
     }
     let decimals = decimals.trim_end_matches('0');
     let finer = || Reason::FinerThanNanoseconds(text.to_string());
-    // The longest unit has 14 digits in nanoseconds: more decimals than 18 never come out whole.
-    let scale = 10_u128.pow(decimals.len().try_into().ok().filter(|n| *n <= 18).ok_or_else(finer)?);
+    // A day is 2¹⁶ · 3³ · 5¹¹ ns, so more decimals than 16 never come out whole.
+    let scale = 10_u128.pow(decimals.len().try_into().ok().filter(|n| *n <= 16).ok_or_else(finer)?);
     let part = decimals.bytes().fold(0, |sum, byte| sum * 10 + u128::from(byte - b'0'));
     let part_ns = part * u128::from(unit_ns);
     if !part_ns.is_multiple_of(scale) {
