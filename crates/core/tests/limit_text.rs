@@ -1,5 +1,6 @@
 //! Limits as text: what is read, what is written, and what is refused with which words.
 
+use std::error::Error;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -67,6 +68,16 @@ fn nonsense_is_refused_with_an_error_that_names_it() {
         assert!(error.contains(words), "{text}: {error}");
         assert!(error.starts_with(&format!("`{text}` is not a limit: ")), "{error}");
     }
+}
+
+#[test]
+fn the_source_of_a_refusal_is_the_number_where_there_is_one() {
+    let source = |text: &str| {
+        let error = text.parse::<Limit>().unwrap_err();
+        error.source().and_then(|source| source.downcast_ref::<LimitError>().copied())
+    };
+    assert_eq!(source("0/1s"), Some(LimitError::ZeroRate));
+    assert_eq!(source("1/1x"), None);
 }
 
 #[test]

@@ -320,7 +320,16 @@ impl Pair {
         for (position, (ticket, _)) in self.oracle.line.iter().enumerate() {
             let expected = TicketStatus::Queued { accepted: position < capacity };
             assert_eq!(self.machine.status(Ticket::from_u64(*ticket)), expected);
+            assert_eq!(
+                self.machine.waiter_mut(Ticket::from_u64(*ticket)),
+                Some(&mut ticket.clone())
+            );
         }
+        let head = self.oracle.line.first().map(|(ticket, _)| Ticket::from_u64(*ticket));
+        assert_eq!(self.machine.head(), head);
+        let full = stats.running >= self.oracle.config.concurrency;
+        let awaits_completion = full && self.oracle.next_known_end().is_none();
+        assert_eq!(self.machine.awaits_completion(), awaits_completion);
         for (held, limit) in stats.held.iter().zip(&self.oracle.limits) {
             let real = self.oracle.held(limit, now);
             // Of a task that overspends by more than the rate, only one rate's worth is recorded.
