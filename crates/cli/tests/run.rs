@@ -8,6 +8,7 @@ mod support;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Folder, Ran, Row, assert_clean, end, most_at_once};
@@ -261,6 +262,37 @@ fn a_command_that_ignores_being_asked_to_end_is_made_to() {
     let options = [FREE, "--timeout", "50ms", "--log", "log.csv", "--shell", "--", script];
     folder.run("x\n", &options);
     assert_eq!(folder.log("log.csv")[0].exit_code, 124);
+}
+
+/// The time from the end of each task to the start of the next.
+fn gaps(rows: &[Row]) -> Vec<Duration> {
+    let gap = |pair: &[Row]| Duration::from_nanos(pair[1].record.start - pair[0].record.end);
+    rows.windows(2).map(gap).collect()
+}
+
+#[test]
+fn a_killed_command_counts_as_running_until_its_grace_is_over() {
+    let folder = Folder::new();
+    let options = ["1/10ms", "--timeout", "20ms", "--abandon-grace", "150ms", "--log", "log.csv"];
+    folder.run("1\n2\n", &[&options[..], &["--", "sleep", "60"]].concat());
+    assert!(gaps(&folder.log("log.csv"))[0] > Duration::from_millis(160));
+}
+
+#[test]
+fn a_fast_clock_on_the_other_side_stretches_the_period() {
+    let folder = Folder::new();
+    let options = ["1/60ms", "--clock-drift", "1000000", "--log", "log.csv", "--", "true"];
+    folder.run("1\n2\n3\n", &options);
+    assert!(gaps(&folder.log("log.csv")).iter().all(|gap| *gap > Duration::from_millis(120)));
+}
+
+#[test]
+fn retries_wait_twice_as_long_each_time() {
+    let folder = Folder::new();
+    let options = [FREE, "--retries", "2", "--retry-delay", "40ms", "--log", "log.csv"];
+    folder.run("1\n", &[&options[..], &["--", "false"]].concat());
+    let gaps = gaps(&folder.log("log.csv"));
+    assert!(gaps[0] >= Duration::from_millis(40) && gaps[1] >= Duration::from_millis(80));
 }
 
 #[test]
