@@ -42,6 +42,7 @@ mod error;
 pub mod future;
 mod lead;
 mod limiter;
+mod lookout;
 mod permit;
 #[cfg(feature = "tokio")]
 mod push;

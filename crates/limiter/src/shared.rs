@@ -14,15 +14,13 @@ use std::task::{Poll, Wake, Waker};
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{Decision, Machine, Place, Ticket, TicketStatus, TryGrantError};
 
-use crate::clock::{Fast, Reading, Source, Timer};
+use crate::clock::{Fast, Reading, Source};
 use crate::error::{AcquireError, TryAcquireError};
 use crate::lead::Lead;
+use crate::lookout::{Look, Lookout};
 use crate::scope;
 use crate::stats::Stats;
 use crate::wakes::Wakes;
-
-/// How long after an opening the timer looks for itself, if the head that was woken for it has not.
-const HEAD_OVERDUE_NS: u64 = 300_000;
 
 pub(crate) struct Shared {
     pub(crate) clock: Source,
@@ -32,31 +30,9 @@ pub(crate) struct Shared {
 struct Inner {
     machine: Machine<Waker>,
     fast: Fast,
-    timer: Box<dyn Timer>,
-    looker: Waker,
-    /// The opening that the timer is armed for.
-    armed_for: Option<Armed>,
-    lead: Lead,
+    lookout: Lookout,
     drained: Vec<(u64, Waker)>,
     next_drained: u64,
-}
-
-/// The next opening, as the machine last named it.
-#[derive(Debug, Clone, Copy)]
-struct Armed {
-    opening: u64,
-    head: Head,
-}
-
-/// Where the head of the line is about an opening.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Head {
-    /// Asleep, until the timer wakes it a little ahead of the opening.
-    Asleep,
-    /// Woken ahead of the opening, and not polled since.
-    Woken,
-    /// Polled since: from now on it looks for itself.
-    Watching,
 }
 
 /// What the timer wakes.
@@ -86,10 +62,11 @@ impl Shared {
             inner: Mutex::new(Inner {
                 machine,
                 fast: clock.fast(shortest_per),
-                timer: clock.timer(),
-                looker: Waker::from(Arc::new(Looker(Weak::clone(this)))),
-                armed_for: None,
-                lead: if clock.wakes_late() { Lead::new(shortest_per) } else { Lead::none() },
+                lookout: Lookout::new(
+                    clock.timer(),
+                    Waker::from(Arc::new(Looker(Weak::clone(this)))),
+                    if clock.wakes_late() { Lead::new(shortest_per) } else { Lead::none() },
+                ),
                 drained: Vec::new(),
                 next_drained: 0,
             }),
@@ -169,8 +146,13 @@ impl Shared {
             if !old.will_wake(waker) {
                 replaced = Some(std::mem::replace(old, waker.clone()));
             }
-            if inner.machine.head() == Some(ticket) {
-                look_at_once = self.look_as_head(&mut inner, &mut wakes);
+            if inner.machine.head() == Some(ticket) && inner.lookout.is_armed() {
+                let now = self.clock.now();
+                match inner.lookout.head_looks(now) {
+                    Look::Open => self.drive(&mut inner, now, &mut wakes),
+                    Look::Near => look_at_once = true,
+                    Look::Far => {}
+                }
             }
         }
         let standing = inner.standing(ticket);
@@ -184,28 +166,12 @@ impl Shared {
         standing
     }
 
-    /// The head of the line is polled. Whether it was woken for an opening that is still ahead,
-    /// and should look again at once.
-    fn look_as_head(&self, inner: &mut Inner, wakes: &mut Wakes) -> bool {
-        let Some(Armed { opening, head }) = inner.armed_for else { return false };
-        let now = self.clock.now();
-        let open = now >= opening;
-        if head == Head::Woken {
-            inner.lead.learn(open);
-            inner.armed_for = Some(Armed { opening, head: Head::Watching });
-        }
-        if open {
-            self.drive(inner, now, wakes);
-        }
-        !open && head != Head::Asleep
-    }
-
     /// A waiter leaves, granted or not.
     pub(crate) fn leave(&self, ticket: Ticket) {
         let mut inner = self.lock();
-        if inner.machine.head() == Some(ticket) && inner.armed_for.take().is_some() {
-            // Whoever is first now has not been woken for the opening.
-            inner.timer.clear();
+        if inner.machine.head() == Some(ticket) {
+            // Whoever is first from now on has not been woken for the opening.
+            inner.lookout.disarm();
         }
         let waker = inner.machine.cancel(ticket);
         self.settle(inner, None);
@@ -301,7 +267,7 @@ impl Shared {
     #[inline]
     fn settle(&self, inner: MutexGuard<'_, Inner>, now: Option<u64>) {
         let nobody_waits = inner.machine.head().is_none() && inner.drained.is_empty();
-        if !nobody_waits || inner.armed_for.is_some() {
+        if !nobody_waits || inner.lookout.is_armed() {
             self.drive_and_wake(inner, now.unwrap_or_else(|| self.clock.now()));
         }
     }
@@ -328,9 +294,7 @@ impl Shared {
                     Poll::Pending => break,
                 },
                 Decision::WaitForCompletion | Decision::Idle => {
-                    if inner.armed_for.take().is_some() {
-                        inner.timer.clear();
-                    }
+                    inner.lookout.disarm();
                     break;
                 }
             }
@@ -340,38 +304,22 @@ impl Shared {
         }
     }
 
-    /// Sets the timer for an opening: a little ahead of it, to wake the head of the line, and once
-    /// that is done a little past it, should the head not come. `Ready`: that time is now.
     #[inline(never)]
     fn arm(&self, inner: &mut Inner, opening: u64, now: u64, wakes: &mut Wakes) -> Poll<()> {
-        let head = inner.machine.head().filter(|_| inner.lead.ns() > 0);
-        let wake_head_at = opening - head.map_or(0, |_| inner.lead.ns());
-        let same = inner.armed_for.filter(|armed| armed.opening == opening);
-        let due = now >= wake_head_at;
-        let look_at = match (same, head) {
-            (Some(Armed { head: Head::Woken | Head::Watching, .. }), _) => return Poll::Pending,
-            (Some(_), _) if !due => return Poll::Pending,
-            (_, Some(ticket)) if due => {
-                wakes.extend(inner.machine.waiter_mut(ticket).cloned());
-                inner.armed_for = Some(Armed { opening, head: Head::Woken });
-                opening.saturating_add(HEAD_OVERDUE_NS)
-            }
-            _ => {
-                inner.armed_for = Some(Armed { opening, head: Head::Asleep });
-                wake_head_at
-            }
-        };
-        match self.clock.to_instant(look_at) {
-            Some(at) => inner.timer.set(at, &inner.looker),
-            // Later than the platform can say: nobody will live to see it.
-            None => Poll::Pending,
+        let head = inner.machine.head();
+        let (look_at, wake_head) = inner.lookout.plan(opening, now, head.is_some());
+        if let Some(head) = head.filter(|_| wake_head) {
+            wakes.extend(inner.machine.waiter_mut(head).cloned());
         }
+        // An instant later than the platform can say is one that nobody will live to see.
+        let look_at = look_at.and_then(|at| self.clock.to_instant(at));
+        look_at.map_or(Poll::Pending, |at| inner.lookout.set_timer(at))
     }
 
     /// The timer has come, early or late.
     fn look(&self) {
         let mut inner = self.lock();
-        inner.armed_for = None;
+        inner.lookout.timer_has_come();
         self.drive_and_wake(inner, self.clock.now());
     }
 
@@ -417,6 +365,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::lookout::HEAD_OVERDUE_NS;
 
     const US: Duration = Duration::from_micros(1);
     const NS: Duration = Duration::from_nanos(1);
@@ -472,7 +421,7 @@ mod tests {
         let shared = Shared::new(machine, Source::as_if_real(clock.clone()));
         let permit = shared.try_acquire(1).unwrap();
         shared.complete(permit, None);
-        let lead = Duration::from_nanos(shared.lock().lead.ns());
+        let lead = Duration::from_nanos(shared.lock().lookout.lead_ns());
         assert!(lead > 10 * US && lead < PER / 5);
         (shared, clock, lead)
     }
@@ -490,7 +439,7 @@ mod tests {
         }
         clock.advance(lead.saturating_sub(3 * US));
         assert!(head.is_granted(&shared), "by its own look, without the timer");
-        assert!(Duration::from_nanos(shared.lock().lead.ns()) < lead, "it came early");
+        assert!(Duration::from_nanos(shared.lock().lookout.lead_ns()) < lead, "it came early");
     }
 
     #[test]
@@ -526,7 +475,7 @@ mod tests {
         let (shared, clock, lead) = full();
         let head = Waiting::new(&shared);
         let timer_comes = || {
-            shared.lock().timer.clear();
+            shared.lock().lookout.disarm();
             shared.look();
         };
         for _ in 0..5 {
