@@ -151,6 +151,11 @@ impl<T> Machine<T> {
         self.queue.waiter_mut(ticket)
     }
 
+    /// What everyone in the line left, first to last: for an owner that has to trace what it owns.
+    pub fn waiters(&self) -> impl Iterator<Item = &T> {
+        self.queue.waiters()
+    }
+
     /// Whoever is first in the line.
     pub fn head(&self) -> Option<Ticket> {
         self.queue.head().map(|(ticket, _)| ticket)
@@ -270,6 +275,11 @@ impl<T> Machine<T> {
     /// Whether new work is refused.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// How many tasks run and how many wait. As [`Self::stats`] says it, without a look at the time.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running, self.queue.len())
     }
 
     /// Whether nothing runs and nobody waits.

@@ -165,6 +165,11 @@ impl<T> Queue<T> {
         waiting.map(|entry| (entry.ticket, entry.weight))
     }
 
+    /// What everyone in the line left, first to last.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|entry| entry.waiter.as_ref())
+    }
+
     /// Empties the line, handing back everyone in it.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
         let entries = core::mem::take(&mut self.entries);

@@ -1,0 +1,39 @@
+"""A rate limiter for asyncio that never breaks its limit.
+
+No interval of length ``per`` ever contains more than ``rate`` tasks, at whatever moment between
+its start and its end the server counts each: a strict sliding window, counted from completion, one
+task at a time by default, first in, first out.
+
+    limiter = RateLimiter(10, timedelta(seconds=1))
+    done = await limiter.push(work)      # True: it ran at once; False: it was queued
+    answer = await limiter.run(work)     # waits its turn
+    async with limiter: ...              # the block is the task
+"""
+
+from ._native import (
+    Aborted,
+    Closed,
+    Held,
+    Permit,
+    QueueFull,
+    RateLimiter,
+    RateLimiterError,
+    Stats,
+    WeightedRateLimiter,
+    WouldDeadlock,
+    __version__,
+)
+
+__all__ = [
+    "Aborted",
+    "Closed",
+    "Held",
+    "Permit",
+    "QueueFull",
+    "RateLimiter",
+    "RateLimiterError",
+    "Stats",
+    "WeightedRateLimiter",
+    "WouldDeadlock",
+    "__version__",
+]

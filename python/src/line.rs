@@ -1,0 +1,355 @@
+//! What everything goes through: the machine under its lock, and the loop it belongs to.
+//!
+//! Every change goes the same way: lock, change the machine, unlock, and where somebody may move
+//! up, have the loop look soon (`look.rs`). All grants to whoever waited are made there. No Python
+//! code runs under the lock: not a call, and not the end of an object.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+use strict_rate_limiter_core::{
+    Config, Machine, Permit, Place, RequestError, Ticket, TryGrantError,
+};
+
+use crate::clock::Clock;
+use crate::error;
+use crate::home::{self, Home};
+use crate::limiter::RateLimiter;
+use crate::look::{self, Plan};
+use crate::names::names;
+use crate::queued::Queued;
+use crate::settings::value_error;
+
+/// A limiter's line and all that belongs to it.
+pub(crate) struct Line {
+    pub(crate) clock: Clock,
+    inner: Mutex<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) machine: Machine<Waiter>,
+    pub(crate) home: Option<Home>,
+    /// When the loop will look next.
+    pub(crate) plan: Plan,
+    /// This limiter's tasks that are on the stack right now, outermost first.
+    inside: Vec<Frame>,
+    /// Queued tasks that run as tasks of the loop, and what they weigh. Kept, or they could be
+    /// collected while they run.
+    pub(crate) started: Vec<(Py<PyAny>, u64)>,
+    /// Futures of those who wait for the limiter to be drained.
+    pub(crate) drained: Vec<Py<PyAny>>,
+    /// How many hold the limiter itself, by `async with limiter`.
+    entered: usize,
+    pub(crate) on_error: Option<Py<PyAny>>,
+}
+
+/// Who waits in the line.
+pub(crate) enum Waiter {
+    /// A caller, by its future.
+    Caller(Py<PyAny>),
+    /// A task that was left to the limiter, and the future of the caller that still waits for room
+    /// in the queue for it.
+    Task(Queued, Option<Py<PyAny>>),
+}
+
+/// One of this limiter's tasks, while it is on the stack.
+pub(crate) struct Frame {
+    pub(crate) weight: u64,
+    pub(crate) kind: FrameKind,
+}
+
+/// How a task of this limiter came to be on the stack.
+pub(crate) enum FrameKind {
+    /// Called, and it will return whatever becomes of what it asks for meanwhile.
+    Called,
+    /// Awaited, by this task of the loop where that is needed to tell what it asks for from what a
+    /// task asks for that it began eagerly.
+    Awaited(Option<Py<PyAny>>),
+}
+
+impl Ending {
+    /// As most do, with the weight it had reserved.
+    pub(crate) const COMPLETED: Self = Self::Completed { actual: None };
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It returned or failed, with the weight it turned out to have, where that is known.
+    Completed { actual: Option<u64> },
+    /// It was dropped or cancelled: its call may still be on the wire.
+    Cancelled,
+}
+
+impl Line {
+    pub(crate) fn new(
+        config: Config,
+        on_error: Option<Bound<'_, PyAny>>,
+        clock: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        for (name, value) in [("on_error", &on_error), ("clock", &clock)] {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_callable()) {
+                return Err(error::not_callable(name, value));
+            }
+        }
+        Ok(Self {
+            clock: clock.map_or_else(Clock::system, |clock| Clock::Given(clock.unbind())),
+            inner: Mutex::new(Inner {
+                machine: Machine::new(config).map_err(value_error)?,
+                home: None,
+                plan: Plan::default(),
+                inside: Vec::new(),
+                started: Vec::new(),
+                drained: Vec::new(),
+                entered: 0,
+                on_error: on_error.map(Bound::unbind),
+            }),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn check(&self, weight: u64) -> Result<(), RequestError> {
+        self.lock().machine.check(weight)
+    }
+
+    /// Grants if there is room and this is not asked for from inside a task of this limiter; `None`
+    /// says nothing.
+    #[inline]
+    pub(crate) fn grant_at_once(&self, weight: u64) -> Option<Permit> {
+        let mut inner = self.lock();
+        let outside = inner.inside.is_empty() && inner.started.is_empty();
+        if outside { inner.machine.grant_at_once(weight) } else { None }
+    }
+
+    /// Grants now or not at all.
+    pub(crate) fn try_grant(
+        &self,
+        py: Python<'_>,
+        weight: u64,
+    ) -> PyResult<Result<Permit, TryGrantError>> {
+        let now = self.clock.now(py)?;
+        Ok(self.lock().machine.try_grant(now, weight))
+    }
+
+    /// Whether a task of this limiter is asking.
+    pub(crate) fn is_inside(&self, py: Python<'_>) -> PyResult<bool> {
+        let inner = self.lock();
+        if !inner.inside.is_empty() || inner.started.is_empty() {
+            return Ok(!inner.inside.is_empty());
+        }
+        drop(inner);
+        let here = current_task(py)?;
+        Ok(self.lock().started.iter().any(|(task, _)| here.is(task)))
+    }
+
+    /// Whether a task of this limiter is asking that would have to end before it had what it asks
+    /// for: a permit of this weight, or, without one, that nothing runs any more.
+    pub(crate) fn would_deadlock(&self, py: Python<'_>, weight: Option<u64>) -> PyResult<bool> {
+        let inner = self.lock();
+        if inner.inside.is_empty() && inner.started.is_empty() {
+            return Ok(false);
+        }
+        drop(inner);
+        let here = current_task(py)?;
+        let inner = self.lock();
+        let awaited = inner.inside.iter().filter(|frame| match &frame.kind {
+            FrameKind::Called => false,
+            FrameKind::Awaited(task) => task.as_ref().is_none_or(|task| here.is(task)),
+        });
+        let started = inner.started.iter().filter(|(task, _)| here.is(task));
+        let mut outer = awaited.map(|frame| frame.weight).chain(started.map(|(_, weight)| *weight));
+        let fits = |outer| weight.is_some_and(|weight| inner.machine.could_nest(outer, weight));
+        Ok(outer.any(|outer| !fits(outer)))
+    }
+
+    /// A task of this limiter goes onto the stack.
+    #[inline]
+    pub(crate) fn go_in(&self, frame: Frame) {
+        self.lock().inside.push(frame);
+    }
+
+    /// The innermost one leaves it.
+    #[inline]
+    pub(crate) fn come_out(&self) {
+        // Its reference ends after the lock does.
+        let _frame = self.lock().inside.pop();
+    }
+
+    pub(crate) fn claim(&self, ticket: Ticket) -> Option<Permit> {
+        self.lock().machine.claim(ticket)
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Clock::Given(clock) = &self.clock {
+            visit.call(clock)?;
+        }
+        // The lock is free whenever Python code runs, the collector included.
+        let Ok(inner) = self.inner.try_lock() else { return Ok(()) };
+        if let Some(home) = &inner.home {
+            home.traverse(visit)?;
+        }
+        visit.call(&inner.on_error)?;
+        for frame in &inner.inside {
+            if let FrameKind::Awaited(task) = &frame.kind {
+                visit.call(task)?;
+            }
+        }
+        for (task, _) in &inner.started {
+            visit.call(task)?;
+        }
+        for future in &inner.drained {
+            visit.call(future)?;
+        }
+        for waiter in inner.machine.waiters() {
+            match waiter {
+                Waiter::Caller(future) => visit.call(future)?,
+                Waiter::Task(queued, room) => {
+                    queued.traverse(visit)?;
+                    visit.call(room)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of every Python object, for the collector.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.lock();
+        let waiters: Vec<Waiter> = inner.machine.abort().collect();
+        let home = inner.home.take();
+        let on_error = inner.on_error.take();
+        let started = std::mem::take(&mut inner.started);
+        let drained = std::mem::take(&mut inner.drained);
+        drop(inner);
+        drop((waiters, home, on_error, started, drained));
+    }
+}
+
+/// Joins the end of the line.
+pub(crate) fn join(
+    limiter: &Bound<'_, RateLimiter>,
+    weight: u64,
+    waiter: Waiter,
+) -> PyResult<Place> {
+    let mut inner = limiter.get().line.lock();
+    let is_first = inner.machine.head().is_none();
+    let place = inner.machine.enqueue(weight, waiter).map_err(error::enqueue)?;
+    let look = is_first && !inner.machine.awaits_completion();
+    drop(inner);
+    if look {
+        look::soon(limiter);
+    }
+    Ok(place)
+}
+
+/// A waiter leaves: the line, or the grant that it never saw.
+pub(crate) fn leave(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) {
+    let mut inner = limiter.get().line.lock();
+    let waiter = inner.machine.cancel(ticket);
+    let look = inner.wants_look();
+    drop(inner);
+    drop(waiter);
+    if look {
+        look::soon(limiter);
+    }
+}
+
+/// A task has ended. Returns what it used beyond what was reserved for it.
+#[inline]
+pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, permit: Permit, ending: Ending) -> u64 {
+    let line = &limiter.get().line;
+    let now = line.clock.stamp(limiter.py());
+    let mut inner = line.lock();
+    let excess = match ending {
+        Ending::Completed { actual } => {
+            inner.machine.complete(permit, now.earliest, now.latest, actual)
+        }
+        Ending::Cancelled => {
+            inner.machine.abandon(permit, now.earliest, now.latest);
+            0
+        }
+    };
+    let look = inner.wants_look();
+    drop(inner);
+    if look {
+        look::soon(limiter);
+    }
+    excess
+}
+
+/// Makes sure that the loop that runs here is the limiter's; the first one becomes it.
+#[inline]
+pub(crate) fn at_home(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
+    let py = limiter.py();
+    let home = limiter.get().line.home(py);
+    match home {
+        Some(home) if home.is_surely_here(py) => Ok(()),
+        home => find_home(limiter, home),
+    }
+}
+
+#[cold]
+fn find_home(limiter: &Bound<'_, RateLimiter>, known: Option<Home>) -> PyResult<()> {
+    let py = limiter.py();
+    let here = Home::find(py)?;
+    if let Some(known) = known.filter(|known| !known.event_loop.is(&here.event_loop)) {
+        if !known.is_closed(py)? {
+            return Err(home::elsewhere(limiter));
+        }
+        look::lose_queue(limiter);
+    }
+    let old = limiter.get().line.lock().home.replace(here);
+    drop(old);
+    Ok(())
+}
+
+/// Makes sure, where no loop needs to run, that this is at least the right thread.
+pub(crate) fn near_home(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
+    let py = limiter.py();
+    match limiter.get().line.home(py) {
+        Some(home) if !home.is_this_thread() && !home.is_closed(py)? => {
+            Err(home::elsewhere(limiter))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Line {
+    #[inline]
+    pub(crate) fn home(&self, py: Python<'_>) -> Option<Home> {
+        self.lock().home.as_ref().map(|home| home.clone_ref(py))
+    }
+}
+
+impl Inner {
+    /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are
+    /// only counted.
+    pub(crate) fn enter(&mut self, permit: Permit) {
+        debug_assert_eq!(permit.weight(), 1);
+        self.entered += 1;
+    }
+
+    /// One of them lets go; whether there was one.
+    pub(crate) fn leave(&mut self) -> bool {
+        let left = self.entered.checked_sub(1);
+        self.entered = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Whether somebody may have moved up, and nobody is about to look.
+    #[inline]
+    pub(crate) fn wants_look(&self) -> bool {
+        let somebody_waits = self.machine.head().is_some() || !self.drained.is_empty();
+        somebody_waits && !self.plan.is_soon()
+    }
+}
+
+fn current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    names(py).current_task.bind(py).call0()
+}

@@ -1,0 +1,47 @@
+//! What is imported from Python, once.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+pub(crate) struct Names {
+    pub(crate) get_running_loop: Py<PyAny>,
+    pub(crate) current_task: Py<PyAny>,
+    pub(crate) ensure_future: Py<PyAny>,
+    pub(crate) cancelled_error: Py<PyAny>,
+    pub(crate) context: Py<PyAny>,
+    pub(crate) copy_context: Py<PyAny>,
+    pub(crate) monotonic_ns: Py<PyAny>,
+    pub(crate) coroutine: Py<PyAny>,
+    pub(crate) generator: Py<PyAny>,
+    /// Whether a task can begin inside another one's step (`asyncio.eager_task_factory`).
+    pub(crate) has_eager_tasks: bool,
+}
+
+static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+
+pub(crate) fn import(py: Python<'_>) -> PyResult<()> {
+    NAMES.get_or_try_init(py, || {
+        let asyncio = py.import("asyncio")?;
+        let contextvars = py.import("contextvars")?;
+        let types = py.import("types")?;
+        let name = |module: &Bound<'_, PyModule>, name| module.getattr(name).map(Bound::unbind);
+        PyResult::Ok(Names {
+            get_running_loop: name(&asyncio, "get_running_loop")?,
+            current_task: name(&asyncio, "current_task")?,
+            ensure_future: name(&asyncio, "ensure_future")?,
+            cancelled_error: name(&asyncio, "CancelledError")?,
+            context: name(&contextvars, "Context")?,
+            copy_context: name(&contextvars, "copy_context")?,
+            monotonic_ns: name(&py.import("time")?, "monotonic_ns")?,
+            coroutine: name(&types, "CoroutineType")?,
+            generator: name(&types, "GeneratorType")?,
+            has_eager_tasks: asyncio.hasattr("eager_task_factory")?,
+        })
+    })?;
+    Ok(())
+}
+
+#[inline]
+pub(crate) fn names(py: Python<'_>) -> &'static Names {
+    NAMES.get(py).expect("the module has been imported")
+}

@@ -1,0 +1,207 @@
+//! Tasks that were left to the limiter, and what becomes of them when their turn has come.
+//!
+//! A function is called in the context that it was pushed in, as the loop's own callbacks are. What
+//! it returns to be awaited becomes a task of the loop. Nobody waits for a queued task, so what it
+//! raises goes to the loop's exception handler, and the queue goes on.
+
+use std::sync::Mutex;
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyDict};
+use pyo3::{PyTraverseError, PyVisit, intern};
+use strict_rate_limiter_core::Permit;
+
+use crate::error::undisturbed;
+use crate::home::Home;
+use crate::limiter::RateLimiter;
+use crate::line::{self, Ending, Frame, FrameKind};
+use crate::names::names;
+use crate::turn;
+
+/// A task in the queue.
+pub(crate) struct Queued {
+    task: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+/// What became of a task whose turn has come.
+pub(crate) enum Started {
+    /// The loop runs it.
+    Runs,
+    /// It was a function, and has ended. An error is one that ends the program, not the task.
+    Ended(PyResult<()>),
+}
+
+/// What a task of the loop calls when it is done.
+#[pyclass(frozen)]
+struct Done {
+    limiter: Py<RateLimiter>,
+    permit: Mutex<Option<Permit>>,
+}
+
+impl Queued {
+    pub(crate) fn new(task: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let context = names(task.py()).copy_context.bind(task.py()).call0()?;
+        Ok(Self { task: task.clone().unbind(), context: context.unbind() })
+    }
+
+    pub(crate) fn into_task(self) -> Py<PyAny> {
+        self.task
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.task)?;
+        visit.call(&self.context)
+    }
+}
+
+/// Runs a task that was granted its permit.
+pub(crate) fn start(
+    limiter: &Bound<'_, RateLimiter>,
+    home: &Home,
+    queued: Queued,
+    permit: Permit,
+) -> Started {
+    let weight = permit.weight();
+    let line = &limiter.get().line;
+    line.go_in(Frame { weight, kind: FrameKind::Called });
+    let called = call(limiter.py(), home, &queued);
+    line.come_out();
+    match called {
+        Ok(Some(task)) => match watch(limiter, &task, permit) {
+            Ok(()) => Started::Runs,
+            // The callback that was to see the end has ended instead, and with it the permit.
+            Err(error) => Started::Ended(report(limiter, home, error)),
+        },
+        Ok(None) => {
+            line::end(limiter, permit, Ending::COMPLETED);
+            Started::Ended(Ok(()))
+        }
+        Err(error) => {
+            let ending = turn::ending_of(&error, limiter.py());
+            line::end(limiter, permit, ending);
+            Started::Ended(report(limiter, home, error))
+        }
+    }
+}
+
+/// Calls the function; the task of the loop that awaits what it returned, if that is awaitable.
+fn call<'py>(
+    py: Python<'py>,
+    home: &Home,
+    queued: &Queued,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let context = queued.context.bind(py);
+    let returned = context.call_method1(intern!(py, "run"), (&queued.task,))?;
+    if !turn::is_awaitable(&returned)? {
+        return Ok(None);
+    }
+    let of_this_loop = [("loop", home.event_loop.bind(py))].into_py_dict(py)?;
+    let begin = (&names(py).ensure_future, returned);
+    context.call_method(intern!(py, "run"), begin, Some(&of_this_loop)).map(Some)
+}
+
+fn watch(
+    limiter: &Bound<'_, RateLimiter>,
+    task: &Bound<'_, PyAny>,
+    permit: Permit,
+) -> PyResult<()> {
+    let py = limiter.py();
+    let weight = permit.weight();
+    let permit = Mutex::new(Some(permit));
+    let done = Bound::new(py, Done { limiter: limiter.clone().unbind(), permit })?;
+    task.call_method1(intern!(py, "add_done_callback"), (done,))?;
+    limiter.get().line.lock().started.push((task.clone().unbind(), weight));
+    Ok(())
+}
+
+/// Tells the loop's exception handler and `on_error` of what a queued task raised, and hands back
+/// what is for the whole program.
+fn report(limiter: &Bound<'_, RateLimiter>, home: &Home, error: PyErr) -> PyResult<()> {
+    let py = limiter.py();
+    if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        return Err(error);
+    }
+    let message = format!("A queued task of {} failed", limiter.repr()?);
+    tell_loop(limiter, home, &message, Some(&error));
+    let on_error = limiter.get().line.lock().on_error.as_ref().map(|call| call.clone_ref(py));
+    if let Some(on_error) = on_error
+        && let Err(error) = on_error.bind(py).call1((error.value(py),))
+    {
+        let message = format!("on_error of {} failed", limiter.repr()?);
+        tell_loop(limiter, home, &message, Some(&error));
+    }
+    Ok(())
+}
+
+/// Calls the loop's exception handler.
+pub(crate) fn tell_loop(
+    limiter: &Bound<'_, RateLimiter>,
+    home: &Home,
+    message: &str,
+    exception: Option<&PyErr>,
+) {
+    let py = limiter.py();
+    let told = || {
+        let context = PyDict::new(py);
+        context.set_item("message", message)?;
+        context.set_item("limiter", limiter)?;
+        if let Some(exception) = exception {
+            context.set_item("exception", exception.value(py))?;
+        }
+        let event_loop = home.event_loop.bind(py);
+        event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))
+    };
+    if let Err(error) = told() {
+        error.write_unraisable(py, Some(limiter));
+    }
+}
+
+impl Done {
+    /// Takes the permit and ends the task.
+    fn end(&self, limiter: &Bound<'_, RateLimiter>, ending: Ending) {
+        let permit = self.permit.lock().ok().and_then(|mut permit| permit.take());
+        if let Some(permit) = permit {
+            line::end(limiter, permit, ending);
+        }
+    }
+}
+
+#[pymethods]
+impl Done {
+    fn __call__(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let limiter = self.limiter.bind(py);
+        let mut inner = limiter.get().line.lock();
+        let index = inner.started.iter().position(|(started, _)| started.is(task));
+        let started = index.map(|index| inner.started.swap_remove(index));
+        let home = inner.home.as_ref().map(|home| home.clone_ref(py));
+        drop(inner);
+        drop(started);
+        if task.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+            self.end(limiter, Ending::Cancelled);
+            return Ok(());
+        }
+        let error = task.call_method0(intern!(py, "exception"))?;
+        self.end(limiter, Ending::COMPLETED);
+        if let Some(home) = home.filter(|_| !error.is_none()) {
+            // The loop has raised what is for the whole program already.
+            report(limiter, &home, PyErr::from_value(error)).or(Ok(()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.limiter)
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // Never called: the loop was closed while the task ran.
+        Python::try_attach(|py| {
+            undisturbed(py, || self.end(self.limiter.bind(py), Ending::Cancelled));
+        });
+    }
+}
