@@ -16,7 +16,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr, slice};
 
-use pyo3::exceptions::{PySystemError, PyTypeError};
+use pyo3::exceptions::{PySystemError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -24,6 +24,7 @@ use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::error::{self, undisturbed};
 use crate::limiter::RateLimiter;
+use crate::names::names;
 use crate::turn::{Sent, Step, Turn, Wish};
 
 #[repr(C)]
@@ -33,6 +34,56 @@ struct Awaitable {
 }
 
 static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// How CPython's coroutines are resumed, where they can be without an exception.
+static COROUTINE_SEND: PyOnceLock<Option<SendFunction>> = PyOnceLock::new();
+
+type SendFunction =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> c_int;
+
+/// Memory of objects that have ended, for the next ones: a push lives for a few hundred nanoseconds.
+struct Spare(UnsafeCell<[*mut ffi::PyObject; SPARE_MAX]>, UnsafeCell<usize>);
+
+const SPARE_MAX: usize = 16;
+
+static SPARE: Spare = Spare(UnsafeCell::new([ptr::null_mut(); SPARE_MAX]), UnsafeCell::new(0));
+
+// SAFETY: it is only touched under the interpreter's lock.
+unsafe impl Sync for Spare {}
+
+impl Spare {
+    /// # Safety
+    ///
+    /// The interpreter's lock is held.
+    #[inline]
+    unsafe fn take(&self) -> Option<*mut ffi::PyObject> {
+        // SAFETY: nobody else is in here; the first `len` places are filled.
+        unsafe {
+            let len = &mut *self.1.get();
+            *len = len.checked_sub(1)?;
+            Some((*self.0.get())[*len])
+        }
+    }
+
+    /// Whether there is room for it.
+    ///
+    /// # Safety
+    ///
+    /// The interpreter's lock is held, and the object has ended but for its memory.
+    #[inline]
+    unsafe fn keep(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: nobody else is in here.
+        unsafe {
+            let len = &mut *self.1.get();
+            let place = (*self.0.get()).get_mut(*len);
+            place.is_some_and(|place| {
+                *place = object;
+                *len += 1;
+                true
+            })
+        }
+    }
+}
 
 /// The slot by which an object answers without an exception. From 3.10; before, it would refuse
 /// the type.
@@ -73,6 +124,7 @@ which counts as its completion.";
 /// Makes the type, and gives [`RateLimiter`] its `push`.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     TYPE.get_or_try_init(py, || make_type(py))?;
+    COROUTINE_SEND.get_or_init(py, || coroutine_send(py));
     // SAFETY: the interpreter turns it back, since the flags below say how it takes its arguments.
     let push = unsafe { mem::transmute::<FastMethod, ffi::PyCFunction>(push) };
     // The interpreter refers to it for as long as it lives.
@@ -99,13 +151,51 @@ pub(crate) fn new(py: Python<'_>, turn: Turn) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: the type is `Awaitable`'s, so the memory is an `Awaitable`'s. The collector knows of it
     // already, and does not run before the turn is written: nothing here calls Python.
     unsafe {
-        let object = ffi::PyType_GenericAlloc(kind.cast(), 0);
+        let (object, is_spare) = match SPARE.take() {
+            // It lacks what its end took from it: the count of one reference, and its type.
+            Some(object) => (ffi::PyObject_Init(object, kind.cast()), true),
+            None => (ffi::PyType_GenericAlloc(kind.cast(), 0), false),
+        };
         if object.is_null() {
             return Err(PyErr::fetch(py));
         }
         (&raw mut (*object.cast::<Awaitable>()).turn).write(UnsafeCell::new(turn));
+        if is_spare {
+            ffi::PyObject_GC_Track(object.cast());
+        }
         Ok(Bound::from_owned_ptr(py, object))
     }
+}
+
+/// The slot of CPython's coroutines, from 3.10.
+fn coroutine_send(py: Python<'_>) -> Option<SendFunction> {
+    if py.version_info() < (3, 10) {
+        return None;
+    }
+    // SAFETY: from 3.10 a slot may be asked of any type; what is in this one is such a function.
+    unsafe {
+        let slot = ffi::PyType_GetSlot(names(py).coroutine.as_ptr().cast(), AM_SEND);
+        mem::transmute::<*mut c_void, Option<SendFunction>>(slot)
+    }
+}
+
+/// Resumes a coroutine without an exception for its answer, where CPython can do that.
+pub(crate) fn resume_coroutine(coroutine: &Bound<'_, PyAny>) -> Option<PyResult<Step>> {
+    let py = coroutine.py();
+    let send = (*COROUTINE_SEND.get(py)?)?;
+    let mut result = ptr::null_mut();
+    // SAFETY: it is a coroutine, whose slot this is; a result comes with a reference of its own.
+    Some(unsafe {
+        match send(coroutine.as_ptr(), py.None().as_ptr(), &raw mut result) {
+            SEND_RETURN => {
+                Bound::from_owned_ptr_or_err(py, result).map(|it| Step::Return(it.unbind()))
+            }
+            SEND_NEXT => {
+                Bound::from_owned_ptr_or_err(py, result).map(|it| Step::Yield(it.unbind()))
+            }
+            _ => Err(PyErr::fetch(py)),
+        }
+    })
 }
 
 fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
@@ -174,11 +264,15 @@ fn called<R>(failed: R, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(result)) => result,
         Ok(Err(())) => failed,
-        Err(_) => Python::attach(|py| {
-            PySystemError::new_err("a bug in async_rate_limiter: its native half panicked").restore(py);
-            failed
-        }),
+        Err(_) => panicked(failed),
     }
+}
+
+#[cold]
+fn panicked<R>(failed: R) -> R {
+    let error = PySystemError::new_err("a bug in async_rate_limiter: its native half panicked");
+    Python::attach(|py| error.restore(py));
+    failed
 }
 
 /// The turn of an object, in exchange for another.
@@ -214,7 +308,9 @@ fn yielded(py: Python<'_>, step: Step) -> *mut ffi::PyObject {
             // SAFETY: both are objects. A tuple or an exception would be taken for the arguments of
             // StopIteration, or for itself, so those are wrapped.
             unsafe {
-                if answer.is_instance_of::<PyTuple>() || ffi::PyExceptionInstance_Check(answer.as_ptr()) != 0 {
+                if answer.is_instance_of::<PyTuple>()
+                    || ffi::PyExceptionInstance_Check(answer.as_ptr()) != 0
+                {
                     let stop = ffi::PyObject_CallFunctionObjArgs(
                         ffi::PyExc_StopIteration,
                         answer.as_ptr(),
@@ -304,15 +400,14 @@ unsafe extern "C" fn close(
 ) -> *mut ffi::PyObject {
     called(ptr::null_mut(), |py| {
         // SAFETY: the interpreter passes a live `Awaitable`.
-        match unsafe { exchange(object, Turn::Done) } {
-            Turn::Executing => {
-                // SAFETY: as above.
-                let done = unsafe { exchange(object, Turn::Executing) };
-                debug_assert!(matches!(done, Turn::Done));
-                Err(pyo3::exceptions::PyValueError::new_err("coroutine already executing"))
-            }
-            turn => turn.close(py).map(|()| py.None().into_ptr()),
+        let turn = unsafe { exchange(object, Turn::Executing) };
+        if matches!(turn, Turn::Executing) {
+            return Err(PyValueError::new_err("coroutine already executing"));
         }
+        let closed = turn.close(py);
+        // SAFETY: as above.
+        unsafe { exchange(object, Turn::Done) };
+        closed.map(|()| py.None().into_ptr())
     })
 }
 
@@ -369,7 +464,9 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         ffi::PyObject_GC_UnTrack(object.cast());
         forsake(exchange(object, Turn::Done));
         let kind = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_Del(object.cast());
+        if !SPARE.keep(object) {
+            ffi::PyObject_GC_Del(object.cast());
+        }
         ffi::Py_DECREF(kind.cast());
     }
 }
@@ -400,56 +497,80 @@ unsafe extern "C" fn push(
     positional: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    called(ptr::null_mut(), |py| {
-        // SAFETY: the interpreter passes a limiter (a method is only ever called on its own class),
-        // so many arguments, and behind them a value for each of the names.
-        let (limiter, names, arguments) = unsafe {
-            let limiter = Bound::from_borrowed_ptr(py, limiter).cast_into_unchecked::<RateLimiter>();
-            let names = Bound::from_borrowed_ptr_or_opt(py, names);
-            let named = names.as_ref().map_or(0, |names| ffi::PyTuple_Size(names.as_ptr()));
-            let count = (positional + named) as usize;
-            let arguments: &[*mut ffi::PyObject] =
-                if count == 0 { &[] } else { slice::from_raw_parts(arguments, count) };
-            (limiter, names, arguments)
-        };
-        let (positional, named) = arguments.split_at(positional as usize);
-        // SAFETY: arguments are live objects for as long as the call lasts.
-        let bound = |argument: &*mut ffi::PyObject| unsafe { Bound::from_borrowed_ptr(py, *argument) };
-        let mut task = positional.first().map(bound);
-        let mut weight = positional.get(1).map(bound);
-        if positional.len() > 2 {
-            return Err(PyTypeError::new_err(format!(
-                "push() takes a task and its estimated weight, not {} arguments",
-                positional.len()
-            )));
-        }
-        if let Some(names) = names {
-            for (name, argument) in names.try_iter()?.zip(named) {
-                let name = name?;
-                let place = match name.cast::<PyString>()?.to_cow()?.as_ref() {
-                    "task" => &mut task,
-                    "estimated_weight" => &mut weight,
-                    name => {
-                        return Err(PyTypeError::new_err(format!(
-                            "push() got an unexpected keyword argument '{name}'"
-                        )));
-                    }
-                };
-                if place.replace(bound(argument)).is_some() {
+    let work = || {
+        // SAFETY: the interpreter calls, so this thread is attached, which PyO3 need not be told:
+        // what it would be told for, an object's end, does not come in here but with an error.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: as the interpreter called.
+        let made = unsafe { make_push(py, limiter, arguments, positional, names) };
+        made.unwrap_or_else(|error| {
+            error.restore(py);
+            ptr::null_mut()
+        })
+    };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| panicked(ptr::null_mut()))
+}
+
+/// # Safety
+///
+/// `limiter` is a [`RateLimiter`] and `arguments` are as many as `positional` and `names` say.
+#[inline]
+unsafe fn make_push(
+    py: Python<'_>,
+    limiter: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: the interpreter passes a limiter (a method is only ever called on its own class),
+    // so many arguments, and behind them a value for each of the names.
+    let (limiter, names, arguments) = unsafe {
+        let limiter = Bound::from_borrowed_ptr(py, limiter).cast_into_unchecked::<RateLimiter>();
+        let names = Bound::from_borrowed_ptr_or_opt(py, names);
+        let named = names.as_ref().map_or(0, |names| ffi::PyTuple_Size(names.as_ptr()));
+        let count = (positional + named) as usize;
+        let arguments: &[*mut ffi::PyObject] =
+            if count == 0 { &[] } else { slice::from_raw_parts(arguments, count) };
+        (limiter, names, arguments)
+    };
+    let (positional, named) = arguments.split_at(positional as usize);
+    // SAFETY: arguments are live objects for as long as the call lasts.
+    let bound = |argument: &*mut ffi::PyObject| unsafe { Bound::from_borrowed_ptr(py, *argument) };
+    let mut task = positional.first().map(bound);
+    let mut weight = positional.get(1).map(bound);
+    if positional.len() > 2 {
+        return Err(PyTypeError::new_err(format!(
+            "push() takes a task and its estimated weight, not {} arguments",
+            positional.len()
+        )));
+    }
+    if let Some(names) = names {
+        for (name, argument) in names.try_iter()?.zip(named) {
+            let name = name?;
+            let place = match name.cast::<PyString>()?.to_cow()?.as_ref() {
+                "task" => &mut task,
+                "estimated_weight" => &mut weight,
+                name => {
                     return Err(PyTypeError::new_err(format!(
-                        "push() got multiple values for argument '{name}'"
+                        "push() got an unexpected keyword argument '{name}'"
                     )));
                 }
+            };
+            if place.replace(bound(argument)).is_some() {
+                return Err(PyTypeError::new_err(format!(
+                    "push() got multiple values for argument '{name}'"
+                )));
             }
         }
-        let task = task.ok_or_else(|| {
-            PyTypeError::new_err("push() missing 1 required positional argument: 'task'")
-        })?;
-        if !task.is_callable() {
-            return Err(error::not_callable("task", &task));
-        }
-        let weight = weight.map_or(Ok(1), |weight| limiter.get().checked_weight("estimated_weight", &weight))?;
-        let wish = Wish::Push(task.unbind());
-        new(py, Turn::New { limiter: limiter.unbind(), weight, wish }).map(Bound::into_ptr)
-    })
+    }
+    let task = task.ok_or_else(|| {
+        PyTypeError::new_err("push() missing 1 required positional argument: 'task'")
+    })?;
+    if !task.is_callable() {
+        return Err(error::not_callable("task", &task));
+    }
+    let weight =
+        weight.map_or(Ok(1), |weight| limiter.get().checked_weight("estimated_weight", &weight))?;
+    let wish = Wish::Push(task.unbind());
+    new(py, Turn::New { limiter: limiter.unbind(), weight, wish }).map(Bound::into_ptr)
 }

@@ -24,6 +24,22 @@ pub(crate) struct Home {
     context: Py<PyAny>,
 }
 
+/// A loop of this thread, and where its mark of its present run is. The limiter keeps that object,
+/// so no other can be in the same place.
+pub(crate) struct Mark<'py> {
+    event_loop: Bound<'py, PyAny>,
+    run: usize,
+}
+
+impl Mark<'_> {
+    /// Whether this is surely the loop that runs here. `false` says nothing.
+    #[inline]
+    pub(crate) fn is_surely_here(&self) -> bool {
+        let shown = self.event_loop.getattr(intern!(self.event_loop.py(), "_thread_id"));
+        shown.is_ok_and(|shown| shown.as_ptr().addr() == self.run)
+    }
+}
+
 impl Home {
     /// The loop that runs in this thread.
     pub(crate) fn find(py: Python<'_>) -> PyResult<Self> {
@@ -46,14 +62,11 @@ impl Home {
         }
     }
 
-    /// Whether this is surely the loop that runs in this thread. `false` says nothing.
+    /// What tells quickly whether this is the loop that runs here.
     #[inline]
-    pub(crate) fn is_surely_here(&self, py: Python<'_>) -> bool {
-        let shown = self.run.as_ref().filter(|_| self.is_this_thread()).and_then(|run| {
-            let shown = self.event_loop.bind(py).getattr(intern!(py, "_thread_id")).ok()?;
-            Some(shown.is(run))
-        });
-        shown == Some(true)
+    pub(crate) fn mark<'py>(&self, py: Python<'py>) -> Option<Mark<'py>> {
+        let run = self.run.as_ref().filter(|_| self.is_this_thread())?;
+        Some(Mark { event_loop: self.event_loop.bind(py).clone(), run: run.as_ptr().addr() })
     }
 
     pub(crate) fn is_this_thread(&self) -> bool {

@@ -61,7 +61,9 @@ impl RateLimiter {
     #[pyo3(signature = (
         rate=None, per_ns=None, *, per=None, limits=None, concurrency=None, paced=false,
         queue_capacity=None, abandon_grace=None, clock_drift_ppm=None, on_error=None, clock=None,
-    ))]
+    ), text_signature = "(rate=None, per_ns=None, *, per=None, limits=(), concurrency=1, \
+        paced=False, queue_capacity=None, abandon_grace=None, clock_drift_ppm=0, on_error=None, \
+        clock=None)")]
     #[expect(clippy::too_many_arguments, reason = "they are keywords, each with a default")]
     fn new(
         rate: Option<Bound<'_, PyAny>>,
@@ -95,7 +97,7 @@ impl RateLimiter {
     /// Closed, Aborted, ValueError for a weight that could never run, and WouldDeadlock from inside
     /// a task of this limiter that would have to end first. Cancelled while it waits, it leaves no
     /// trace; cancelled while its task runs, it cancels the task, which counts as its completion.
-    #[pyo3(signature = (task, weight=None))]
+    #[pyo3(signature = (task, weight=None), text_signature = "($self, task, weight=1)")]
     fn run<'py>(
         slf: &Bound<'py, Self>,
         task: Bound<'py, PyAny>,
@@ -111,7 +113,7 @@ impl RateLimiter {
 
     /// Wait for the right to run one task, and give it as a Permit, which is held until its
     /// complete() or the end of a `with` block. Raises and cancels as run() does.
-    #[pyo3(signature = (weight=None))]
+    #[pyo3(signature = (weight=None), text_signature = "($self, weight=1)")]
     fn acquire<'py>(
         slf: &Bound<'py, Self>,
         weight: Option<&Bound<'py, PyAny>>,
@@ -123,7 +125,7 @@ impl RateLimiter {
     /// A permit if one can be had right now, else None. It never overtakes whoever waits.
     ///
     /// Raises Closed, and ValueError for a weight that could never run.
-    #[pyo3(signature = (weight=None))]
+    #[pyo3(signature = (weight=None), text_signature = "($self, weight=1)")]
     fn try_acquire<'py>(
         slf: &Bound<'py, Self>,
         weight: Option<&Bound<'py, PyAny>>,
@@ -336,7 +338,9 @@ impl WeightedRateLimiter {
         allowed_weight, per_ns=None, *, per=None, limits=None, concurrency=None,
         paced=false, queue_capacity=None, abandon_grace=None, clock_drift_ppm=None, on_error=None,
         clock=None,
-    ))]
+    ), text_signature = "(allowed_weight, per_ns=None, *, per=None, limits=(), concurrency=1, \
+        paced=False, queue_capacity=None, abandon_grace=None, clock_drift_ppm=0, on_error=None, \
+        clock=None)")]
     #[expect(clippy::too_many_arguments, reason = "they are keywords, each with a default")]
     fn new(
         allowed_weight: Bound<'_, PyAny>,

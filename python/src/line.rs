@@ -14,7 +14,7 @@ use strict_rate_limiter_core::{
 
 use crate::clock::Clock;
 use crate::error;
-use crate::home::{self, Home};
+use crate::home::{self, Home, Mark};
 use crate::limiter::RateLimiter;
 use crate::look::{self, Plan};
 use crate::names::names;
@@ -119,12 +119,34 @@ impl Line {
     }
 
     /// Grants if there is room and this is not asked for from inside a task of this limiter; `None`
-    /// says nothing.
+    /// says nothing. The task that is granted is on the stack from here on. With it comes how to
+    /// tell whether the limiter's loop runs here: if it does not, see [`Self::take_back`].
     #[inline]
-    pub(crate) fn grant_at_once(&self, weight: u64) -> Option<Permit> {
+    fn grant_at_once<'py>(
+        &self,
+        py: Python<'py>,
+        weight: u64,
+        calls: bool,
+    ) -> (Option<Mark<'py>>, Option<Permit>) {
         let mut inner = self.lock();
-        let outside = inner.inside.is_empty() && inner.started.is_empty();
-        if outside { inner.machine.grant_at_once(weight) } else { None }
+        let home = inner.home.as_ref().and_then(|home| home.mark(py));
+        if !inner.inside.is_empty() || !inner.started.is_empty() {
+            return (home, None);
+        }
+        let permit = inner.machine.grant_at_once(weight);
+        if calls && permit.is_some() {
+            inner.inside.push(Frame { weight, kind: FrameKind::Called });
+        }
+        (home, permit)
+    }
+
+    /// Takes back what [`Self::grant_at_once`] granted, as if it had never been.
+    fn take_back(&self, permit: Permit, calls: bool) {
+        let mut inner = self.lock();
+        inner.machine.undo(permit);
+        if calls {
+            inner.inside.pop();
+        }
     }
 
     /// Grants now or not at all.
@@ -172,6 +194,14 @@ impl Line {
     #[inline]
     pub(crate) fn go_in(&self, frame: Frame) {
         self.lock().inside.push(frame);
+    }
+
+    /// The innermost one, which was called, has returned something that is now awaited.
+    #[inline]
+    pub(crate) fn await_inside(&self, driver: Option<Py<PyAny>>) {
+        if let Some(frame) = self.lock().inside.last_mut() {
+            frame.kind = FrameKind::Awaited(driver);
+        }
     }
 
     /// The innermost one leaves it.
@@ -263,9 +293,28 @@ pub(crate) fn leave(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) {
 /// A task has ended. Returns what it used beyond what was reserved for it.
 #[inline]
 pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, permit: Permit, ending: Ending) -> u64 {
+    end_and(limiter, permit, ending, |_| ())
+}
+
+/// The task that is innermost on the stack has ended, and leaves it.
+#[inline]
+pub(crate) fn end_inside(limiter: &Bound<'_, RateLimiter>, permit: Permit, ending: Ending) {
+    // What the frame refers to ends after the lock does.
+    let mut frame = None;
+    end_and(limiter, permit, ending, |inner| frame = inner.inside.pop());
+}
+
+#[inline]
+fn end_and(
+    limiter: &Bound<'_, RateLimiter>,
+    permit: Permit,
+    ending: Ending,
+    more: impl FnOnce(&mut Inner),
+) -> u64 {
     let line = &limiter.get().line;
     let now = line.clock.stamp(limiter.py());
     let mut inner = line.lock();
+    more(&mut inner);
     let excess = match ending {
         Ending::Completed { actual } => {
             inner.machine.complete(permit, now.earliest, now.latest, actual)
@@ -283,21 +332,34 @@ pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, permit: Permit, ending: Endi
     excess
 }
 
-/// Makes sure that the loop that runs here is the limiter's; the first one becomes it.
+/// Grants at once, if that can be, in the loop that is the limiter's; the first one becomes it.
+/// `calls` says that a task is called next. `None` says nothing.
 #[inline]
-pub(crate) fn at_home(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
+pub(crate) fn enter(
+    limiter: &Bound<'_, RateLimiter>,
+    weight: u64,
+    calls: bool,
+) -> PyResult<Option<Permit>> {
     let py = limiter.py();
-    let home = limiter.get().line.home(py);
-    match home {
-        Some(home) if home.is_surely_here(py) => Ok(()),
-        home => find_home(limiter, home),
+    let line = &limiter.get().line;
+    match line.grant_at_once(py, weight, calls) {
+        (Some(home), permit) if home.is_surely_here() => Ok(permit),
+        (_, permit) => {
+            if let Some(permit) = permit {
+                line.take_back(permit, calls);
+            }
+            at_home(limiter)?;
+            Ok(line.grant_at_once(py, weight, calls).1)
+        }
     }
 }
 
+/// Makes sure that the loop that runs here is the limiter's; the first one becomes it.
 #[cold]
-fn find_home(limiter: &Bound<'_, RateLimiter>, known: Option<Home>) -> PyResult<()> {
+pub(crate) fn at_home(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
     let py = limiter.py();
     let here = Home::find(py)?;
+    let known = limiter.get().line.home(py);
     if let Some(known) = known.filter(|known| !known.event_loop.is(&here.event_loop)) {
         if !known.is_closed(py)? {
             return Err(home::elsewhere(limiter));

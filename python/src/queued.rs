@@ -87,11 +87,7 @@ pub(crate) fn start(
 }
 
 /// Calls the function; the task of the loop that awaits what it returned, if that is awaitable.
-fn call<'py>(
-    py: Python<'py>,
-    home: &Home,
-    queued: &Queued,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn call<'py>(py: Python<'py>, home: &Home, queued: &Queued) -> PyResult<Option<Bound<'py, PyAny>>> {
     let context = queued.context.bind(py);
     let returned = context.call_method1(intern!(py, "run"), (&queued.task,))?;
     if !turn::is_awaitable(&returned)? {

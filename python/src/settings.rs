@@ -27,7 +27,9 @@ impl Settings<'_> {
         let mut limits = Vec::from_iter(self.limit);
         if let Some(texts) = self.limits {
             if texts.is_instance_of::<PyString>() {
-                return Err(PyTypeError::new_err("limits has to be a list of strings, not a string"));
+                return Err(PyTypeError::new_err(
+                    "limits has to be a list of strings, not a string",
+                ));
             }
             for text in texts.try_iter()? {
                 let text: String = text?.extract().map_err(|_| {
@@ -84,7 +86,9 @@ pub(crate) fn natural(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
         PyTypeError::new_err(format!("{name} has to be an int, not {kind}"))
     })?;
     whole.extract().map_err(|_| {
-        PyValueError::new_err(format!("{name} {value} is out of range: it has to be from 0 to 2^64"))
+        PyValueError::new_err(format!(
+            "{name} {value} is out of range: it has to be from 0 to 2^64"
+        ))
     })
 }
 
@@ -101,8 +105,9 @@ pub(crate) fn period_ns(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     };
     let seconds = i128::from(delta.get_days()) * 86_400 + i128::from(delta.get_seconds());
     let ns = seconds * 1_000_000_000 + i128::from(delta.get_microseconds()) * 1_000;
-    u64::try_from(ns)
-        .map_err(|_| PyValueError::new_err(format!("{name} {value} is out of range: it is negative or too long")))
+    u64::try_from(ns).map_err(|_| {
+        PyValueError::new_err(format!("{name} {value} is out of range: it is negative or too long"))
+    })
 }
 
 fn narrow<T: TryFrom<u64>>(name: &str, value: &Bound<'_, PyAny>) -> PyResult<T> {

@@ -7,11 +7,12 @@
 use pyo3::exceptions::{
     PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyIterator, PyTuple, PyType};
-use pyo3::intern;
 use strict_rate_limiter_core::{Permit, Ticket, TryGrantError};
 
+use crate::awaitable;
 use crate::error;
 use crate::limiter::RateLimiter;
 use crate::line::{self, Ending, Frame, FrameKind, Waiter};
@@ -21,7 +22,11 @@ use crate::queued::Queued;
 
 /// A call to a limiter, from before it is awaited until it has its answer.
 pub(crate) enum Turn {
-    New { limiter: Py<RateLimiter>, weight: u64, wish: Wish },
+    New {
+        limiter: Py<RateLimiter>,
+        weight: u64,
+        wish: Wish,
+    },
     Waiting(Waiting),
     Running(Running),
     /// A step of it is on the stack.
@@ -60,7 +65,14 @@ pub(crate) struct Running {
     wants_answer: bool,
     /// See [`FrameKind::Awaited`].
     driver: Option<Py<PyAny>>,
-    awaited: Py<PyIterator>,
+    awaited: Awaited,
+}
+
+/// What a task returned to be awaited.
+enum Awaited {
+    Coroutine(Py<PyAny>),
+    /// What any other object's `__await__` gave.
+    Iterator(Py<PyIterator>),
 }
 
 /// What comes in with a step.
@@ -99,7 +111,7 @@ impl Turn {
                 begin(limiter.into_bound(py), weight, wish)
             }
             (Self::Waiting(waiting), sent) => waiting.resume(py, sent),
-            (Self::Running(running), sent) => running.step(py, sent),
+            (Self::Running(running), sent) => running.resume(py, sent),
             (turn, sent) => turn.refuse(sent),
         }
     }
@@ -172,9 +184,7 @@ impl Turn {
             Wish::Enter | Wish::Drained => None,
         };
         match self {
-            Self::New { limiter, wish, .. } => {
-                [Some(limiter.as_any()), of_wish(wish), None, None]
-            }
+            Self::New { limiter, wish, .. } => [Some(limiter.as_any()), of_wish(wish), None, None],
             Self::Waiting(Waiting { limiter, wish, future, awaited, .. }) => {
                 [Some(limiter.as_any()), of_wish(wish), Some(future), Some(awaited.as_any())]
             }
@@ -188,15 +198,16 @@ impl Turn {
 
 #[inline]
 fn begin(limiter: Bound<'_, RateLimiter>, weight: u64, wish: Wish) -> Outcome {
-    if let Err(error) = line::at_home(&limiter) {
-        return fail(error);
+    let entered = match wish {
+        Wish::Push(_) | Wish::Run(_) => line::enter(&limiter, weight, true),
+        Wish::Enter | Wish::Acquire(_) => line::enter(&limiter, weight, false),
+        Wish::Drained => line::at_home(&limiter).map(|()| None),
+    };
+    match entered {
+        Ok(Some(permit)) => carry_out(&limiter, permit, wish),
+        Ok(None) => wait(limiter, weight, wish).unwrap_or_else(fail),
+        Err(error) => fail(error),
     }
-    if !matches!(wish, Wish::Drained)
-        && let Some(permit) = limiter.get().line.grant_at_once(weight)
-    {
-        return granted(&limiter, permit, wish);
-    }
-    wait(limiter, weight, wish).unwrap_or_else(fail)
 }
 
 /// Not at once, as it seems: joins the line.
@@ -316,8 +327,17 @@ impl Waiting {
     }
 }
 
-#[inline]
+/// Has its permit after a wait.
 fn granted(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outcome {
+    if matches!(wish, Wish::Push(_) | Wish::Run(_)) {
+        limiter.get().line.go_in(Frame { weight: permit.weight(), kind: FrameKind::Called });
+    }
+    carry_out(limiter, permit, wish)
+}
+
+/// Does what the permit is for. Where that is a task, it counts as on the stack already.
+#[inline]
+fn carry_out(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outcome {
     let py = limiter.py();
     match wish {
         Wish::Push(task) => run(limiter, permit, task.into_bound(py), false),
@@ -331,8 +351,7 @@ fn granted(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outc
             held.get().hold(permit);
             answer(held.into_any())
         }
-        // Nobody asks for a permit to wait for the end.
-        Wish::Drained => answer(py.None()),
+        Wish::Drained => unreachable!("whoever waits for the end asks for no permit"),
     }
 }
 
@@ -344,11 +363,8 @@ fn run(
     task: Bound<'_, PyAny>,
     wants_answer: bool,
 ) -> Outcome {
-    let line = &limiter.get().line;
-    line.go_in(Frame { weight: permit.weight(), kind: FrameKind::Called });
     let called = task.call0();
     drop(task);
-    line.come_out();
     match called {
         Ok(returned) if !returned.is_none() => run_on(limiter, permit, returned, wants_answer),
         called => end(limiter, permit, wants_answer, called),
@@ -366,10 +382,10 @@ fn run_on(
     match begin_await(&returned) {
         Ok(Some((awaited, driver))) => {
             drop(returned);
+            limiter.get().line.await_inside(driver.as_ref().map(|driver| driver.clone_ref(py)));
             let limiter = limiter.clone().unbind();
-            Running { limiter, permit, wants_answer, driver, awaited }.step(py, &Sent::Value(
-                py.None().bind(py),
-            ))
+            let running = Running { limiter, permit, wants_answer, driver, awaited };
+            running.step(py, &Sent::Value(py.None().bind(py)))
         }
         Ok(None) => end(limiter, permit, wants_answer, Ok(returned)),
         Err(error) => end(limiter, permit, wants_answer, Err(error)),
@@ -378,18 +394,22 @@ fn run_on(
 
 /// How to await what a task returned, and by which task of the loop that will be; `None` if it
 /// needs no awaiting.
-fn begin_await(returned: &Bound<'_, PyAny>) -> PyResult<Option<(Py<PyIterator>, Option<Py<PyAny>>)>> {
+fn begin_await(returned: &Bound<'_, PyAny>) -> PyResult<Option<(Awaited, Option<Py<PyAny>>)>> {
     let py = returned.py();
     if !is_awaitable(returned)? {
         return Ok(None);
     }
-    let awaited = if returned.get_type().is(&names(py).generator) {
-        returned.clone()
+    let kind = returned.get_type();
+    let awaited = if kind.is(&names(py).coroutine) {
+        Awaited::Coroutine(returned.clone().unbind())
+    } else if kind.is(&names(py).generator) {
+        Awaited::Iterator(returned.clone().cast_into()?.unbind())
     } else {
-        returned.call_method0(intern!(py, "__await__"))?
+        let iterator = returned.call_method0(intern!(py, "__await__"))?;
+        Awaited::Iterator(iterator.cast_into()?.unbind())
     };
     let driver = names(py).has_eager_tasks.then(|| names(py).current_task.call0(py)).transpose()?;
-    Ok(Some((awaited.cast_into::<PyIterator>()?.unbind(), driver)))
+    Ok(Some((awaited, driver)))
 }
 
 /// Whether something is to be awaited: a coroutine, an object with `__await__`, or a generator that
@@ -409,15 +429,21 @@ pub(crate) fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 impl Running {
+    fn resume(self, py: Python<'_>, sent: &Sent<'_, '_>) -> Outcome {
+        let driver = self.driver.as_ref().map(|driver| driver.clone_ref(py));
+        let frame = Frame { weight: self.permit.weight(), kind: FrameKind::Awaited(driver) };
+        self.limiter.get().line.go_in(frame);
+        self.step(py, sent)
+    }
+
+    /// Goes on with the task, which is on the stack already.
     fn step(self, py: Python<'_>, sent: &Sent<'_, '_>) -> Outcome {
         let limiter = self.limiter.bind(py);
-        let line = &limiter.get().line;
-        let driver = self.driver.as_ref().map(|driver| driver.clone_ref(py));
-        line.go_in(Frame { weight: self.permit.weight(), kind: FrameKind::Awaited(driver) });
-        let stepped = self.advance(py, sent);
-        line.come_out();
-        match stepped {
-            Ok(Step::Yield(yielded)) => (Turn::Running(self), Ok(Step::Yield(yielded))),
+        match self.advance(py, sent) {
+            Ok(Step::Yield(yielded)) => {
+                limiter.get().line.come_out();
+                (Turn::Running(self), Ok(Step::Yield(yielded)))
+            }
             Ok(Step::Return(returned)) => {
                 end(limiter, self.permit, self.wants_answer, Ok(returned.into_bound(py)))
             }
@@ -427,28 +453,28 @@ impl Running {
 
     fn advance(&self, py: Python<'_>, sent: &Sent<'_, '_>) -> PyResult<Step> {
         let awaited = self.awaited.bind(py);
-        let stepped = match sent {
-            Sent::Value(value) if value.is_none() && !self.wants_answer => {
-                // The quick way, which does not tell what is returned.
-                return match awaited.clone().next() {
-                    Some(yielded) => Ok(Step::Yield(yielded?.unbind())),
-                    None => Ok(Step::Return(py.None())),
-                };
+        let stepped = match (sent, &self.awaited) {
+            (Sent::Value(value), Awaited::Coroutine(_)) if value.is_none() => {
+                match awaitable::resume_coroutine(awaited) {
+                    Some(step) => return step,
+                    None => awaited.call_method1(intern!(py, "send"), (value,)),
+                }
             }
-            Sent::Value(value) if value.is_none() => {
+            (Sent::Value(value), Awaited::Iterator(_)) if value.is_none() => {
                 awaited.call_method0(intern!(py, "__next__"))
             }
-            Sent::Value(value) => awaited.call_method1(intern!(py, "send"), (value,)),
-            Sent::Thrown(thrown) => match awaited.getattr_opt(intern!(py, "throw"))? {
+            (Sent::Value(value), _) => awaited.call_method1(intern!(py, "send"), (value,)),
+            (Sent::Thrown(thrown), _) => match awaited.getattr_opt(intern!(py, "throw"))? {
                 Some(throw) => throw.call1(*thrown),
                 None => Err(raised(thrown)),
             },
         };
         match stepped {
             Ok(yielded) => Ok(Step::Yield(yielded.unbind())),
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-                error.value(py).getattr(intern!(py, "value")).map(|value| Step::Return(value.unbind()))
-            }
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => error
+                .value(py)
+                .getattr(intern!(py, "value"))
+                .map(|value| Step::Return(value.unbind())),
             Err(error) => Err(error),
         }
     }
@@ -464,7 +490,20 @@ impl Running {
     }
 }
 
-/// A task has ended.
+impl Awaited {
+    fn as_any(&self) -> &Py<PyAny> {
+        match self {
+            Self::Coroutine(coroutine) => coroutine,
+            Self::Iterator(iterator) => iterator.as_any(),
+        }
+    }
+
+    fn bind<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyAny> {
+        self.as_any().bind(py)
+    }
+}
+
+/// A task has ended that is on the stack.
 #[inline]
 fn end(
     limiter: &Bound<'_, RateLimiter>,
@@ -474,16 +513,12 @@ fn end(
 ) -> Outcome {
     match ended {
         Ok(returned) => {
-            line::end(limiter, permit, Ending::COMPLETED);
-            if wants_answer {
-                answer(returned.unbind())
-            } else {
-                answer(truth(limiter.py(), true))
-            }
+            line::end_inside(limiter, permit, Ending::COMPLETED);
+            if wants_answer { answer(returned.unbind()) } else { answer(truth(limiter.py(), true)) }
         }
         Err(error) => {
             let py = limiter.py();
-            line::end(limiter, permit, ending_of(&error, py));
+            line::end_inside(limiter, permit, ending_of(&error, py));
             if !error.is_instance_of::<PyStopIteration>(py) {
                 return fail(error);
             }

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from ._native import RateLimiter
 
-    P = ParamSpec("P")
-    T = TypeVar("T")
+    _P = ParamSpec("_P")
+    _T = TypeVar("_T")
 
 
 def limit(limiter: RateLimiter, weight: int) -> Callable[..., Any]:
@@ -21,8 +21,8 @@ def limit(limiter: RateLimiter, weight: int) -> Callable[..., Any]:
 
 
 def limited(
-    limiter: RateLimiter, weight: int, function: Callable[P, Awaitable[T]]
-) -> Callable[P, Awaitable[T]]:
+    limiter: RateLimiter, weight: int, function: Callable[_P, Awaitable[_T]]
+) -> Callable[_P, Awaitable[_T]]:
     """An async function whose every call waits for its turn."""
     if not inspect.iscoroutinefunction(function):
         raise TypeError(
@@ -31,7 +31,7 @@ def limited(
         )
 
     @functools.wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await limiter.run(functools.partial(function, *args, **kwargs), weight)
 
     return call

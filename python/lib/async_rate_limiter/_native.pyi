@@ -1,0 +1,164 @@
+"""The native half: see the docstrings of the classes themselves, by help()."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, TypeVar, final, overload
+
+from typing_extensions import ParamSpec, Self, disjoint_base
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+__all__ = [
+    "Aborted",
+    "Closed",
+    "Held",
+    "Permit",
+    "QueueFull",
+    "RateLimiter",
+    "RateLimiterError",
+    "Stats",
+    "WeightedRateLimiter",
+    "WouldDeadlock",
+    "__version__",
+]
+
+__version__: str
+
+class RateLimiterError(RuntimeError): ...
+class Closed(RateLimiterError): ...
+class Aborted(Closed): ...
+class QueueFull(RateLimiterError): ...
+class WouldDeadlock(RateLimiterError): ...
+
+@disjoint_base
+class RateLimiter:
+    def __new__(
+        cls,
+        rate: int | None = None,
+        per_ns: int | timedelta | None = None,
+        *,
+        per: int | timedelta | None = None,
+        limits: Iterable[str] = (),
+        concurrency: int = 1,
+        paced: bool = False,
+        queue_capacity: int | None = None,
+        abandon_grace: int | timedelta | None = None,
+        clock_drift_ppm: int = 0,
+        on_error: Callable[[BaseException], object] | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> Self: ...
+    def push(
+        self, task: Callable[[], object], estimated_weight: int = 1
+    ) -> Coroutine[Any, Any, bool]: ...
+    @overload
+    def run(
+        self, task: Callable[[], Awaitable[_T]], weight: int = 1
+    ) -> Coroutine[Any, Any, _T]: ...
+    @overload
+    def run(self, task: Callable[[], _T], weight: int = 1) -> Coroutine[Any, Any, _T]: ...
+    def acquire(self, weight: int = 1) -> Coroutine[Any, Any, Permit]: ...
+    def try_acquire(self, weight: int = 1) -> Permit | None: ...
+    def weight(self, weight: int, /) -> Permit: ...
+    def __aenter__(self) -> Coroutine[Any, Any, None]: ...
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Awaitable[None]: ...
+    @overload
+    def __call__(
+        self,
+        function: Callable[_P, Coroutine[Any, Any, _T]],
+        /,
+        *,
+        weight: int = 1,
+    ) -> Callable[_P, Coroutine[Any, Any, _T]]: ...
+    @overload
+    def __call__(
+        self, function: None = None, /, *, weight: int = 1
+    ) -> Callable[
+        [Callable[_P, Coroutine[Any, Any, _T]]], Callable[_P, Coroutine[Any, Any, _T]]
+    ]: ...
+    def pause_until(self, when: float | datetime) -> None: ...
+    def pause_for(self, pause: float | timedelta) -> None: ...
+    def close(self) -> None: ...
+    def drained(self) -> Coroutine[Any, Any, None]: ...
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
+    def abort(self) -> list[Callable[[], object]]: ...
+    def stats(self) -> Stats: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def limits(self) -> list[str]: ...
+    @property
+    def concurrency(self) -> int: ...
+
+@disjoint_base
+class WeightedRateLimiter(RateLimiter):
+    def __new__(
+        cls,
+        allowed_weight: int,
+        per_ns: int | timedelta | None = None,
+        *,
+        per: int | timedelta | None = None,
+        limits: Iterable[str] = (),
+        concurrency: int = 1,
+        paced: bool = False,
+        queue_capacity: int | None = None,
+        abandon_grace: int | timedelta | None = None,
+        clock_drift_ppm: int = 0,
+        on_error: Callable[[BaseException], object] | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> Self: ...
+
+@final
+class Permit:
+    actual: int | None
+    @property
+    def weight(self) -> int: ...
+    @property
+    def excess(self) -> int: ...
+    @property
+    def held(self) -> bool: ...
+    def complete(self, actual: int | None = None) -> int: ...
+    def __enter__(self) -> Permit: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Permit]: ...
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Awaitable[None]: ...
+
+@final
+class Stats:
+    @property
+    def running(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def completed(self) -> int: ...
+    @property
+    def held(self) -> list[Held]: ...
+    @property
+    def next_opening(self) -> float | None: ...
+
+@final
+class Held:
+    @property
+    def limit(self) -> str: ...
+    @property
+    def rate(self) -> int: ...
+    @property
+    def per_ns(self) -> int: ...
+    @property
+    def units(self) -> int: ...
