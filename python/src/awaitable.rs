@@ -243,7 +243,7 @@ fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
     slots.push(slot(0, ptr::null_mut()));
     let mut spec = ffi::PyType_Spec {
         name: c"async_rate_limiter._native.Awaitable".as_ptr(),
-        basicsize: size_of::<Awaitable>() as c_int,
+        basicsize: c_int::try_from(size_of::<Awaitable>())?,
         itemsize: 0,
         flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC) as u32,
         slots: slots.as_mut_ptr(),
@@ -528,12 +528,12 @@ unsafe fn make_push(
         let limiter = Bound::from_borrowed_ptr(py, limiter).cast_into_unchecked::<RateLimiter>();
         let names = Bound::from_borrowed_ptr_or_opt(py, names);
         let named = names.as_ref().map_or(0, |names| ffi::PyTuple_Size(names.as_ptr()));
-        let count = (positional + named) as usize;
+        let count = (positional + named).cast_unsigned();
         let arguments: &[*mut ffi::PyObject] =
             if count == 0 { &[] } else { slice::from_raw_parts(arguments, count) };
         (limiter, names, arguments)
     };
-    let (positional, named) = arguments.split_at(positional as usize);
+    let (positional, named) = arguments.split_at(positional.cast_unsigned());
     // SAFETY: arguments are live objects for as long as the call lasts.
     let bound = |argument: &*mut ffi::PyObject| unsafe { Bound::from_borrowed_ptr(py, *argument) };
     let mut task = positional.first().map(bound);

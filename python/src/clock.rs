@@ -66,7 +66,7 @@ impl Clock {
     }
 
     /// A time that its user read, rounded up. One before the limiter's time began is its beginning.
-    pub(crate) fn from_seconds(&self, py: Python<'_>, seconds: f64) -> PyResult<u64> {
+    pub(crate) fn at_seconds(&self, py: Python<'_>, seconds: f64) -> PyResult<u64> {
         if seconds.is_nan() {
             return Err(PyValueError::new_err("a time cannot be nan"));
         }

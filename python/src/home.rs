@@ -12,8 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::limiter::RateLimiter;
 use crate::look::Look;
 use crate::names::names;
+use crate::queued;
 
 pub(crate) struct Home {
     pub(crate) event_loop: Py<PyAny>,
@@ -103,6 +105,30 @@ impl Home {
         event_loop.call_method(intern!(py, "call_later"), (delay, look), Some(&context))
     }
 
+    /// Calls the loop's exception handler.
+    pub(crate) fn tell(
+        &self,
+        py: Python<'_>,
+        message: &str,
+        exception: Option<&PyErr>,
+        limiter: Option<&Bound<'_, RateLimiter>>,
+    ) {
+        let tell = || {
+            let context = [("message", message)].into_py_dict(py)?;
+            if let Some(limiter) = limiter {
+                context.set_item("limiter", limiter)?;
+            }
+            if let Some(exception) = exception {
+                context.set_item("exception", exception.value(py))?;
+            }
+            let event_loop = self.event_loop.bind(py);
+            event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))
+        };
+        if let Err(error) = tell() {
+            error.write_unraisable(py, None);
+        }
+    }
+
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         visit.call(&self.run)?;
@@ -115,11 +141,11 @@ impl Home {
     }
 }
 
-pub(crate) fn elsewhere(limiter: &Bound<'_, PyAny>) -> PyErr {
-    let limiter = limiter.repr().map_or_else(|_| "the limiter".to_owned(), |text| text.to_string());
+pub(crate) fn elsewhere(limiter: &Bound<'_, RateLimiter>) -> PyErr {
     PyRuntimeError::new_err(format!(
-        "{limiter} is bound to a different event loop: a limiter serves one loop in one thread, \
-         until that loop is closed"
+        "{} is bound to a different event loop: a limiter serves one loop in one thread, \
+         until that loop is closed",
+        queued::name(limiter)
     ))
 }
 

@@ -23,7 +23,7 @@ use crate::turn::{Turn, Wish};
 /// tasks evenly over the period. `queue_capacity` bounds the queue: a push then waits for room.
 /// `abandon_grace` is how long a cancelled task still counts as running. `clock_drift_ppm` is how
 /// much faster the server's clock may run. `on_error` is called with what a queued task raised.
-/// `clock` returns nanoseconds, as time.monotonic_ns does, which is the default.
+/// `clock` returns nanoseconds, as `time.monotonic_ns` does, which is the default.
 #[pyclass(frozen, subclass, weakref, module = "async_rate_limiter")]
 pub struct RateLimiter {
     pub(crate) line: Line,
@@ -112,7 +112,7 @@ impl RateLimiter {
     }
 
     /// Wait for the right to run one task, and give it as a Permit, which is held until its
-    /// complete() or the end of a `with` block. Raises and cancels as run() does.
+    /// `complete()` or the end of a `with` block. Raises and cancels as `run()` does.
     #[pyo3(signature = (weight=None), text_signature = "($self, weight=1)")]
     fn acquire<'py>(
         slf: &Bound<'py, Self>,
@@ -177,7 +177,7 @@ impl RateLimiter {
         Nothing::get(slf.py())
     }
 
-    /// Limit an async function: each call waits for its turn, as run() does. Used as `@limiter`, or
+    /// Limit an async function: each call waits for its turn, as `run()` does. Used as `@limiter`, or
     /// as `@limiter(weight=5)`.
     #[pyo3(signature = (function=None, /, *, weight=None))]
     fn __call__<'py>(
@@ -194,7 +194,7 @@ impl RateLimiter {
     }
 
     /// Grant nothing before a time, as when a server answers Retry-After: a float of seconds on the
-    /// clock of time.monotonic() (which is loop.time()), or an aware datetime. What runs goes on.
+    /// clock of `time.monotonic()` (which is `loop.time()`), or an aware datetime. What runs goes on.
     /// A pause that ends earlier than the present one changes nothing.
     fn pause_until(&self, when: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = when.py();
@@ -213,7 +213,7 @@ impl RateLimiter {
         let seconds: f64 = when.extract().map_err(|_| {
             PyTypeError::new_err("pause_until takes seconds of time.monotonic() or a datetime")
         })?;
-        let until = self.line.clock.from_seconds(py, seconds)?;
+        let until = self.line.clock.at_seconds(py, seconds)?;
         self.line.lock().machine.pause_until(until);
         Ok(())
     }
@@ -262,7 +262,7 @@ impl RateLimiter {
             match waiter {
                 Waiter::Task(task, None) => tasks.push(task.into_task()),
                 Waiter::Caller(future) | Waiter::Task(_, Some(future)) => {
-                    look::refuse(future.bind(py), error::aborted())?;
+                    look::refuse(future.bind(py), &error::aborted())?;
                 }
             }
         }
@@ -314,7 +314,8 @@ impl RateLimiter {
     }
 
     fn __clear__(&self) {
-        self.line.clear();
+        let name = self.name();
+        Python::attach(|py| self.line.clear(py, &name));
     }
 }
 
@@ -324,8 +325,9 @@ impl RateLimiter {
             return Err(PyValueError::new_err("a pause cannot be nan"));
         }
         let now = self.line.clock.now(py)?;
-        // A pause that has passed is 0; one beyond all time is for ever.
-        let pause = (seconds * 1e9).ceil() as u64;
+        #[expect(clippy::cast_sign_loss, reason = "none is left")]
+        // Beyond all time, it is for ever.
+        let pause = (seconds.max(0.0) * 1e9).ceil() as u64;
         self.line.lock().machine.pause_until(now.saturating_add(pause));
         Ok(())
     }

@@ -248,8 +248,8 @@ impl Line {
         Ok(())
     }
 
-    /// Lets go of every Python object, for the collector.
-    pub(crate) fn clear(&self) {
+    /// Lets go of every Python object, for the collector: the loop is gone as well.
+    pub(crate) fn clear(&self, py: Python<'_>, name: &str) {
         let mut inner = self.lock();
         let waiters: Vec<Waiter> = inner.machine.abort().collect();
         let home = inner.home.take();
@@ -257,6 +257,7 @@ impl Line {
         let started = std::mem::take(&mut inner.started);
         let drained = std::mem::take(&mut inner.drained);
         drop(inner);
+        look::tell_lost(py, home.as_ref(), name, &waiters, None);
         drop((waiters, home, on_error, started, drained));
     }
 }
@@ -392,7 +393,7 @@ impl Line {
 impl Inner {
     /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are
     /// only counted.
-    pub(crate) fn enter(&mut self, permit: Permit) {
+    pub(crate) fn enter(&mut self, permit: &Permit) {
         debug_assert_eq!(permit.weight(), 1);
         self.entered += 1;
     }

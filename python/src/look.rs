@@ -127,7 +127,7 @@ fn look(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
         let next = line.lock().next(now);
         match next {
             Next::Wake(future, _task) => wake(future.bind(py))?,
-            Next::Run(task, permit) => match queued::start(limiter, &home, task, permit) {
+            Next::Run(task, permit) => match queued::start(limiter, &home, &task, permit) {
                 Started::Runs => {}
                 Started::Ended(ended) => {
                     // The rest has its turn after the loop has had its own.
@@ -197,7 +197,7 @@ fn wake(future: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// Wakes whoever waits with an exception.
-pub(crate) fn refuse(future: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
+pub(crate) fn refuse(future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
     let py = future.py();
     if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
         future.call_method1(intern!(py, "set_exception"), (error.value(py),))?;
@@ -220,18 +220,25 @@ pub(crate) fn lose_queue(limiter: &Bound<'_, RateLimiter>) {
     let started = std::mem::take(&mut inner.started);
     drop(inner);
     cancel(py, timer);
+    tell_lost(py, home.as_ref(), queued::name(limiter), &lost, Some(limiter));
+    drop((lost, drained, started));
+}
+
+/// Tells asyncio of queued tasks that will never run.
+pub(crate) fn tell_lost(
+    py: Python<'_>,
+    home: Option<&Home>,
+    name: impl std::fmt::Display,
+    lost: &[Waiter],
+    limiter: Option<&Bound<'_, RateLimiter>>,
+) {
     let tasks = lost.iter().filter(|waiter| matches!(waiter, Waiter::Task(_, None))).count();
     if let Some(home) = home.filter(|_| tasks > 0) {
-        let message = match limiter.repr() {
-            Ok(limiter) => format!(
-                "{tasks} queued {} of {limiter} never ran: the event loop was closed",
-                if tasks == 1 { "task" } else { "tasks" }
-            ),
-            Err(_) => format!("{tasks} queued tasks never ran: the event loop was closed"),
-        };
-        queued::tell_loop(limiter, &home, &message, None);
+        let noun = if tasks == 1 { "task" } else { "tasks" };
+        let message =
+            format!("{tasks} queued {noun} of {name} never ran: the event loop was closed");
+        home.tell(py, &message, None, limiter);
     }
-    drop((lost, drained, started));
 }
 
 impl Look {

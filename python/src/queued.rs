@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyDict};
+use pyo3::types::IntoPyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
 use strict_rate_limiter_core::Permit;
 
@@ -60,13 +60,13 @@ impl Queued {
 pub(crate) fn start(
     limiter: &Bound<'_, RateLimiter>,
     home: &Home,
-    queued: Queued,
+    queued: &Queued,
     permit: Permit,
 ) -> Started {
     let weight = permit.weight();
     let line = &limiter.get().line;
     line.go_in(Frame { weight, kind: FrameKind::Called });
-    let called = call(limiter.py(), home, &queued);
+    let called = call(limiter.py(), home, queued);
     line.come_out();
     match called {
         Ok(Some(task)) => match watch(limiter, &task, permit) {
@@ -119,39 +119,21 @@ fn report(limiter: &Bound<'_, RateLimiter>, home: &Home, error: PyErr) -> PyResu
     if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
         return Err(error);
     }
-    let message = format!("A queued task of {} failed", limiter.repr()?);
-    tell_loop(limiter, home, &message, Some(&error));
+    let message = format!("A queued task of {} failed", name(limiter));
+    home.tell(py, &message, Some(&error), Some(limiter));
     let on_error = limiter.get().line.lock().on_error.as_ref().map(|call| call.clone_ref(py));
     if let Some(on_error) = on_error
         && let Err(error) = on_error.bind(py).call1((error.value(py),))
     {
-        let message = format!("on_error of {} failed", limiter.repr()?);
-        tell_loop(limiter, home, &message, Some(&error));
+        let message = format!("on_error of {} failed", name(limiter));
+        home.tell(py, &message, Some(&error), Some(limiter));
     }
     Ok(())
 }
 
-/// Calls the loop's exception handler.
-pub(crate) fn tell_loop(
-    limiter: &Bound<'_, RateLimiter>,
-    home: &Home,
-    message: &str,
-    exception: Option<&PyErr>,
-) {
-    let py = limiter.py();
-    let told = || {
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("limiter", limiter)?;
-        if let Some(exception) = exception {
-            context.set_item("exception", exception.value(py))?;
-        }
-        let event_loop = home.event_loop.bind(py);
-        event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))
-    };
-    if let Err(error) = told() {
-        error.write_unraisable(py, Some(limiter));
-    }
+/// A limiter as its repr has it, which a subclass may have broken.
+pub(crate) fn name(limiter: &Bound<'_, RateLimiter>) -> String {
+    limiter.repr().map_or_else(|_| limiter.get().name(), |text| text.to_string())
 }
 
 impl Done {

@@ -344,7 +344,7 @@ fn carry_out(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Ou
         Wish::Run(task) => run(limiter, permit, task.into_bound(py), true),
         Wish::Enter => {
             // Every permit of weight 1 is like any other; the limiter counts them.
-            limiter.get().line.lock().enter(permit);
+            limiter.get().line.lock().enter(&permit);
             answer(py.None())
         }
         Wish::Acquire(held) => {

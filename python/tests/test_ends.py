@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import gc
 import unittest
+from typing import Any, Callable, Coroutine
 
 from async_rate_limiter import Aborted, Closed
 
@@ -19,9 +20,13 @@ class Cancelling(unittest.TestCase):
         subject = limiter(1, SECOND)
         ran: list[str] = []
         await subject.push(lambda: None)
-        for call in (subject.run, subject.acquire, subject.__aenter__):
-            arguments = [lambda: ran.append("cancelled")] if call == subject.run else []
-            waits = loop().create_task(call(*arguments))
+        calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+            lambda: subject.run(lambda: ran.append("cancelled")),
+            subject.acquire,
+            subject.__aenter__,
+        ]
+        for call in calls:
+            waits = loop().create_task(call())
             await settle()
             self.assertEqual(subject.stats().queued, 1)
             waits.cancel()
@@ -194,7 +199,7 @@ class Closing(unittest.TestCase):
         self.assertTrue(subject.closed)
         for call in (lambda: subject.push(print), lambda: subject.run(print), subject.acquire):
             with self.assertRaisesRegex(Closed, "the limiter is closed"):
-                await call()  # type: ignore[operator]
+                await call()
         with self.assertRaises(Closed):
             subject.try_acquire()
         with self.assertRaises(Closed):
@@ -302,14 +307,14 @@ class Pausing(unittest.TestCase):
 
     @in_manual_time
     async def test_what_is_no_time_is_an_error(self) -> None:
-        subject = limiter(10, SECOND)
+        subject: Any = limiter(10, SECOND)
         with self.assertRaisesRegex(ValueError, "time zone"):
             subject.pause_until(datetime.datetime.now())
         for call in (subject.pause_until, subject.pause_for):
             with self.assertRaises(ValueError):
                 call(float("nan"))
             with self.assertRaises(TypeError):
-                call("soon")  # type: ignore[operator]
+                call("soon")
         subject.pause_for(-1)
         self.assertTrue(await subject.push(lambda: None))
         subject.pause_for(float("inf"))

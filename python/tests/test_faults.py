@@ -6,6 +6,7 @@ import asyncio
 import gc
 import subprocess
 import sys
+import tempfile
 import types
 import unittest
 import weakref
@@ -133,4 +134,5 @@ class FaultsOfTheOriginal(unittest.TestCase):
 
     def test_the_package_can_be_imported_as_it_is_installed(self) -> None:
         command = "from async_rate_limiter import RateLimiter, WeightedRateLimiter"
-        subprocess.run([sys.executable, "-I", "-c", command], check=True)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            subprocess.run([sys.executable, "-c", command], check=True, cwd=elsewhere)

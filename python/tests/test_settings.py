@@ -59,7 +59,7 @@ class Settings(unittest.TestCase):
         self.assertIn(loop().now_ns - 3 * SECOND // 2, range(4))
 
     def test_what_is_out_of_range_is_a_value_error_that_names_it(self) -> None:
-        for arguments, keywords, named in [
+        wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
             ((0, 1), {}, "rate 0"),
             ((-1, 1), {}, "rate -1"),
             ((2**41, 1), {}, f"rate {2**41}"),
@@ -78,7 +78,8 @@ class Settings(unittest.TestCase):
             ((1, 1), {"limits": ["10 per second"]}, "10 per second"),
             ((), {}, "no limit"),
             ((), {"limits": ["5w/1s"], "paced": True}, "pacing"),
-        ]:
+        ]
+        for arguments, keywords, named in wrong:
             with self.subTest(named), self.assertRaisesRegex(ValueError, named):
                 RateLimiter(*arguments, **keywords)
 
@@ -103,22 +104,23 @@ class Settings(unittest.TestCase):
                 RateLimiter(*arguments, **keywords)
 
     def test_a_weight_that_could_never_run_is_refused_at_once(self) -> None:
-        subject = WeightedRateLimiter(10, SECOND)
+        subject: Any = WeightedRateLimiter(10, SECOND)
         for weight, named in [(0, "weight 0"), (11, "weight 11 is over the limit 10w/1s"), (-1, "-1")]:
-            for call in (
-                lambda weight=weight: subject.push(print, weight),
-                lambda weight=weight: subject.run(print, weight),
-                lambda weight=weight: subject.acquire(weight),
-                lambda weight=weight: subject.try_acquire(weight),
-                lambda weight=weight: subject.weight(weight),
-            ):
+            calls: list[tuple[Any, ...]] = [
+                (subject.push, print, weight),
+                (subject.run, print, weight),
+                (subject.acquire, weight),
+                (subject.try_acquire, weight),
+                (subject.weight, weight),
+            ]
+            for call, *arguments in calls:
                 with self.subTest(named), self.assertRaisesRegex(ValueError, named):
-                    call()
+                    call(*arguments)
         with self.assertRaisesRegex(TypeError, "estimated_weight has to be an int"):
-            subject.push(print, 1.5)  # type: ignore[arg-type]
+            subject.push(print, 1.5)
 
     def test_a_task_that_is_not_callable_is_a_type_error(self) -> None:
-        subject = RateLimiter(10, SECOND)
+        subject: Any = RateLimiter(10, SECOND)
 
         async def work() -> None: ...
 
@@ -126,26 +128,27 @@ class Settings(unittest.TestCase):
         for task, named in [(5, "not int"), (None, "NoneType"), (coroutine, "push the function")]:
             for call in (subject.push, subject.run):
                 with self.subTest(named), self.assertRaisesRegex(TypeError, named):
-                    call(task)  # type: ignore[arg-type,type-var]
+                    call(task)
         coroutine.close()
 
     def test_push_takes_its_arguments_as_a_function_written_in_python_would(self) -> None:
-        subject = RateLimiter(10, SECOND)
-        push: Any = subject.push
-        for arguments, keywords in [
+        push: Any = RateLimiter(10, SECOND).push
+        wrong: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
             ((), {}),
             ((print, 1, 2), {}),
             ((print,), {"task": print}),
             ((print, 1), {"estimated_weight": 1}),
             ((print,), {"weight": 1}),
             ((), {"estimated_weight": 1}),
-        ]:
+        ]
+        for arguments, keywords in wrong:
             with self.subTest(str(keywords)), self.assertRaises(TypeError):
                 push(*arguments, **keywords)
         for call in (push(print), push(task=print), push(estimated_weight=1, task=print)):
             call.close()
+        unbound: Any = RateLimiter.push
         with self.assertRaises(TypeError):
-            RateLimiter.push(5, print)  # type: ignore[arg-type]
+            unbound(5, print)
         signature = inspect.signature(RateLimiter.push)
         self.assertEqual(list(signature.parameters), ["self", "task", "estimated_weight"])
 

@@ -1,0 +1,197 @@
+"""The loop that a limiter belongs to: another one, another thread, its end. Time is real here."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from async_rate_limiter import RateLimiter
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+
+HOUR = 3_600_000_000_000
+
+
+def loops() -> list[Any]:
+    return [asyncio.new_event_loop] + ([uvloop.new_event_loop] if uvloop else [])
+
+
+class Loops(unittest.TestCase):
+    def test_a_second_loop_is_refused_while_the_first_one_lives(self) -> None:
+        for make in loops():
+            first, second = make(), make()
+            for rate in (100, 1):
+                subject = RateLimiter(rate, HOUR)
+                first.run_until_complete(subject.push(lambda: None))
+                for call in (lambda: subject.push(print), lambda: subject.run(print), subject.acquire, subject.drained):
+                    with self.assertRaisesRegex(RuntimeError, "bound to a different event loop"):
+                        second.run_until_complete(call())
+                # It is not confused by that.
+                self.assertEqual(first.run_until_complete(subject.push(lambda: None)), rate > 1)
+                subject.abort()
+            first.close()
+            second.close()
+
+    def test_a_loop_may_be_run_again(self) -> None:
+        for make in loops():
+            loop = make()
+            subject = RateLimiter(1, 1_000_000)
+            ran: list[int] = []
+            for number in range(3):
+                loop.run_until_complete(subject.push(lambda: ran.append(1)))
+                loop.run_until_complete(subject.drained())
+            self.assertEqual(len(ran), 3)
+            loop.close()
+
+    def test_a_new_loop_is_welcome_once_the_old_one_is_closed_and_the_window_stays(self) -> None:
+        subject = RateLimiter(2, HOUR)
+        self.assertTrue(asyncio.run(subject.push(lambda: None)))
+        self.assertTrue(asyncio.run(subject.push(lambda: None)))
+
+        async def main() -> bool:
+            answer = await subject.push(lambda: None)
+            subject.abort()
+            return answer
+
+        self.assertFalse(asyncio.run(main()))
+
+    def test_another_thread_is_refused_and_nothing_is_harmed(self) -> None:
+        async def main() -> None:
+            subject = RateLimiter(2, HOUR)
+            await subject.push(lambda: None)
+
+            def intrude() -> list[str]:
+                errors = []
+                for call in (subject.try_acquire, subject.abort):
+                    try:
+                        call()
+                    except RuntimeError as error:
+                        errors.append(str(error))
+                for make in (lambda: subject.push(print), subject.acquire, subject.drained):
+                    try:
+                        asyncio.run(make())
+                    except RuntimeError as error:
+                        errors.append(str(error))
+                return errors
+
+            with ThreadPoolExecutor(1) as pool:
+                errors = await asyncio.get_running_loop().run_in_executor(pool, intrude)
+            self.assertEqual(len(errors), 5)
+            for error in errors:
+                self.assertIn("bound to a different event loop", error)
+            self.assertEqual((subject.stats().completed, subject.stats().running), (1, 0))
+
+        asyncio.run(main())
+
+    def test_without_a_loop_there_is_no_awaiting(self) -> None:
+        call: Any = RateLimiter(1, 1).push(lambda: None)
+        with self.assertRaisesRegex(RuntimeError, "no running event loop"):
+            call.send(None)
+
+    def test_a_permit_may_complete_in_another_thread(self) -> None:
+        async def main() -> None:
+            subject = RateLimiter(100, 1_000_000)
+            permit = await subject.acquire()
+            waits = asyncio.ensure_future(subject.run(lambda: threading.get_ident()))
+            await asyncio.sleep(0)
+            thread = threading.Thread(target=permit.complete)
+            thread.start()
+            self.assertEqual(await asyncio.wait_for(waits, 60), threading.get_ident())
+            thread.join()
+
+        asyncio.run(main())
+
+    def test_a_loop_that_closes_with_tasks_queued_says_so(self) -> None:
+        for make in loops():
+            for rate in (1, 100):
+                loop = make()
+                said: list[dict[str, Any]] = []
+                loop.set_exception_handler(lambda _, context: said.append(context))
+                subject = RateLimiter(rate, HOUR)
+
+                async def main() -> None:
+                    subject.pause_for(3600)
+                    for _ in range(3):
+                        self.assertFalse(await subject.push(lambda: None))
+                    await asyncio.sleep(0.001)
+
+                loop.run_until_complete(main())
+                self.assertEqual(said, [])
+                loop.close()
+                gc.collect()
+                (context,) = said
+                self.assertRegex(context["message"], "3 queued tasks of <RateLimiter .*> never ran")
+                self.assertIs(context["limiter"], subject)
+                self.assertEqual(subject.stats().queued, 0)
+
+    def test_a_loop_that_closes_while_a_queued_task_runs_says_so(self) -> None:
+        program = (
+            "import asyncio\n"
+            "from async_rate_limiter import RateLimiter\n"
+            "loop = asyncio.new_event_loop()\n"
+            "async def main():\n"
+            "    limiter = RateLimiter(10, 1)\n"
+            "    limiter.pause_for(0.001)\n"
+            "    await limiter.push(lambda: asyncio.sleep(3600))\n"
+            "    await limiter.push(print)\n"
+            "    while not limiter.stats().running: await asyncio.sleep(0.001)\n"
+            "loop.run_until_complete(main())\n"
+            "loop.close()\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        self.assertIn("Task was destroyed but it is pending", ran.stderr)
+        self.assertRegex(ran.stderr, r"1 queued task of <?RateLimiter 10/1ns.* never ran")
+
+    def test_the_originals_example_runs(self) -> None:
+        program = (
+            "import asyncio\n"
+            "from datetime import timedelta\n"
+            "from async_rate_limiter import RateLimiter\n"
+            "async def work():\n"
+            "    print('did work')\n"
+            "async def main():\n"
+            "    rate_limiter = RateLimiter(10, timedelta(milliseconds=50))\n"
+            "    for _ in range(50):\n"
+            "        await rate_limiter.push(work)\n"
+            "    await rate_limiter.drained()\n"
+            "asyncio.run(main())\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        self.assertEqual(ran.stdout, "did work\n" * 50)
+        self.assertEqual(ran.stderr, "")
+
+    def test_a_real_window_never_overflows(self) -> None:
+        rate, per = 20, 20_000_000
+        for make in loops():
+            starts: list[int] = []
+            ends: list[int] = []
+            loop = make()
+
+            async def main() -> None:
+                subject = RateLimiter(rate, per)
+                import time
+
+                async def work() -> None:
+                    starts.append(time.monotonic_ns())
+                    await asyncio.sleep(0)
+                    ends.append(time.monotonic_ns())
+
+                for _ in range(10 * rate):
+                    await subject.push(work)
+                await subject.drained()
+
+            loop.run_until_complete(main())
+            loop.close()
+            self.assertEqual(len(starts), 10 * rate)
+            for index in range(len(ends) - rate):
+                # At the earliest that the one could be counted, and the latest that the other could.
+                self.assertGreater(starts[index + rate], ends[index] + per)
