@@ -90,7 +90,7 @@ async def compare(name: str, aim: float, ours: Side, theirs: Side) -> None:
     mine, other = (statistics.median(side) for side in zip(*figures))
     ratio, low, high = statistics.median(ratios), ratios[ROUNDS // 10], ratios[-1 - ROUNDS // 10]
     print(
-        f"{name:<52} {mine:6.0f} ns {other:6.0f} ns   {ratio:4.2f} "
+        f"{name:<60} {mine:6.0f} ns {other:6.0f} ns   {ratio:4.2f} "
         f"({low:4.2f} to {high:4.2f}), aim {aim:4.2f}"
     )
 
@@ -107,15 +107,28 @@ async def memory() -> None:
         await limiter.push(function)
     grown = (resident() - before) / WAITING
     assert limiter.stats().queued == WAITING
-    print(f"{f'memory of each of {WAITING:,} queued pushes':<52} {grown:6.0f} bytes, aim 200")
+    print(f"{f'memory of each of {WAITING:,} queued pushes':<60} {grown:6.0f} bytes, aim 200")
     limiter.abort()
+
+
+async def utilisation(per_ns: int, windows: int) -> None:
+    """What is left of a full window every period: the loop's timers come late."""
+    rate = 20
+    limiter = RateLimiter(rate, per_ns)
+    begin = time.perf_counter_ns()
+    for _ in range(rate * (windows + 1)):
+        await limiter.push(function)
+    await limiter.drained()
+    took = time.perf_counter_ns() - begin
+    name = f"utilisation of {rate} tasks in {per_ns / 1e6:,.0f} ms, over {windows} windows"
+    print(f"{name:<60} {windows * per_ns / took:9.3f}")
 
 
 async def main(peers: Path) -> None:
     Original, WeightedOriginal = original(peers)
     sys.path.append(str(peers))
     aiolimiter = importlib.import_module("aiolimiter")
-    print(f"{'':<52} {'ours':>9} {'theirs':>9}   ratio (10 % to 90 %)")
+    print(f"{'':<60} {'ours':>9} {'theirs':>9}   ratio (10 % to 90 %)")
     for kind, task, aim in [("function", function, 0.25), ("coroutine", coroutine, 0.5)]:
         # While the original's window fills, and once it is full of what has expired.
         for state, rate, per_ns in [("filling", NEVER, 10**9), ("full", 1000, 1)]:
@@ -138,6 +151,8 @@ async def main(peers: Path) -> None:
         lambda: blocks_in_order(aiolimiter.AsyncLimiter(NEVER, 1), asyncio.Lock()),
     )
     await memory()
+    for per_ns, windows in [(10**9, 3), (100_000_000, 20), (10_000_000, 100)]:
+        await utilisation(per_ns, windows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from collections import deque
 from datetime import timedelta
 
 from aiohttp import ClientSession, web
-
 from async_rate_limiter import RateLimiter
 
 RATE = 20

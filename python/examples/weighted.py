@@ -15,7 +15,7 @@ async def ask(question: str) -> int:
     reserved = 4000
     async with model.weight(reserved) as permit:
         await asyncio.sleep(0.002)
-        # The rest of the reservation is free again at once; had it been more, later calls would wait.
+        # What is left of the reservation is free at once. Had it been more, later calls would wait.
         permit.actual = 100 * len(question)
         return permit.actual
 

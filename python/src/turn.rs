@@ -379,37 +379,45 @@ fn run_on(
     wants_answer: bool,
 ) -> Outcome {
     let py = limiter.py();
-    match begin_await(&returned) {
-        Ok(Some((awaited, driver))) => {
-            drop(returned);
-            limiter.get().line.await_inside(driver.as_ref().map(|driver| driver.clone_ref(py)));
-            let limiter = limiter.clone().unbind();
-            let running = Running { limiter, permit, wants_answer, driver, awaited };
-            running.step(py, &Sent::Value(py.None().bind(py)))
+    let awaited = match begin_await(returned) {
+        Ok(Returned::Awaitable(awaited)) => awaited,
+        Ok(Returned::Answer(answer)) => return end(limiter, permit, wants_answer, Ok(answer)),
+        Err(error) => return end(limiter, permit, wants_answer, Err(error)),
+    };
+    let driver = if names(py).has_eager_tasks {
+        match names(py).current_task.call0(py) {
+            Ok(task) => Some(task),
+            Err(error) => return end(limiter, permit, wants_answer, Err(error)),
         }
-        Ok(None) => end(limiter, permit, wants_answer, Ok(returned)),
-        Err(error) => end(limiter, permit, wants_answer, Err(error)),
-    }
+    } else {
+        None
+    };
+    limiter.get().line.await_inside(driver.as_ref().map(|driver| driver.clone_ref(py)));
+    let limiter = limiter.clone().unbind();
+    let running = Running { limiter, permit, wants_answer, driver, awaited };
+    running.step(py, &Sent::Value(py.None().bind(py)))
 }
 
-/// How to await what a task returned, and by which task of the loop that will be; `None` if it
-/// needs no awaiting.
-fn begin_await(returned: &Bound<'_, PyAny>) -> PyResult<Option<(Awaited, Option<Py<PyAny>>)>> {
-    let py = returned.py();
-    if !is_awaitable(returned)? {
-        return Ok(None);
-    }
+/// What a task returned.
+enum Returned<'py> {
+    Awaitable(Awaited),
+    Answer(Bound<'py, PyAny>),
+}
+
+fn begin_await(returned: Bound<'_, PyAny>) -> PyResult<Returned<'_>> {
+    let names = names(returned.py());
     let kind = returned.get_type();
-    let awaited = if kind.is(&names(py).coroutine) {
-        Awaited::Coroutine(returned.clone().unbind())
-    } else if kind.is(&names(py).generator) {
-        Awaited::Iterator(returned.clone().cast_into()?.unbind())
+    let awaited = if kind.is(&names.coroutine) {
+        Awaited::Coroutine(returned.unbind())
+    } else if !is_awaitable(&returned)? {
+        return Ok(Returned::Answer(returned));
+    } else if kind.is(&names.generator) {
+        Awaited::Iterator(returned.cast_into()?.unbind())
     } else {
-        let iterator = returned.call_method0(intern!(py, "__await__"))?;
+        let iterator = returned.call_method0(intern!(returned.py(), "__await__"))?;
         Awaited::Iterator(iterator.cast_into()?.unbind())
     };
-    let driver = names(py).has_eager_tasks.then(|| names(py).current_task.call0(py)).transpose()?;
-    Ok(Some((awaited, driver)))
+    Ok(Returned::Awaitable(awaited))
 }
 
 /// Whether something is to be awaited: a coroutine, an object with `__await__`, or a generator that

@@ -1,4 +1,4 @@
-"""An event loop whose time moves only when nothing is left to do: then it jumps to the next timer."""
+"""An event loop whose time stands still until nothing is left to do: then it jumps."""
 
 from __future__ import annotations
 

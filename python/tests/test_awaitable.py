@@ -27,7 +27,9 @@ class Awaitables(unittest.TestCase):
         self.assertTrue(await asyncio.ensure_future(subject.push(lambda: None)))
         self.assertTrue(await asyncio.shield(subject.push(lambda: None)))
         self.assertTrue(await asyncio.wait_for(subject.push(lambda: None), 1))
-        self.assertEqual(await asyncio.gather(subject.run(lambda: 1), subject.run(lambda: 2)), [1, 2])
+        self.assertEqual(
+            await asyncio.gather(subject.run(lambda: 1), subject.run(lambda: 2)), [1, 2]
+        )
 
     @in_manual_time
     async def test_they_say_which_call_they_are(self) -> None:
@@ -80,7 +82,11 @@ class Awaitables(unittest.TestCase):
         subject = limiter(100, SECOND)
         call = subject.push(lambda: None)
         await call
-        for again in (call.__await__().__next__, lambda: call.send(None), lambda: call.throw(KeyError())):
+        for again in (
+            call.__await__().__next__,
+            lambda: call.send(None),
+            lambda: call.throw(KeyError()),
+        ):
             with self.assertRaisesRegex(RuntimeError, "already awaited"):
                 again()
         call.close()
@@ -91,7 +97,11 @@ class Awaitables(unittest.TestCase):
         calls: list[Any] = []
 
         def work() -> None:
-            for again in (lambda: calls[0].send(None), lambda: calls[0].throw(KeyError), calls[0].close):
+            for again in (
+                lambda: calls[0].send(None),
+                lambda: calls[0].throw(KeyError),
+                calls[0].close,
+            ):
                 with self.assertRaisesRegex(ValueError, "already executing"):
                     again()
 
@@ -129,7 +139,13 @@ class Awaitables(unittest.TestCase):
     @in_manual_time
     async def test_throw_takes_a_type_an_instance_or_both(self) -> None:
         subject = limiter(100, SECOND)
-        for arguments in [(KeyError,), (KeyError(1),), (KeyError, 1), (KeyError, KeyError(1)), (KeyError, None, None)]:
+        for arguments in [
+            (KeyError,),
+            (KeyError(1),),
+            (KeyError, 1),
+            (KeyError, KeyError(1)),
+            (KeyError, None, None),
+        ]:
             call: Any = subject.push(lambda: None)
             with self.assertRaises(KeyError):
                 call.throw(*arguments)

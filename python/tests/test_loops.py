@@ -32,7 +32,12 @@ class Loops(unittest.TestCase):
             for rate in (100, 1):
                 subject = RateLimiter(rate, HOUR)
                 first.run_until_complete(subject.push(lambda: None))
-                for call in (lambda: subject.push(print), lambda: subject.run(print), subject.acquire, subject.drained):
+                for call in (
+                    lambda: subject.push(print),
+                    lambda: subject.run(print),
+                    subject.acquire,
+                    subject.drained,
+                ):
                     with self.assertRaisesRegex(RuntimeError, "bound to a different event loop"):
                         second.run_until_complete(call())
                 # It is not confused by that.
@@ -46,7 +51,7 @@ class Loops(unittest.TestCase):
             loop = make()
             subject = RateLimiter(1, 1_000_000)
             ran: list[int] = []
-            for number in range(3):
+            for _ in range(3):
                 loop.run_until_complete(subject.push(lambda: ran.append(1)))
                 loop.run_until_complete(subject.drained())
             self.assertEqual(len(ran), 3)
@@ -147,7 +152,9 @@ class Loops(unittest.TestCase):
             "loop.run_until_complete(main())\n"
             "loop.close()\n"
         )
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
         self.assertIn("Task was destroyed but it is pending", ran.stderr)
         self.assertRegex(ran.stderr, r"1 queued task of <?RateLimiter 10/1ns.* never ran")
 
@@ -165,7 +172,9 @@ class Loops(unittest.TestCase):
             "    await rate_limiter.drained()\n"
             "asyncio.run(main())\n"
         )
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
         self.assertEqual(ran.stdout, "did work\n" * 50)
         self.assertEqual(ran.stderr, "")
 
@@ -193,5 +202,5 @@ class Loops(unittest.TestCase):
             loop.close()
             self.assertEqual(len(starts), 10 * rate)
             for index in range(len(ends) - rate):
-                # At the earliest that the one could be counted, and the latest that the other could.
+                # The earliest that the one can be counted at, the latest for the other.
                 self.assertGreater(starts[index + rate], ends[index] + per)

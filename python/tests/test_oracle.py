@@ -67,7 +67,9 @@ def held(limit: Limit, requests: list[Request], at: int) -> int:
     )
 
 
-def allowed(limits: list[Limit], concurrency: int, before: list[Request], weight: int, at: int) -> bool:
+def allowed(
+    limits: list[Limit], concurrency: int, before: list[Request], weight: int, at: int
+) -> bool:
     running = [
         request
         for request in before
@@ -164,7 +166,9 @@ async def perform(subject: RateLimiter, requests: list[Request]) -> None:
 
 
 periods = st.integers(1, 50).map(lambda many: many * 1000)
-limits_ = st.lists(st.builds(Limit, st.integers(2, 5), periods, st.booleans()), min_size=1, max_size=3)
+limits_ = st.lists(
+    st.builds(Limit, st.integers(2, 5), periods, st.booleans()), min_size=1, max_size=3
+)
 requests_ = st.lists(
     st.builds(
         Request,
@@ -196,11 +200,17 @@ class Oracle(unittest.TestCase):
         self.judged(limits, concurrency, requests, late=random.Random(seed))
 
     def judged(
-        self, limits: list[Limit], concurrency: int, requests: list[Request], late: random.Random | None
+        self,
+        limits: list[Limit],
+        concurrency: int,
+        requests: list[Request],
+        late: random.Random | None,
     ) -> None:
         async def main() -> None:
             subject = RateLimiter(
-                limits=[limit.text() for limit in limits], concurrency=concurrency, clock=loop().clock
+                limits=[limit.text() for limit in limits],
+                concurrency=concurrency,
+                clock=loop().clock,
             )
             await perform(subject, requests)
 

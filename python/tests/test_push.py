@@ -293,7 +293,9 @@ class Push(unittest.TestCase):
                 await call(stops)
             self.assertIsInstance(caught.exception.__cause__, StopIteration)
 
-    def test_keyboard_interrupt_in_a_queued_function_ends_the_program_and_not_the_queue(self) -> None:
+    def test_keyboard_interrupt_in_a_queued_function_ends_the_program_and_not_the_queue(
+        self,
+    ) -> None:
         manual = ManualLoop()
         ran: list[bool] = []
 

@@ -25,7 +25,10 @@ class Settings(unittest.TestCase):
         ):
             self.assertEqual(subject.limits, ["10/1s"])
         self.assertEqual(RateLimiter(1, timedelta(microseconds=1)).limits, ["1/1us"])
-        self.assertEqual(RateLimiter(1, timedelta(days=2, microseconds=3)).stats().held[0].per_ns, 172_800_000_003_000)
+        self.assertEqual(
+            RateLimiter(1, timedelta(days=2, microseconds=3)).stats().held[0].per_ns,
+            172_800_000_003_000,
+        )
 
     def test_limits_add_up(self) -> None:
         subject = RateLimiter(10, SECOND, limits=("500/1m", "90000w/1m"))
@@ -105,7 +108,11 @@ class Settings(unittest.TestCase):
 
     def test_a_weight_that_could_never_run_is_refused_at_once(self) -> None:
         subject: Any = WeightedRateLimiter(10, SECOND)
-        for weight, named in [(0, "weight 0"), (11, "weight 11 is over the limit 10w/1s"), (-1, "-1")]:
+        for weight, named in [
+            (0, "weight 0"),
+            (11, "weight 11 is over the limit 10w/1s"),
+            (-1, "-1"),
+        ]:
             calls: list[tuple[Any, ...]] = [
                 (subject.push, print, weight),
                 (subject.run, print, weight),
@@ -161,7 +168,9 @@ class Settings(unittest.TestCase):
         stats = subject.stats()
         self.assertEqual((stats.running, stats.queued, stats.completed), (1, 1, 1))
         self.assertEqual([held.units for held in stats.held], [2, 9])
-        self.assertEqual([(held.rate, held.per_ns) for held in stats.held], [(2, SECOND), (9, 60 * SECOND)])
+        self.assertEqual(
+            [(held.rate, held.per_ns) for held in stats.held], [(2, SECOND), (9, 60 * SECOND)]
+        )
         self.assertEqual(stats.next_opening, 60.000000001)
         self.assertEqual(repr(subject), "<RateLimiter 2/1s + 9w/1m: 1 running, 1 queued>")
         self.assertEqual(subject.concurrency, 3)

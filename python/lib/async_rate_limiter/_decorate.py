@@ -26,8 +26,7 @@ def limited(
     """An async function whose every call waits for its turn."""
     if not inspect.iscoroutinefunction(function):
         raise TypeError(
-            f"a limiter decorates async functions, and {function!r} is none; "
-            "push or run it instead"
+            f"a limiter decorates async functions, and {function!r} is none; push or run it instead"
         )
 
     @functools.wraps(function)
