@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check there is. Needs a Rust toolchain; uses cargo-nextest where it is there.
+# Every check there is. Needs a Rust toolchain, CPython from 3.9 with pip, and npm; uses cargo-nextest
+# where it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -38,5 +39,7 @@ done
 
 step "the main job, as the README has it"
 seq 60 | cargo run --locked --release -q -p ratelimit-cli -- run 20/200ms -- echo {} | diff - <(seq 60)
+
+python/run_tests.sh
 
 step "all is well"

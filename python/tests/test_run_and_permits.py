@@ -118,6 +118,7 @@ class Run(unittest.TestCase):
 
         await subject.push(function)
         await subject.push(coroutine)
+        await subject.drained()
         self.assertEqual(await asyncio.gather(*begun), [5, 5, 5])
 
     @in_manual_time

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Every check of the Python package, in a virtual environment of its own. Needs CPython from 3.9, a Rust
+# toolchain, and npm for pyright.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+step() { printf '\n== Python: %s\n' "$*"; }
+
+built=$PWD/../target/python
+bin=$built/venv/bin
+
+step "the package, built from this checkout"
+rm -rf "$built"
+python3 -m venv "$built/venv"
+"$bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+"$bin/pip" install --quiet --disable-pip-version-check .
+
+step "format and lints"
+"$bin/ruff" format --check .
+"$bin/ruff" check .
+
+step "types, by two checkers, and the stubs held to the module"
+npm install --silent --no-save --prefix "$built" pyright@1.1.414
+"$bin/mypy" --cache-dir "$built/mypy" tests examples bench
+"$bin/mypy" --cache-dir "$built/mypy" lib/async_rate_limiter/_decorate.py
+(cd "$built" && "$bin/python" -m mypy.stubtest async_rate_limiter)
+"$built/node_modules/.bin/pyright" --pythonpath "$bin/python" tests examples bench
+
+step "tests, by unittest"
+"$bin/python" -W error::ResourceWarning -m unittest discover
+
+step "tests, by pytest"
+"$bin/pytest" -q -p no:cacheprovider
+
+step "tests on a debug build of Python, which checks and counts every reference"
+if ! command -v python3.11-dbg >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -y -qq python3.11-dbg >/dev/null
+fi
+if command -v python3.11-dbg >/dev/null; then
+    site=$("$bin/python" -c 'import async_rate_limiter as it; print(it.__path__[0])')/..
+    mkdir -p "$built/debug" && cp -r "$site/async_rate_limiter" "$built/debug"
+    # Its own hash seed and allocator checks; what it lacks (hypothesis, uvloop) it skips.
+    PYTHONPATH=$built/debug PYTHONMALLOC=debug python3.11-dbg -m unittest discover
+else
+    echo "SKIPPED: there is no python3.11-dbg here, and it cannot be installed"
+fi
+
+step "the source distribution builds on its own"
+"$bin/maturin" sdist --out "$built/sdist" >"$built/sdist.log" 2>&1 || { cat "$built/sdist.log"; exit 1; }
+listing=$(tar -tzf "$built"/sdist/*.tar.gz)
+for file in LICENSE README.md crates/core/src/machine.rs; do
+    grep -q "/$file\$" <<<"$listing" || { echo "$file is not in the source distribution"; exit 1; }
+done
+"$bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$built/wheel" "$built"/sdist/*.tar.gz
+listing=$("$bin/python" -m zipfile -l "$built"/wheel/*.whl)
+for file in async_rate_limiter/py.typed async_rate_limiter/_native.pyi dist-info/licenses/LICENSE; do
+    grep -q "$file" <<<"$listing" || { echo "$file is not in the wheel"; exit 1; }
+done
