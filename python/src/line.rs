@@ -18,7 +18,7 @@ use crate::home::{self, Home, Mark};
 use crate::limiter::RateLimiter;
 use crate::look::{self, Plan};
 use crate::names::names;
-use crate::queued::Queued;
+use crate::queued::{Done, Queued};
 use crate::settings::value_error;
 
 /// A limiter's line and all that belongs to it.
@@ -34,9 +34,9 @@ pub(crate) struct Inner {
     pub(crate) plan: Plan,
     /// This limiter's tasks that are on the stack right now, outermost first.
     inside: Vec<Frame>,
-    /// Queued tasks that run as tasks of the loop, and what they weigh. Kept, or they could be
+    /// Queued tasks that run as tasks of the loop, and what sees their end. Kept, or they could be
     /// collected while they run.
-    pub(crate) started: Vec<(Py<PyAny>, u64)>,
+    pub(crate) started: Vec<(Py<PyAny>, Py<Done>)>,
     /// Futures of those who wait for the limiter to be drained.
     pub(crate) drained: Vec<Py<PyAny>>,
     /// How many hold the limiter itself, by `async with limiter`.
@@ -185,7 +185,8 @@ impl Line {
             FrameKind::Awaited(task) => task.as_ref().is_none_or(|task| here.is(task)),
         });
         let started = inner.started.iter().filter(|(task, _)| here.is(task));
-        let mut outer = awaited.map(|frame| frame.weight).chain(started.map(|(_, weight)| *weight));
+        let mut outer =
+            awaited.map(|frame| frame.weight).chain(started.map(|(_, done)| done.get().weight));
         let fits = |outer| weight.is_some_and(|weight| inner.machine.could_nest(outer, weight));
         Ok(outer.any(|outer| !fits(outer)))
     }
@@ -230,8 +231,9 @@ impl Line {
                 visit.call(task)?;
             }
         }
-        for (task, _) in &inner.started {
+        for (task, done) in &inner.started {
             visit.call(task)?;
+            visit.call(done)?;
         }
         for future in &inner.drained {
             visit.call(future)?;
@@ -248,7 +250,7 @@ impl Line {
         Ok(())
     }
 
-    /// Lets go of every Python object, for the collector: the loop is gone as well.
+    /// Lets go of every Python object, for the collector: nobody refers to the limiter any more.
     pub(crate) fn clear(&self, py: Python<'_>, name: &str) {
         let mut inner = self.lock();
         let waiters: Vec<Waiter> = inner.machine.abort().collect();
@@ -257,7 +259,7 @@ impl Line {
         let started = std::mem::take(&mut inner.started);
         let drained = std::mem::take(&mut inner.drained);
         drop(inner);
-        look::tell_lost(py, home.as_ref(), name, &waiters, None);
+        look::tell_lost(py, home.as_ref(), &waiters, (name, "nothing refers to it any more"), None);
         drop((waiters, home, on_error, started, drained));
     }
 }

@@ -14,7 +14,7 @@ use strict_rate_limiter_core::{Decision, Permit};
 use crate::error::undisturbed;
 use crate::home::Home;
 use crate::limiter::RateLimiter;
-use crate::line::{Inner, Waiter};
+use crate::line::{Ending, Inner, Waiter};
 use crate::queued::{self, Queued, Started};
 
 /// When the loop looks next.
@@ -33,7 +33,7 @@ enum When {
     #[default]
     Never,
     Soon,
-    At(u64),
+    Later,
 }
 
 /// What the loop calls.
@@ -82,12 +82,10 @@ fn at(limiter: &Bound<'_, RateLimiter>, home: &Home, now: u64, at: u64) -> PyRes
     let py = limiter.py();
     let line = &limiter.get().line;
     let mut inner = line.lock();
-    match inner.plan.when {
-        When::Soon => return Ok(()),
-        When::At(planned) if planned <= at => return Ok(()),
-        When::At(_) | When::Never => {}
+    if inner.plan.is_soon() {
+        return Ok(());
     }
-    let old = inner.plan.replace(When::At(at));
+    let old = inner.plan.replace(When::Later);
     let plan = inner.plan.id;
     drop(inner);
     cancel(py, old);
@@ -220,23 +218,26 @@ pub(crate) fn lose_queue(limiter: &Bound<'_, RateLimiter>) {
     let started = std::mem::take(&mut inner.started);
     drop(inner);
     cancel(py, timer);
-    tell_lost(py, home.as_ref(), queued::name(limiter), &lost, Some(limiter));
+    let name = queued::name(limiter);
+    tell_lost(py, home.as_ref(), &lost, (&name, "the event loop was closed"), Some(limiter));
+    for (_, done) in &started {
+        done.get().end(limiter, Ending::Cancelled);
+    }
     drop((lost, drained, started));
 }
 
-/// Tells asyncio of queued tasks that will never run.
+/// Tells asyncio of queued tasks that will never run, and why.
 pub(crate) fn tell_lost(
     py: Python<'_>,
     home: Option<&Home>,
-    name: impl std::fmt::Display,
     lost: &[Waiter],
+    (name, why): (&str, &str),
     limiter: Option<&Bound<'_, RateLimiter>>,
 ) {
     let tasks = lost.iter().filter(|waiter| matches!(waiter, Waiter::Task(_, None))).count();
     if let Some(home) = home.filter(|_| tasks > 0) {
         let noun = if tasks == 1 { "task" } else { "tasks" };
-        let message =
-            format!("{tasks} queued {noun} of {name} never ran: the event loop was closed");
+        let message = format!("{tasks} queued {noun} of {name} never ran: {why}");
         home.tell(py, &message, None, limiter);
     }
 }

@@ -12,7 +12,6 @@ use pyo3::types::IntoPyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
 use strict_rate_limiter_core::Permit;
 
-use crate::error::undisturbed;
 use crate::home::Home;
 use crate::limiter::RateLimiter;
 use crate::line::{self, Ending, Frame, FrameKind};
@@ -35,8 +34,9 @@ pub(crate) enum Started {
 
 /// What a task of the loop calls when it is done.
 #[pyclass(frozen)]
-struct Done {
+pub(crate) struct Done {
     limiter: Py<RateLimiter>,
+    pub(crate) weight: u64,
     permit: Mutex<Option<Permit>>,
 }
 
@@ -71,7 +71,6 @@ pub(crate) fn start(
     match called {
         Ok(Some(task)) => match watch(limiter, &task, permit) {
             Ok(()) => Started::Runs,
-            // The callback that was to see the end has ended instead, and with it the permit.
             Err(error) => Started::Ended(report(limiter, home, error)),
         },
         Ok(None) => {
@@ -106,9 +105,12 @@ fn watch(
     let py = limiter.py();
     let weight = permit.weight();
     let permit = Mutex::new(Some(permit));
-    let done = Bound::new(py, Done { limiter: limiter.clone().unbind(), permit })?;
-    task.call_method1(intern!(py, "add_done_callback"), (done,))?;
-    limiter.get().line.lock().started.push((task.clone().unbind(), weight));
+    let done = Bound::new(py, Done { limiter: limiter.clone().unbind(), weight, permit })?;
+    if let Err(error) = task.call_method1(intern!(py, "add_done_callback"), (&done,)) {
+        done.get().end(limiter, Ending::Cancelled);
+        return Err(error);
+    }
+    limiter.get().line.lock().started.push((task.clone().unbind(), done.unbind()));
     Ok(())
 }
 
@@ -138,7 +140,7 @@ pub(crate) fn name(limiter: &Bound<'_, RateLimiter>) -> String {
 
 impl Done {
     /// Takes the permit and ends the task.
-    fn end(&self, limiter: &Bound<'_, RateLimiter>, ending: Ending) {
+    pub(crate) fn end(&self, limiter: &Bound<'_, RateLimiter>, ending: Ending) {
         let permit = self.permit.lock().ok().and_then(|mut permit| permit.take());
         if let Some(permit) = permit {
             line::end(limiter, permit, ending);
@@ -172,14 +174,5 @@ impl Done {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.limiter)
-    }
-}
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        // Never called: the loop was closed while the task ran.
-        Python::try_attach(|py| {
-            undisturbed(py, || self.end(self.limiter.bind(py), Ending::Cancelled));
-        });
     }
 }

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import functools
 import gc
+import inspect
+import sys
 import unittest
 import warnings
 import weakref
 from typing import Any, Generator
 from unittest import mock
 
-from async_rate_limiter import RateLimiter
+from async_rate_limiter import Permit, RateLimiter
 
 from .manual_time import SECOND, in_manual_time, limiter, loop, run, settle
+
+
+def returned(value: Any) -> Any:
+    return value
 
 
 class Awaitables(unittest.TestCase):
@@ -74,8 +81,36 @@ class Awaitables(unittest.TestCase):
         self.assertEqual([type(hook.exc_value) for hook in unraisable], [RuntimeWarning])
 
     def make_and_fail(self) -> None:
-        call = RateLimiter(1, 1).push(print)
-        print(1 / 0, call)
+        # It is on the stack when the exception comes, and ends with it on its way.
+        print(RateLimiter(1, 1).push(print), 1 / 0)
+
+    @in_manual_time
+    async def test_a_function_may_begin_what_it_does_not_wait_for(self) -> None:
+        subject = limiter(100, SECOND)
+
+        def work() -> None:
+            call: Any = subject.run(lambda: 5)
+            self.assertTrue(asyncio.isfuture(call.send(None)))
+            call.close()
+
+        self.assertTrue(await subject.push(work))
+
+    @in_manual_time
+    async def test_their_type_is_referred_to_once_by_each(self) -> None:
+        subject = limiter(1000, SECOND)
+        call = subject.drained()
+        kind = type(call)
+        await call
+        del call
+        before = sys.getrefcount(kind)
+        for _ in range(100):
+            await subject.push(lambda: None)
+        calls = [subject.drained() for _ in range(50)]
+        self.assertEqual(sys.getrefcount(kind), before + 50)
+        for call in calls:
+            await call
+        del call, calls
+        self.assertEqual(sys.getrefcount(kind), before)
 
     @in_manual_time
     async def test_one_is_awaited_once(self) -> None:
@@ -168,12 +203,15 @@ class Awaitables(unittest.TestCase):
                 raise
 
         for end in ("close", "drop"):
-            call: Any = subject.push(work)
+            coroutine = work()
+            call: Any = subject.push(functools.partial(returned, coroutine))
             call.send(None)
             self.assertEqual(subject.stats().running, 1)
             if end == "close":
+                # Whoever else refers to it.
                 call.close()
-            del call
+                self.assertEqual(inspect.getcoroutinestate(coroutine), inspect.CORO_CLOSED)
+            del call, coroutine
             gc.collect()
             self.assertEqual(subject.stats().running, 0)
         self.assertEqual(closed, [True, True])
@@ -212,6 +250,28 @@ class Awaitables(unittest.TestCase):
                 gc.collect()
             self.assertIsNone(gone())
         self.assertEqual(subject.stats().queued, 0)
+
+    def test_a_cycle_through_a_queue_is_collected_and_what_was_queued_is_told(self) -> None:
+        class Owner:
+            limiter: RateLimiter
+            permit: Permit
+
+            def task(self) -> None: ...
+
+        async def main() -> None:
+            owner = Owner()
+            owner.limiter = limiter(10, SECOND)
+            owner.permit = await owner.limiter.acquire()
+            await owner.limiter.push(owner.task)
+            await settle()
+            gone = weakref.ref(owner)
+            del owner
+            gc.collect()
+            self.assertIsNone(gone())
+            (failure,) = loop().failures
+            self.assertIn("1 queued task of RateLimiter 10/1s never ran", failure["message"])
+
+        run(main)
 
     def test_a_cycle_through_a_limiter_is_collected(self) -> None:
         class Client:

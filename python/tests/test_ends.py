@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import datetime
 import gc
 import unittest
+import weakref
 from typing import Any, Callable, Coroutine
 
 from async_rate_limiter import Aborted, Closed
@@ -69,6 +71,32 @@ class Cancelling(unittest.TestCase):
             await waits
         stats = subject.stats()
         self.assertEqual((stats.running, stats.completed, stats.held[0].units), (0, 2, 0))
+
+    @in_manual_time
+    async def test_cancelled_in_the_very_turn_of_its_grant_it_is_not_woken_twice(self) -> None:
+        subject = limiter(10, SECOND)
+        permit = await subject.acquire()
+        waits = loop().create_task(subject.acquire())
+        await settle()
+        permit.complete()
+        # The look that grants it comes before it has learnt of this.
+        waits.cancel()
+        await settle()
+        self.assertTrue(waits.cancelled())
+        self.assertEqual(loop().failures, [])
+        stats = subject.stats()
+        self.assertEqual((stats.running, stats.held[0].units), (0, 1))
+
+    @in_manual_time
+    async def test_cancelled_in_the_very_turn_of_an_abort_it_stays_cancelled(self) -> None:
+        subject = limiter(1, SECOND)
+        await subject.push(lambda: None)
+        waits = loop().create_task(subject.acquire())
+        await settle()
+        waits.cancel()
+        self.assertEqual(subject.abort(), [])
+        await settle()
+        self.assertTrue(waits.cancelled())
 
     @in_manual_time
     async def test_cancelled_while_its_task_runs_it_completes_then(self) -> None:
@@ -135,6 +163,59 @@ class Cancelling(unittest.TestCase):
             await subject.run(lambda: None)
             self.assertGreater(loop().now_ns - begun, 5 * SECOND)
             await asyncio.sleep(2)
+
+    @in_manual_time
+    async def test_a_cancelled_queued_task_has_its_grace(self) -> None:
+        subject = limiter(1, MILLISECOND, abandon_grace=3 * SECOND)
+        started: list[asyncio.Task[Any]] = []
+
+        async def work() -> None:
+            started.extend(filter(None, [asyncio.current_task()]))
+            await asyncio.sleep(100)
+
+        await subject.push(lambda: None)
+        await subject.push(work)
+        await asyncio.sleep(1)
+        started[0].cancel()
+        gone = weakref.ref(started.pop())
+        await subject.drained()
+        self.assertEqual(loop().now_ns, 4 * SECOND)
+        # And nobody keeps it any longer.
+        gc.collect()
+        self.assertIsNone(gone())
+
+    @in_manual_time
+    async def test_an_earlier_opening_replaces_a_later_timer(self) -> None:
+        subject = weighted(10, 10 * SECOND)
+        await subject.push(lambda: None, 4)
+        await asyncio.sleep(5)
+        await subject.push(lambda: None, 6)
+        heavy = loop().create_task(subject.run(lambda: None, 10))
+        await asyncio.sleep(1)
+        light = loop().create_task(subject.run(lambda: loop().now_ns // SECOND, 4))
+        await settle()
+        heavy.cancel()
+        self.assertEqual(await light, 10)
+
+    @in_manual_time
+    async def test_a_timer_keeps_nobodys_variables(self) -> None:
+        class Value: ...
+
+        variable: contextvars.ContextVar[Value] = contextvars.ContextVar("variable")
+        subject = limiter(1, SECOND)
+
+        async def waits() -> weakref.ref[Value]:
+            value = Value()
+            variable.set(value)
+            await subject.push(lambda: None)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(subject.run(lambda: None), 0.1)
+            return weakref.ref(value)
+
+        gone = await loop().create_task(waits())
+        await settle()
+        gc.collect()
+        self.assertIsNone(gone())
 
     @in_manual_time
     async def test_drained_waits_for_the_grace_as_well(self) -> None:

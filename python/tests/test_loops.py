@@ -7,7 +7,9 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import unittest
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -108,12 +110,18 @@ class Loops(unittest.TestCase):
             permit = await subject.acquire()
             waits = asyncio.ensure_future(subject.run(lambda: threading.get_ident()))
             await asyncio.sleep(0)
-            thread = threading.Thread(target=permit.complete)
+
+            def later() -> None:
+                time.sleep(0.02)
+                permit.complete()
+
+            thread = threading.Thread(target=later)
             thread.start()
             self.assertEqual(await asyncio.wait_for(waits, 60), threading.get_ident())
             thread.join()
 
-        asyncio.run(main())
+        # In debug mode the loop minds being called from another thread in the wrong way.
+        asyncio.run(main(), debug=True)
 
     def test_a_loop_that_closes_with_tasks_queued_says_so(self) -> None:
         for make in loops():
@@ -137,6 +145,11 @@ class Loops(unittest.TestCase):
                 self.assertRegex(context["message"], "3 queued tasks of <RateLimiter .*> never ran")
                 self.assertIs(context["limiter"], subject)
                 self.assertEqual(subject.stats().queued, 0)
+                if make is asyncio.new_event_loop:
+                    gone = weakref.ref(loop)
+                    del loop
+                    gc.collect()
+                    self.assertIsNone(gone())
 
     def test_a_loop_that_closes_while_a_queued_task_runs_says_so(self) -> None:
         program = (
@@ -155,8 +168,46 @@ class Loops(unittest.TestCase):
         ran = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
+        # The limiter, its loop and its task are found to be garbage together.
         self.assertIn("Task was destroyed but it is pending", ran.stderr)
         self.assertRegex(ran.stderr, r"1 queued task of <?RateLimiter 10/1ns.* never ran")
+
+    def test_a_limiter_that_outlives_its_loop_forgets_what_ran_there(self) -> None:
+        for make in loops():
+            said: list[str] = []
+            subject = RateLimiter(100, 1)
+            loop = make()
+            loop.set_exception_handler(lambda _, context: said.append(context["message"]))
+
+            async def main() -> None:
+                subject.pause_for(0.001)
+                await subject.push(lambda: asyncio.sleep(3600))
+                await subject.push(lambda: None)
+                while not subject.stats().running:
+                    await asyncio.sleep(0.001)
+
+            loop.run_until_complete(main())
+            loop.close()
+            self.assertEqual(subject.stats().running, 1)
+            answer = asyncio.run(asyncio.wait_for(subject.run(lambda: 5), 60))
+            self.assertEqual(answer, 5)
+            self.assertEqual((subject.stats().running, subject.stats().completed), (0, 2))
+            self.assertTrue(any("1 queued task of" in message for message in said), said)
+
+    def test_a_pause_until_a_time_of_the_loop_ends_no_earlier(self) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            subject = RateLimiter(100, 1)
+            # Not at the beginning of the limiter's own time.
+            await asyncio.sleep(0.01)
+            until = loop.time() + 0.05
+            subject.pause_until(until)
+            opening = subject.stats().next_opening
+            assert opening is not None
+            self.assertAlmostEqual(opening, until, delta=0.001)
+            self.assertGreaterEqual(await subject.run(loop.time), until)
+
+        asyncio.run(main())
 
     def test_the_originals_example_runs(self) -> None:
         program = (
@@ -187,7 +238,6 @@ class Loops(unittest.TestCase):
 
             async def main() -> None:
                 subject = RateLimiter(rate, per)
-                import time
 
                 async def work() -> None:
                     starts.append(time.monotonic_ns())

@@ -75,6 +75,8 @@ class Run(unittest.TestCase):
         async def outer() -> None:
             with self.assertRaises(WouldDeadlock):
                 await subject.run(lambda: None)
+            # And again, once it has been put off and taken up again.
+            await asyncio.sleep(0)
             with self.assertRaises(WouldDeadlock):
                 await subject.acquire()
             with self.assertRaises(WouldDeadlock):

@@ -316,6 +316,9 @@ impl Pair {
         assert_eq!(stats.queued, self.oracle.line.len());
         assert_eq!(stats.running, self.oracle.running(now));
         assert_eq!(self.machine.is_drained(), stats.queued == 0 && stats.running == 0);
+        assert_eq!(self.machine.load(), (stats.running, stats.queued));
+        let line = self.oracle.line.iter().map(|(ticket, _)| *ticket);
+        assert!(self.machine.waiters().copied().eq(line), "everyone in the line, in order");
         let capacity = self.oracle.config.queue_capacity;
         for (position, (ticket, _)) in self.oracle.line.iter().enumerate() {
             let expected = TicketStatus::Queued { accepted: position < capacity };

@@ -24,6 +24,10 @@ fn crates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+fn python() -> PathBuf {
+    crates().parent().unwrap().join("python/src")
+}
+
 #[test]
 fn in_the_library_only_the_clock_module_reads_a_clock() {
     let library = crates().join("limiter/src");
@@ -37,6 +41,32 @@ fn in_the_library_only_the_clock_module_reads_a_clock() {
 fn in_the_library_only_the_tick_counter_needs_unsafe_code() {
     for (path, text) in sources(&crates().join("limiter/src")) {
         assert!(!text.contains("unsafe {") || path.ends_with("ticks.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn in_the_python_package_only_its_clock_reads_a_clock() {
+    for (path, text) in sources(&python()) {
+        // Nor the loop's, by its `time` method.
+        let reads = ["Instant::now", "SystemTime::now", ".elapsed()", "py, \"time\""];
+        let reads = reads.iter().any(|word| text.contains(word));
+        assert!(!reads || path.ends_with("clock.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn in_the_python_package_only_the_awaitable_needs_unsafe_code() {
+    for (path, text) in sources(&python()) {
+        let unsafe_code = text.contains("unsafe") || text.contains("pyo3::ffi");
+        assert!(!unsafe_code || path.ends_with("awaitable.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_python_package_knows_only_core() {
+    for (path, text) in sources(&python()) {
+        let knows_more = text.contains("strict_rate_limiter::") || text.contains("tokio");
+        assert!(!knows_more, "{} goes past core", path.display());
     }
 }
 
