@@ -268,6 +268,22 @@ fn called<R>(failed: R, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     }
 }
 
+/// The same, without telling PyO3 that this thread is attached, which it is: the interpreter calls.
+/// For what ends no object by [`Py`]'s drop, which would put that off, except where it attaches.
+#[inline]
+fn called_quickly<R>(failed: R, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    let work = || {
+        // SAFETY: as the interpreter called, its lock is held until this returns.
+        let py = unsafe { Python::assume_attached() };
+        work(py).map_err(|error| error.restore(py))
+    };
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(result)) => result,
+        Ok(Err(())) => failed,
+        Err(_) => panicked(failed),
+    }
+}
+
 #[cold]
 fn panicked<R>(failed: R) -> R {
     let error = PySystemError::new_err("a bug in async_rate_limiter: its native half panicked");
@@ -340,7 +356,7 @@ unsafe extern "C" fn am_send(
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> c_int {
-    called(SEND_ERROR, |py| {
+    let work = |py: Python<'_>| {
         // SAFETY: the interpreter passes a live `Awaitable`, a value, and room for the result.
         unsafe {
             *result = ptr::null_mut();
@@ -352,7 +368,10 @@ unsafe extern "C" fn am_send(
             *result = object.into_ptr();
             Ok(kind)
         }
-    })
+    };
+    // SAFETY: as above.
+    let is_new = unsafe { matches!(*(*object.cast::<Awaitable>()).turn.get(), Turn::New { .. }) };
+    if is_new { called_quickly(SEND_ERROR, work) } else { called(SEND_ERROR, work) }
 }
 
 unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -497,18 +516,10 @@ unsafe extern "C" fn push(
     positional: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    let work = || {
-        // SAFETY: the interpreter calls, so this thread is attached, which PyO3 need not be told:
-        // what it would be told for, an object's end, does not come in here but with an error.
-        let py = unsafe { Python::assume_attached() };
-        // SAFETY: as the interpreter called.
-        let made = unsafe { make_push(py, limiter, arguments, positional, names) };
-        made.unwrap_or_else(|error| {
-            error.restore(py);
-            ptr::null_mut()
-        })
-    };
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| panicked(ptr::null_mut()))
+    // SAFETY: as the interpreter called.
+    called_quickly(ptr::null_mut(), |py| unsafe {
+        make_push(py, limiter, arguments, positional, names)
+    })
 }
 
 /// # Safety

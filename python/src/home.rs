@@ -15,7 +15,6 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use crate::limiter::RateLimiter;
 use crate::look::Look;
 use crate::names::names;
-use crate::queued;
 
 pub(crate) struct Home {
     pub(crate) event_loop: Py<PyAny>,
@@ -145,7 +144,7 @@ pub(crate) fn elsewhere(limiter: &Bound<'_, RateLimiter>) -> PyErr {
     PyRuntimeError::new_err(format!(
         "{} is bound to a different event loop: a limiter serves one loop in one thread, \
          until that loop is closed",
-        queued::name(limiter)
+        limiter.get().name()
     ))
 }
 

@@ -330,7 +330,7 @@ fn end_and(
     let look = inner.wants_look();
     drop(inner);
     if look {
-        look::soon(limiter);
+        Python::attach(|_| look::soon(limiter));
     }
     excess
 }
@@ -351,7 +351,7 @@ pub(crate) fn enter(
             if let Some(permit) = permit {
                 line.take_back(permit, calls);
             }
-            at_home(limiter)?;
+            Python::attach(|_| at_home(limiter))?;
             Ok(line.grant_at_once(py, weight, calls).1)
         }
     }

@@ -218,7 +218,7 @@ pub(crate) fn lose_queue(limiter: &Bound<'_, RateLimiter>) {
     let started = std::mem::take(&mut inner.started);
     drop(inner);
     cancel(py, timer);
-    let name = queued::name(limiter);
+    let name = limiter.get().name();
     tell_lost(py, home.as_ref(), &lost, (&name, "the event loop was closed"), Some(limiter));
     for (_, done) in &started {
         done.get().end(limiter, Ending::Cancelled);

@@ -121,21 +121,16 @@ fn report(limiter: &Bound<'_, RateLimiter>, home: &Home, error: PyErr) -> PyResu
     if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
         return Err(error);
     }
-    let message = format!("A queued task of {} failed", name(limiter));
+    let message = format!("A queued task of {} failed", limiter.get().name());
     home.tell(py, &message, Some(&error), Some(limiter));
     let on_error = limiter.get().line.lock().on_error.as_ref().map(|call| call.clone_ref(py));
     if let Some(on_error) = on_error
         && let Err(error) = on_error.bind(py).call1((error.value(py),))
     {
-        let message = format!("on_error of {} failed", name(limiter));
+        let message = format!("on_error of {} failed", limiter.get().name());
         home.tell(py, &message, Some(&error), Some(limiter));
     }
     Ok(())
-}
-
-/// A limiter as its repr has it, which a subclass may have broken.
-pub(crate) fn name(limiter: &Bound<'_, RateLimiter>) -> String {
-    limiter.repr().map_or_else(|_| limiter.get().name(), |text| text.to_string())
 }
 
 impl Done {

@@ -196,6 +196,8 @@ impl Turn {
     }
 }
 
+/// The first step. Whatever goes further than to call a function attaches: until then PyO3 has not
+/// been told that this thread is attached, and nothing here ends by [`Py`]'s drop.
 #[inline]
 fn begin(limiter: Bound<'_, RateLimiter>, weight: u64, wish: Wish) -> Outcome {
     let entered = match wish {
@@ -205,7 +207,7 @@ fn begin(limiter: Bound<'_, RateLimiter>, weight: u64, wish: Wish) -> Outcome {
     };
     match entered {
         Ok(Some(permit)) => carry_out(&limiter, permit, wish),
-        Ok(None) => wait(limiter, weight, wish).unwrap_or_else(fail),
+        Ok(None) => Python::attach(|_| wait(limiter, weight, wish).unwrap_or_else(fail)),
         Err(error) => fail(error),
     }
 }
@@ -366,8 +368,9 @@ fn run(
     let called = task.call0();
     drop(task);
     match called {
-        Ok(returned) if !returned.is_none() => run_on(limiter, permit, returned, wants_answer),
-        called => end(limiter, permit, wants_answer, called),
+        Ok(returned) if returned.is_none() => end(limiter, permit, wants_answer, Ok(returned)),
+        Ok(returned) => Python::attach(|_| run_on(limiter, permit, returned, wants_answer)),
+        Err(error) => Python::attach(|_| end(limiter, permit, wants_answer, Err(error))),
     }
 }
 

@@ -142,7 +142,9 @@ class Loops(unittest.TestCase):
                 loop.close()
                 gc.collect()
                 (context,) = said
-                self.assertRegex(context["message"], "3 queued tasks of <RateLimiter .*> never ran")
+                self.assertRegex(
+                    context["message"], "3 queued tasks of RateLimiter 1(00)?/1h never ran"
+                )
                 self.assertIs(context["limiter"], subject)
                 self.assertEqual(subject.stats().queued, 0)
                 if make is asyncio.new_event_loop:
@@ -170,7 +172,7 @@ class Loops(unittest.TestCase):
         )
         # The limiter, its loop and its task are found to be garbage together.
         self.assertIn("Task was destroyed but it is pending", ran.stderr)
-        self.assertRegex(ran.stderr, r"1 queued task of <?RateLimiter 10/1ns.* never ran")
+        self.assertRegex(ran.stderr, r"1 queued task of RateLimiter 10/1ns never ran")
 
     def test_a_limiter_that_outlives_its_loop_forgets_what_ran_there(self) -> None:
         for make in loops():
