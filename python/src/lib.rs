@@ -6,16 +6,18 @@
 //! `limiter.rs` is what a user calls, `turn.rs` what is awaited, `line.rs` what everything goes
 //! through. Python code runs only while the line's lock is free.
 
-mod awaitable;
 mod clock;
 mod error;
 mod home;
+mod inside;
 mod limiter;
 mod line;
 mod look;
 mod names;
 mod permit;
 mod queued;
+mod raw;
+mod running;
 mod settings;
 mod stats;
 mod turn;
@@ -27,7 +29,7 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     names::import(py)?;
-    awaitable::install(py)?;
+    raw::install(py)?;
     module.add_class::<limiter::RateLimiter>()?;
     module.add_class::<limiter::WeightedRateLimiter>()?;
     module.add_class::<permit::Permit>()?;

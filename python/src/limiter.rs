@@ -1,4 +1,4 @@
-//! `RateLimiter` and `WeightedRateLimiter`: what a user calls. `push` is in `awaitable.rs`.
+//! `RateLimiter` and `WeightedRateLimiter`: what a user calls. `push` is in `raw/push.rs`.
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -6,11 +6,11 @@ use pyo3::types::{PyDateTime, PyDelta};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use strict_rate_limiter_core::{Limit, Permit as Granted, TryGrantError};
 
-use crate::awaitable;
 use crate::error;
 use crate::line::{self, Ending, Line, Waiter};
 use crate::look;
 use crate::permit::{self, Nothing, Permit};
+use crate::raw;
 use crate::settings::{self, Settings};
 use crate::stats::Stats;
 use crate::turn::{Turn, Wish};
@@ -108,7 +108,7 @@ impl RateLimiter {
         }
         let weight = slf.get().weight_or_one(weight)?;
         let wish = Wish::Run(task.unbind());
-        awaitable::new(slf.py(), Turn::New { limiter: slf.clone().unbind(), weight, wish })
+        raw::new(slf.py(), Turn::New { limiter: slf.clone().unbind(), weight, wish })
     }
 
     /// Wait for the right to run one task, and give it as a Permit, which is held until its
@@ -157,7 +157,7 @@ impl RateLimiter {
 
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let limiter = slf.clone().unbind();
-        awaitable::new(slf.py(), Turn::New { limiter, weight: 1, wish: Wish::Enter })
+        raw::new(slf.py(), Turn::New { limiter, weight: 1, wish: Wish::Enter })
     }
 
     #[pyo3(signature = (kind, value, traceback))]
@@ -239,7 +239,7 @@ impl RateLimiter {
     /// Wait until nothing runs and nobody waits.
     fn drained<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let limiter = slf.clone().unbind();
-        awaitable::new(slf.py(), Turn::New { limiter, weight: 1, wish: Wish::Drained })
+        raw::new(slf.py(), Turn::New { limiter, weight: 1, wish: Wish::Drained })
     }
 
     /// Close, and wait until all that was accepted has run: for `contextlib.aclosing(limiter)`.

@@ -15,9 +15,9 @@ use strict_rate_limiter_core::{
 use crate::clock::Clock;
 use crate::error;
 use crate::home::{self, Home, Mark};
+use crate::inside::{Frame, FrameKind};
 use crate::limiter::RateLimiter;
 use crate::look::{self, Plan};
-use crate::names::names;
 use crate::queued::{Done, Queued};
 use crate::settings::value_error;
 
@@ -33,7 +33,7 @@ pub(crate) struct Inner {
     /// When the loop will look next.
     pub(crate) plan: Plan,
     /// This limiter's tasks that are on the stack right now, outermost first.
-    inside: Vec<Frame>,
+    pub(crate) inside: Vec<Frame>,
     /// Queued tasks that run as tasks of the loop, and what sees their end. Kept, or they could be
     /// collected while they run.
     pub(crate) started: Vec<(Py<PyAny>, Py<Done>)>,
@@ -53,26 +53,6 @@ pub(crate) enum Waiter {
     Task(Queued, Option<Py<PyAny>>),
 }
 
-/// One of this limiter's tasks, while it is on the stack.
-pub(crate) struct Frame {
-    pub(crate) weight: u64,
-    pub(crate) kind: FrameKind,
-}
-
-/// How a task of this limiter came to be on the stack.
-pub(crate) enum FrameKind {
-    /// Called, and it will return whatever becomes of what it asks for meanwhile.
-    Called,
-    /// Awaited, by this task of the loop where that is needed to tell what it asks for from what a
-    /// task asks for that it began eagerly.
-    Awaited(Option<Py<PyAny>>),
-}
-
-impl Ending {
-    /// As most do, with the weight it had reserved.
-    pub(crate) const COMPLETED: Self = Self::Completed { actual: None };
-}
-
 /// How a task ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -80,6 +60,11 @@ pub(crate) enum Ending {
     Completed { actual: Option<u64> },
     /// It was dropped or cancelled: its call may still be on the wire.
     Cancelled,
+}
+
+impl Ending {
+    /// As most do, with the weight it had reserved.
+    pub(crate) const COMPLETED: Self = Self::Completed { actual: None };
 }
 
 impl Line {
@@ -159,57 +144,9 @@ impl Line {
         Ok(self.lock().machine.try_grant(now, weight))
     }
 
-    /// Whether a task of this limiter is asking.
-    pub(crate) fn is_inside(&self, py: Python<'_>) -> PyResult<bool> {
-        let inner = self.lock();
-        if !inner.inside.is_empty() || inner.started.is_empty() {
-            return Ok(!inner.inside.is_empty());
-        }
-        drop(inner);
-        let here = current_task(py)?;
-        Ok(self.lock().started.iter().any(|(task, _)| here.is(task)))
-    }
-
-    /// Whether a task of this limiter is asking that would have to end before it had what it asks
-    /// for: a permit of this weight, or, without one, that nothing runs any more.
-    pub(crate) fn would_deadlock(&self, py: Python<'_>, weight: Option<u64>) -> PyResult<bool> {
-        let inner = self.lock();
-        if inner.inside.is_empty() && inner.started.is_empty() {
-            return Ok(false);
-        }
-        drop(inner);
-        let here = current_task(py)?;
-        let inner = self.lock();
-        let awaited = inner.inside.iter().filter(|frame| match &frame.kind {
-            FrameKind::Called => false,
-            FrameKind::Awaited(task) => task.as_ref().is_none_or(|task| here.is(task)),
-        });
-        let started = inner.started.iter().filter(|(task, _)| here.is(task));
-        let mut outer =
-            awaited.map(|frame| frame.weight).chain(started.map(|(_, done)| done.get().weight));
-        let fits = |outer| weight.is_some_and(|weight| inner.machine.could_nest(outer, weight));
-        Ok(outer.any(|outer| !fits(outer)))
-    }
-
-    /// A task of this limiter goes onto the stack.
     #[inline]
-    pub(crate) fn go_in(&self, frame: Frame) {
-        self.lock().inside.push(frame);
-    }
-
-    /// The innermost one, which was called, has returned something that is now awaited.
-    #[inline]
-    pub(crate) fn await_inside(&self, driver: Option<Py<PyAny>>) {
-        if let Some(frame) = self.lock().inside.last_mut() {
-            frame.kind = FrameKind::Awaited(driver);
-        }
-    }
-
-    /// The innermost one leaves it.
-    #[inline]
-    pub(crate) fn come_out(&self) {
-        // Its reference ends after the lock does.
-        let _frame = self.lock().inside.pop();
+    pub(crate) fn home(&self, py: Python<'_>) -> Option<Home> {
+        self.lock().home.as_ref().map(|home| home.clone_ref(py))
     }
 
     pub(crate) fn claim(&self, ticket: Ticket) -> Option<Permit> {
@@ -385,13 +322,6 @@ pub(crate) fn near_home(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
     }
 }
 
-impl Line {
-    #[inline]
-    pub(crate) fn home(&self, py: Python<'_>) -> Option<Home> {
-        self.lock().home.as_ref().map(|home| home.clone_ref(py))
-    }
-}
-
 impl Inner {
     /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are
     /// only counted.
@@ -413,8 +343,4 @@ impl Inner {
         let somebody_waits = self.machine.head().is_some() || !self.drained.is_empty();
         somebody_waits && !self.plan.is_soon()
     }
-}
-
-fn current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    names(py).current_task.bind(py).call0()
 }

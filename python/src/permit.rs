@@ -6,11 +6,11 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::awaitable;
 use crate::error::undisturbed;
 use crate::limiter::RateLimiter;
 use crate::line::{self, Ending};
 use crate::names::names;
+use crate::raw;
 use crate::settings::natural;
 use crate::turn::{Turn, Wish};
 
@@ -65,7 +65,7 @@ impl Permit {
             return Err(PyRuntimeError::new_err("a permit is acquired once; ask for another one"));
         }
         let (limiter, wish) = (this.limiter.clone_ref(py), Wish::Acquire(slf.clone().unbind()));
-        awaitable::new(py, Turn::New { limiter, weight: this.weight, wish })
+        raw::new(py, Turn::New { limiter, weight: this.weight, wish })
     }
 
     /// Ends it, unless that was done already.

@@ -13,10 +13,11 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use strict_rate_limiter_core::Permit;
 
 use crate::home::Home;
+use crate::inside::{Frame, FrameKind};
 use crate::limiter::RateLimiter;
-use crate::line::{self, Ending, Frame, FrameKind};
+use crate::line::{self, Ending};
 use crate::names::names;
-use crate::turn;
+use crate::running;
 
 /// A task in the queue.
 pub(crate) struct Queued {
@@ -78,7 +79,7 @@ pub(crate) fn start(
             Started::Ended(Ok(()))
         }
         Err(error) => {
-            let ending = turn::ending_of(&error, limiter.py());
+            let ending = running::ending_of(&error, limiter.py());
             line::end(limiter, permit, ending);
             Started::Ended(report(limiter, home, error))
         }
@@ -89,7 +90,7 @@ pub(crate) fn start(
 fn call<'py>(py: Python<'py>, home: &Home, queued: &Queued) -> PyResult<Option<Bound<'py, PyAny>>> {
     let context = queued.context.bind(py);
     let returned = context.call_method1(intern!(py, "run"), (&queued.task,))?;
-    if !turn::is_awaitable(&returned)? {
+    if !running::is_awaitable(&returned)? {
         return Ok(None);
     }
     let of_this_loop = [("loop", home.event_loop.bind(py))].into_py_dict(py)?;

@@ -2,23 +2,21 @@
 //!
 //! One enum for `push`, `run`, the acquiring calls and `drained`; what differs is its [`Wish`]. Each
 //! step takes the turn as it stands and gives the turn as it will stand, so nobody can see it half
-//! way. `awaitable.rs` makes it an object.
+//! way. `raw/awaitable.rs` makes it an object.
 
-use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyIterator, PyTuple, PyType};
 use strict_rate_limiter_core::{Permit, Ticket, TryGrantError};
 
-use crate::awaitable;
 use crate::error;
+use crate::inside::{Frame, FrameKind};
 use crate::limiter::RateLimiter;
-use crate::line::{self, Ending, Frame, FrameKind, Waiter};
-use crate::names::names;
+use crate::line::{self, Waiter};
 use crate::permit;
 use crate::queued::Queued;
+use crate::running::{self, Running};
 
 /// A call to a limiter, from before it is awaited until it has its answer.
 pub(crate) enum Turn {
@@ -58,23 +56,6 @@ pub(crate) struct Waiting {
     awaited: Py<PyIterator>,
 }
 
-/// Runs a task that is awaited.
-pub(crate) struct Running {
-    limiter: Py<RateLimiter>,
-    permit: Permit,
-    wants_answer: bool,
-    /// See [`FrameKind::Awaited`].
-    driver: Option<Py<PyAny>>,
-    awaited: Awaited,
-}
-
-/// What a task returned to be awaited.
-enum Awaited {
-    Coroutine(Py<PyAny>),
-    /// What any other object's `__await__` gave.
-    Iterator(Py<PyIterator>),
-}
-
 /// What comes in with a step.
 pub(crate) enum Sent<'a, 'py> {
     Value(&'a Bound<'py, PyAny>),
@@ -88,17 +69,17 @@ pub(crate) enum Step {
     Return(Py<PyAny>),
 }
 
-type Outcome = (Turn, PyResult<Step>);
+pub(crate) type Outcome = (Turn, PyResult<Step>);
 
-fn fail(error: PyErr) -> Outcome {
+pub(crate) fn fail(error: PyErr) -> Outcome {
     (Turn::Done, Err(error))
 }
 
-fn answer(answer: Py<PyAny>) -> Outcome {
+pub(crate) fn answer(answer: Py<PyAny>) -> Outcome {
     (Turn::Done, Ok(Step::Return(answer)))
 }
 
-fn truth(py: Python<'_>, value: bool) -> Py<PyAny> {
+pub(crate) fn truth(py: Python<'_>, value: bool) -> Py<PyAny> {
     PyBool::new(py, value).to_owned().into_any().unbind()
 }
 
@@ -163,8 +144,7 @@ impl Turn {
     pub(crate) fn name(&self) -> &'static str {
         let wish = match self {
             Self::New { wish, .. } | Self::Waiting(Waiting { wish, .. }) => wish,
-            Self::Running(Running { wants_answer: false, .. }) => return "RateLimiter.push",
-            Self::Running(_) => return "RateLimiter.run",
+            Self::Running(running) => return running.name(),
             Self::Executing | Self::Done => return "RateLimiter",
         };
         match wish {
@@ -188,9 +168,7 @@ impl Turn {
             Self::Waiting(Waiting { limiter, wish, future, awaited, .. }) => {
                 [Some(limiter.as_any()), of_wish(wish), Some(future), Some(awaited.as_any())]
             }
-            Self::Running(Running { limiter, driver, awaited, .. }) => {
-                [Some(limiter.as_any()), driver.as_ref(), Some(awaited.as_any()), None]
-            }
+            Self::Running(running) => running.held(),
             Self::Executing | Self::Done => [None; 4],
         }
     }
@@ -342,8 +320,8 @@ fn granted(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outc
 fn carry_out(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outcome {
     let py = limiter.py();
     match wish {
-        Wish::Push(task) => run(limiter, permit, task.into_bound(py), false),
-        Wish::Run(task) => run(limiter, permit, task.into_bound(py), true),
+        Wish::Push(task) => running::run(limiter, permit, task.into_bound(py), false),
+        Wish::Run(task) => running::run(limiter, permit, task.into_bound(py), true),
         Wish::Enter => {
             // Every permit of weight 1 is like any other; the limiter counts them.
             limiter.get().line.lock().enter(&permit);
@@ -357,199 +335,8 @@ fn carry_out(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Ou
     }
 }
 
-/// Runs a task that has its permit.
-#[inline]
-fn run(
-    limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
-    task: Bound<'_, PyAny>,
-    wants_answer: bool,
-) -> Outcome {
-    let called = task.call0();
-    drop(task);
-    match called {
-        Ok(returned) if returned.is_none() => end(limiter, permit, wants_answer, Ok(returned)),
-        Ok(returned) => Python::attach(|_| run_on(limiter, permit, returned, wants_answer)),
-        Err(error) => Python::attach(|_| end(limiter, permit, wants_answer, Err(error))),
-    }
-}
-
-/// The task has returned something, which may have to be awaited.
-fn run_on(
-    limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
-    returned: Bound<'_, PyAny>,
-    wants_answer: bool,
-) -> Outcome {
-    let py = limiter.py();
-    let awaited = match begin_await(returned) {
-        Ok(Returned::Awaitable(awaited)) => awaited,
-        Ok(Returned::Answer(answer)) => return end(limiter, permit, wants_answer, Ok(answer)),
-        Err(error) => return end(limiter, permit, wants_answer, Err(error)),
-    };
-    let driver = if names(py).has_eager_tasks {
-        match names(py).current_task.call0(py) {
-            Ok(task) => Some(task),
-            Err(error) => return end(limiter, permit, wants_answer, Err(error)),
-        }
-    } else {
-        None
-    };
-    limiter.get().line.await_inside(driver.as_ref().map(|driver| driver.clone_ref(py)));
-    let limiter = limiter.clone().unbind();
-    let running = Running { limiter, permit, wants_answer, driver, awaited };
-    running.step(py, &Sent::Value(py.None().bind(py)))
-}
-
-/// What a task returned.
-enum Returned<'py> {
-    Awaitable(Awaited),
-    Answer(Bound<'py, PyAny>),
-}
-
-fn begin_await(returned: Bound<'_, PyAny>) -> PyResult<Returned<'_>> {
-    let names = names(returned.py());
-    let kind = returned.get_type();
-    let awaited = if kind.is(&names.coroutine) {
-        Awaited::Coroutine(returned.unbind())
-    } else if !is_awaitable(&returned)? {
-        return Ok(Returned::Answer(returned));
-    } else if kind.is(&names.generator) {
-        Awaited::Iterator(returned.cast_into()?.unbind())
-    } else {
-        let iterator = returned.call_method0(intern!(returned.py(), "__await__"))?;
-        Awaited::Iterator(iterator.cast_into()?.unbind())
-    };
-    Ok(Returned::Awaitable(awaited))
-}
-
-/// Whether something is to be awaited: a coroutine, an object with `__await__`, or a generator that
-/// `types.coroutine` made one.
-pub(crate) fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    const ITERABLE_COROUTINE: u32 = 0x100;
-    let py = value.py();
-    let kind = value.get_type();
-    if kind.is(&names(py).coroutine) {
-        return Ok(true);
-    }
-    if kind.is(&names(py).generator) {
-        let flags = value.getattr(intern!(py, "gi_code"))?.getattr(intern!(py, "co_flags"))?;
-        return Ok(flags.extract::<u32>()? & ITERABLE_COROUTINE != 0);
-    }
-    kind.hasattr(intern!(py, "__await__"))
-}
-
-impl Running {
-    fn resume(self, py: Python<'_>, sent: &Sent<'_, '_>) -> Outcome {
-        let driver = self.driver.as_ref().map(|driver| driver.clone_ref(py));
-        let frame = Frame { weight: self.permit.weight(), kind: FrameKind::Awaited(driver) };
-        self.limiter.get().line.go_in(frame);
-        self.step(py, sent)
-    }
-
-    /// Goes on with the task, which is on the stack already.
-    fn step(self, py: Python<'_>, sent: &Sent<'_, '_>) -> Outcome {
-        let limiter = self.limiter.bind(py);
-        match self.advance(py, sent) {
-            Ok(Step::Yield(yielded)) => {
-                limiter.get().line.come_out();
-                (Turn::Running(self), Ok(Step::Yield(yielded)))
-            }
-            Ok(Step::Return(returned)) => {
-                end(limiter, self.permit, self.wants_answer, Ok(returned.into_bound(py)))
-            }
-            Err(error) => end(limiter, self.permit, self.wants_answer, Err(error)),
-        }
-    }
-
-    fn advance(&self, py: Python<'_>, sent: &Sent<'_, '_>) -> PyResult<Step> {
-        let awaited = self.awaited.bind(py);
-        let stepped = match (sent, &self.awaited) {
-            (Sent::Value(value), Awaited::Coroutine(_)) if value.is_none() => {
-                match awaitable::resume_coroutine(awaited) {
-                    Some(step) => return step,
-                    None => awaited.call_method1(intern!(py, "send"), (value,)),
-                }
-            }
-            (Sent::Value(value), Awaited::Iterator(_)) if value.is_none() => {
-                awaited.call_method0(intern!(py, "__next__"))
-            }
-            (Sent::Value(value), _) => awaited.call_method1(intern!(py, "send"), (value,)),
-            (Sent::Thrown(thrown), _) => match awaited.getattr_opt(intern!(py, "throw"))? {
-                Some(throw) => throw.call1(*thrown),
-                None => Err(raised(thrown)),
-            },
-        };
-        match stepped {
-            Ok(yielded) => Ok(Step::Yield(yielded.unbind())),
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) => error
-                .value(py)
-                .getattr(intern!(py, "value"))
-                .map(|value| Step::Return(value.unbind())),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Ends the task where it stands.
-    fn close(self, py: Python<'_>) -> PyResult<()> {
-        let limiter = self.limiter.bind(py);
-        let close = self.awaited.bind(py).getattr_opt(intern!(py, "close"));
-        let closed = close.and_then(|close| close.map(|close| close.call0()).transpose());
-        drop(self.awaited);
-        line::end(limiter, self.permit, Ending::Cancelled);
-        closed.map(drop)
-    }
-}
-
-impl Awaited {
-    fn as_any(&self) -> &Py<PyAny> {
-        match self {
-            Self::Coroutine(coroutine) => coroutine,
-            Self::Iterator(iterator) => iterator.as_any(),
-        }
-    }
-
-    fn bind<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyAny> {
-        self.as_any().bind(py)
-    }
-}
-
-/// A task has ended that is on the stack.
-#[inline]
-fn end(
-    limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
-    wants_answer: bool,
-    ended: PyResult<Bound<'_, PyAny>>,
-) -> Outcome {
-    match ended {
-        Ok(returned) => {
-            line::end_inside(limiter, permit, Ending::COMPLETED);
-            if wants_answer { answer(returned.unbind()) } else { answer(truth(limiter.py(), true)) }
-        }
-        Err(error) => {
-            let py = limiter.py();
-            line::end_inside(limiter, permit, ending_of(&error, py));
-            if !error.is_instance_of::<PyStopIteration>(py) {
-                return fail(error);
-            }
-            // To whoever awaits, a StopIteration would be an answer.
-            let stopped = PyRuntimeError::new_err("the task raised StopIteration");
-            stopped.set_cause(py, Some(error));
-            fail(stopped)
-        }
-    }
-}
-
-/// What an exception says of how its task ended.
-pub(crate) fn ending_of(error: &PyErr, py: Python<'_>) -> Ending {
-    let cancelled = error.matches(py, &names(py).cancelled_error).unwrap_or(false)
-        || error.is_instance_of::<PyGeneratorExit>(py);
-    if cancelled { Ending::Cancelled } else { Ending::COMPLETED }
-}
-
 /// The exception that arguments of `throw` stand for: an instance, or a type with a value.
-fn raised(thrown: &Bound<'_, PyTuple>) -> PyErr {
+pub(crate) fn raised(thrown: &Bound<'_, PyTuple>) -> PyErr {
     let made = || {
         let kind = thrown.get_item(0)?;
         let value = thrown.get_item(1).ok().filter(|value| !value.is_none());
