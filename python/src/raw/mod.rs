@@ -40,23 +40,23 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
 /// Does what the interpreter called for. Neither an error nor a panic gets past it.
 #[inline]
 fn called<R>(failed: R, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    let work = || Python::attach(|py| work(py).map_err(|error| error.restore(py)));
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(result)) => result,
-        Ok(Err(())) => failed,
-        Err(_) => panicked(failed),
-    }
+    guarded(failed, || Python::attach(|py| work(py).map_err(|error| error.restore(py))))
 }
 
 /// The same, without telling PyO3 that this thread is attached, which it is: the interpreter calls.
 /// For what ends no object by [`Py`]'s drop, which would put that off, except where it attaches.
 #[inline]
 fn called_quickly<R>(failed: R, work: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    let work = || {
+    guarded(failed, || {
         // SAFETY: as the interpreter called, its lock is held until this returns.
         let py = unsafe { Python::assume_attached() };
         work(py).map_err(|error| error.restore(py))
-    };
+    })
+}
+
+/// What `work` gives; `failed` where an error is set instead.
+#[inline]
+fn guarded<R>(failed: R, work: impl FnOnce() -> Result<R, ()>) -> R {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(result)) => result,
         Ok(Err(())) => failed,

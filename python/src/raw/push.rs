@@ -42,6 +42,7 @@ callable, and QueueFull from inside a task of this limiter if there is no room.
 
 Cancelled while it waits, it leaves no trace; cancelled while its task runs, it cancels the task,
 which counts as its completion.";
+
 /// Gives [`RateLimiter`] its `push`.
 pub(super) fn install(py: Python<'_>) -> PyResult<()> {
     // SAFETY: the interpreter turns it back, since the flags below say how it takes its arguments.
@@ -62,6 +63,7 @@ pub(super) fn install(py: Python<'_>) -> PyResult<()> {
     };
     limiter.setattr("push", push)
 }
+
 unsafe extern "C" fn push(
     limiter: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
