@@ -107,9 +107,8 @@ class Awaitables(unittest.TestCase):
             await subject.push(lambda: None)
         calls = [subject.drained() for _ in range(50)]
         self.assertEqual(sys.getrefcount(kind), before + 50)
-        for call in calls:
-            await call
-        del call, calls
+        while calls:
+            await calls.pop()
         self.assertEqual(sys.getrefcount(kind), before)
 
     @in_manual_time
