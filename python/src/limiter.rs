@@ -22,7 +22,7 @@ use crate::turn::{Turn, Wish};
 /// "500/1m" or "90000w/1m"; all of them hold. `concurrency` tasks may run at once. `paced` spreads
 /// tasks evenly over the period. `queue_capacity` bounds the queue: a push then waits for room.
 /// `abandon_grace` is how long a cancelled task still counts as running. `clock_drift_ppm` is how
-/// much faster the server's clock may run. `on_error` is called with what a queued task raised.
+/// much faster than the server's this clock may run. `on_error` is called with what a queued task raised.
 /// `clock` returns nanoseconds, as `time.monotonic_ns` does, which is the default.
 #[pyclass(frozen, subclass, weakref, module = "async_rate_limiter")]
 pub struct RateLimiter {

@@ -55,7 +55,7 @@ class Settings(unittest.TestCase):
         self.assertEqual(starts, [0, 1, 2, 3, 4, 5])
 
     @in_manual_time
-    async def test_a_server_whose_clock_runs_fast_stretches_the_period(self) -> None:
+    async def test_a_clock_that_may_run_fast_stretches_the_period(self) -> None:
         subject = limiter(1, SECOND, clock_drift_ppm=500_000)
         await subject.run(lambda: None)
         await subject.run(lambda: None)

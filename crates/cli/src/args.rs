@@ -87,7 +87,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Limits")]
     pub(crate) paced: bool,
 
-    /// How much faster than this one the other side's clock may run, in parts per million
+    /// How much faster than the other side's this clock may run, in parts per million
     #[arg(long, value_name = "PPM", default_value = "0", help_heading = "Limits")]
     pub(crate) clock_drift: u32,
 

@@ -8,7 +8,7 @@ use crate::limit::{Limit, Unit};
 /// The most tasks that may run at once: 2²² (4,194,304).
 pub const CONCURRENCY_MAX: usize = 1 << 22;
 
-/// The most that a server's clock may run fast against ours, in parts per million: twice as fast.
+/// The most that our clock may run fast against a server's, in parts per million: twice as fast.
 pub const CLOCK_DRIFT_PPM_MAX: u32 = 1_000_000;
 
 /// The longest grace for an abandoned task, in nanoseconds: as long as the longest period.
@@ -42,7 +42,7 @@ pub struct Config {
     /// How long after it was abandoned a task still counts as running, in nanoseconds, at most
     /// [`ABANDON_GRACE_NS_MAX`]. Default 0.
     pub abandon_grace_ns: u64,
-    /// How much faster than ours the protected system's clock may run, in parts per million, at
+    /// How much faster than the protected system's our clock may run, in parts per million, at
     /// most [`CLOCK_DRIFT_PPM_MAX`]. Stretches every period. Default 0.
     pub clock_drift_ppm: u32,
 }

@@ -81,8 +81,9 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// How much faster than ours the protected system's clock may run, in parts per million: 0
-    /// unless said otherwise. Every period is stretched by it.
+    /// How much faster than the protected system's our clock may run, in parts per million: 0
+    /// unless said otherwise. Every period is stretched by it. (A server's clock that runs fast sees
+    /// tasks further apart than they are, and needs no allowance.)
     pub fn clock_drift(mut self, ppm: u32) -> Self {
         self.config.clock_drift_ppm = ppm;
         self
