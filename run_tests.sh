@@ -40,6 +40,9 @@ done
 step "the main job, as the README has it"
 seq 60 | cargo run --locked --release -q -p ratelimit-cli -- run 20/200ms -- echo {} | diff - <(seq 60)
 
+step "the proofs"
+proof/check
+
 python/run_tests.sh
 
 step "all is well"
