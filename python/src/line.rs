@@ -208,6 +208,11 @@ pub(crate) fn join(
     waiter: Waiter,
 ) -> PyResult<Place> {
     let mut inner = limiter.get().line.lock();
+    if inner.machine.is_closed() {
+        // Refused here, the waiter ends after the lock does.
+        drop(inner);
+        return Err(error::closed());
+    }
     let is_first = inner.machine.head().is_none();
     let place = inner.machine.enqueue(weight, waiter).map_err(error::enqueue)?;
     let look = is_first && !inner.machine.awaits_completion();
