@@ -1,6 +1,7 @@
 """Tokens a minute: reserve what a call may take, and say what it took."""
 
 import asyncio
+from functools import partial
 
 from async_rate_limiter import RateLimiter, WeightedRateLimiter
 
@@ -22,7 +23,7 @@ async def ask(question: str) -> int:
 
 async def main() -> None:
     for size in (200, 400, 700, 300):
-        ran = await bytes_sent.push(lambda size=size: print("sent", size, "bytes"), size)  # type: ignore[misc]
+        ran = await bytes_sent.push(partial(print, "sent", size, "bytes"), size)
         print(size, "ran at once" if ran else "queued")
     questions = ["why?", "how long?", "and then?", "says who?"]
     print("tokens used:", await asyncio.gather(*map(ask, questions)))

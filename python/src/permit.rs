@@ -99,7 +99,8 @@ pub(crate) fn is_cancellation(kind: &Bound<'_, PyAny>) -> PyResult<bool> {
 #[pymethods]
 impl Permit {
     /// The weight that the task turned out to have; None until it is known. Set it before the
-    /// permit completes: less than reserved frees the rest at once, more is recorded in full.
+    /// permit completes: less than reserved frees the rest at once, more is recorded in full. It says
+    /// that the call has been answered, so a block cancelled after that has no grace.
     #[getter]
     fn actual(&self) -> Option<u64> {
         self.state().actual

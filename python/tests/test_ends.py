@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import datetime
+import functools
 import gc
 import unittest
 import weakref
@@ -333,7 +334,7 @@ class Closing(unittest.TestCase):
         ran: list[int] = []
         async with contextlib.aclosing(limiter(1, SECOND)) as subject:
             for number in range(3):
-                await subject.push(lambda number=number: ran.append(number))  # type: ignore[misc]
+                await subject.push(functools.partial(ran.append, number))
         self.assertEqual(ran, [0, 1, 2])
         self.assertTrue(subject.closed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -15,16 +16,14 @@ from typing import Any
 
 from async_rate_limiter import RateLimiter
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None  # type: ignore[assignment]
-
 HOUR = 3_600_000_000_000
 
 
 def loops() -> list[Any]:
-    return [asyncio.new_event_loop] + ([uvloop.new_event_loop] if uvloop else [])
+    """asyncio's own, and uvloop's where it is installed."""
+    if importlib.util.find_spec("uvloop") is None:
+        return [asyncio.new_event_loop]
+    return [asyncio.new_event_loop, importlib.import_module("uvloop").new_event_loop]
 
 
 class Loops(unittest.TestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import unittest
+from typing import Callable
 
 from async_rate_limiter import QueueFull, RateLimiter
 
@@ -79,7 +80,7 @@ class Push(unittest.TestCase):
         subject = limiter(3, MILLISECOND)
         order: list[int] = []
 
-        def task(number: int) -> object:
+        def task(number: int) -> Callable[[], object]:
             async def work() -> None:
                 order.append(number)
                 await asyncio.sleep(0.0001)
@@ -87,7 +88,7 @@ class Push(unittest.TestCase):
             return (lambda: order.append(number)) if number % 2 else work
 
         for number in range(50):
-            await subject.push(task(number))  # type: ignore[arg-type]
+            await subject.push(task(number))
         await subject.drained()
         self.assertEqual(order, list(range(50)))
 
