@@ -364,7 +364,7 @@ mod tests {
     use strict_rate_limiter_core::Config;
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::{Clock, ManualClock, Timer};
     use crate::lookout::HEAD_OVERDUE_NS;
 
     const US: Duration = Duration::from_micros(1);
@@ -413,12 +413,30 @@ mod tests {
         (PER + NS).saturating_sub(lead)
     }
 
+    /// A clock that moves when it is told to, for which everything is done as for the real one.
+    #[derive(Debug)]
+    struct AsIfReal(ManualClock);
+
+    impl Clock for AsIfReal {
+        fn now(&self) -> std::time::Instant {
+            self.0.now()
+        }
+
+        fn timer(&self) -> Box<dyn Timer> {
+            self.0.timer()
+        }
+
+        fn wakes_late(&self) -> bool {
+            true
+        }
+    }
+
     /// A full window of one task on a clock that wakes late, and the lead that it begins with.
     fn full() -> (Arc<Shared>, ManualClock, Duration) {
         let limit = core::Limit::tasks(1, PER).unwrap();
         let clock = ManualClock::new();
         let machine = Machine::new(Config::new([limit])).unwrap();
-        let shared = Shared::new(machine, Source::as_if_real(clock.clone()));
+        let shared = Shared::new(machine, Source::new(Some(Arc::new(AsIfReal(clock.clone())))));
         let permit = shared.try_acquire(1).unwrap();
         shared.complete(permit, None);
         let lead = Duration::from_nanos(shared.lock().lookout.lead_ns());

@@ -30,6 +30,12 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// A timer of this clock, not set to anything. A limiter asks for one when it is built.
     fn timer(&self) -> Box<dyn Timer>;
+
+    /// Whether whoever its timers wake comes late, as threads do: then the head of the queue is woken
+    /// a little ahead of its opening, and looks until that comes. A limiter asks when it is built.
+    fn wakes_late(&self) -> bool {
+        false
+    }
 }
 
 /// Wakes one waker at one time.

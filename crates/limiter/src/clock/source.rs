@@ -47,14 +47,8 @@ pub(crate) struct Fast {
 impl Source {
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
         let begin = clock.as_ref().map_or_else(Instant::now, |clock| clock.now());
-        let wakes_late = clock.is_none();
+        let wakes_late = clock.as_ref().is_none_or(|clock| clock.wakes_late());
         Self { begin, clock, wakes_late }
-    }
-
-    /// A clock that moves when it is told to, for which everything is done as for the real one.
-    #[cfg(test)]
-    pub(crate) fn as_if_real(clock: super::ManualClock) -> Self {
-        Self { wakes_late: true, ..Self::new(Some(Arc::new(clock))) }
     }
 
     pub(crate) fn timer(&self) -> Box<dyn Timer> {

@@ -1,0 +1,89 @@
+//! Whose turn it is: an executor that polls whichever of the woken it is told to.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
+
+use crate::task::SimPanic;
+
+/// Somebody who lives in the simulation.
+struct Actor {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    waker: Waker,
+}
+
+struct Flag {
+    slot: usize,
+    is_ready: AtomicBool,
+    ready: Arc<Mutex<Vec<usize>>>,
+}
+
+/// Slots are never used twice, so that a slot names its actor for as long as a life lasts.
+#[derive(Default)]
+pub(crate) struct Executor {
+    actors: Vec<Option<(Actor, Arc<Flag>)>>,
+    ready: Arc<Mutex<Vec<usize>>>,
+    alive: usize,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_ready.swap(true, Ordering::Relaxed) {
+            lock(&self.ready).push(self.slot);
+        }
+    }
+}
+
+impl Executor {
+    pub(crate) fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> usize {
+        let slot = self.actors.len();
+        let is_ready = AtomicBool::new(false);
+        let flag = Arc::new(Flag { slot, is_ready, ready: Arc::clone(&self.ready) });
+        let actor = Actor { future: Box::pin(future), waker: Waker::from(Arc::clone(&flag)) };
+        flag.wake_by_ref();
+        self.actors.push(Some((actor, flag)));
+        self.alive += 1;
+        slot
+    }
+
+    pub(crate) fn alive(&self) -> usize {
+        self.alive
+    }
+
+    pub(crate) fn ready(&self) -> usize {
+        lock(&self.ready).len()
+    }
+
+    /// Polls one of those that were woken. Whoever panics on purpose is dead.
+    pub(crate) fn poll(&mut self, which: usize) {
+        let slot = lock(&self.ready).swap_remove(which);
+        let Some((mut actor, flag)) = self.actors[slot].take() else { return };
+        flag.is_ready.store(false, Ordering::Relaxed);
+        let waker = actor.waker.clone();
+        let mut context = Context::from_waker(&waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| actor.future.as_mut().poll(&mut context)));
+        match polled {
+            Ok(poll) if poll.is_pending() => self.actors[slot] = Some((actor, flag)),
+            Err(payload) if !payload.is::<SimPanic>() => resume_unwind(payload),
+            _ => self.alive -= 1,
+        }
+    }
+
+    /// Drops an actor wherever it is.
+    pub(crate) fn kill(&mut self, slot: usize) -> bool {
+        let killed = self.actors[slot].take().is_some();
+        self.alive -= usize::from(killed);
+        killed
+    }
+}
+
+fn lock(ready: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
+    ready.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,153 @@
+//! What a seed decides: the limiter of a life, who comes, and how they behave.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use strict_rate_limiter_core::{Config, Limit};
+
+use crate::task::{Finish, Handle, Task, Way};
+
+/// One life.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    /// Whether whoever the timer wakes comes late.
+    pub(crate) wakes_late: bool,
+    /// How much faster than true time the limiter's clock runs.
+    pub(crate) fast_ppm: u64,
+    /// Whether its clock is set back now and then. The referee, who goes by that clock, cannot
+    /// follow then, and the audit judges alone.
+    pub(crate) is_set_back: bool,
+    /// How many ask.
+    pub(crate) asking: u32,
+    /// The usual time between two of them, in nanoseconds.
+    gap_ns: u64,
+    /// How many come together.
+    burst: u32,
+    /// The usual length of a task.
+    length_ns: u64,
+    /// How long whoever is impatient waits, at most.
+    patience_ns: u64,
+    /// One in how many misbehaves, in each of its ways.
+    trouble: u32,
+    pub(crate) ending: Ending,
+    /// After how many have asked the end begins.
+    pub(crate) ending_after: u32,
+}
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Drained,
+    Closed,
+    Aborted,
+    LastHandleDropped,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let base_ns = log_uniform(rng, 100, 100_000_000);
+        let config = config(rng, base_ns);
+        let pace_ns = config.limits.iter().map(|limit| limit.per_ns() / limit.rate()).max();
+        let pace_ns = pace_ns.unwrap_or(base_ns).max(1);
+        let fast_ppm = rng.u64(0..=u64::from(config.clock_drift_ppm));
+        let asking = rng.u32(50..1_500);
+        Self {
+            wakes_late: rng.u8(..4) == 0,
+            fast_ppm,
+            is_set_back: rng.u8(..8) == 0,
+            asking,
+            gap_ns: pace_ns * rng.u64(1..24) / 10,
+            burst: if rng.bool() { 1 } else { rng.u32(1..60) },
+            length_ns: pace_ns * [0, 0, 1, 3, 20][rng.usize(..5)] / 2,
+            patience_ns: pace_ns * rng.u64(1..100),
+            trouble: rng.u32(6..400),
+            ending: match rng.u8(..8) {
+                0 => Ending::Closed,
+                1 => Ending::Aborted,
+                2 => Ending::LastHandleDropped,
+                _ => Ending::Drained,
+            },
+            ending_after: rng.u32(..asking),
+            config,
+        }
+    }
+
+    /// How long until the next one comes.
+    pub(crate) fn gap(&self, rng: &mut Rng, already: u32) -> u64 {
+        if already % self.burst == 0 { around(rng, self.gap_ns * u64::from(self.burst)) } else { 0 }
+    }
+
+    /// Something that happens once in a while.
+    pub(crate) fn is_trouble(&self, rng: &mut Rng) -> bool {
+        rng.u32(..self.trouble) == 0
+    }
+
+    /// A time that matters to this limiter.
+    pub(crate) fn some_time(&self, rng: &mut Rng) -> u64 {
+        around(rng, self.patience_ns)
+    }
+
+    pub(crate) fn task(&self, rng: &mut Rng, may_have_child: bool) -> Task {
+        let rate = self.config.limits.iter().map(Limit::rate).min().unwrap_or(1);
+        let weight = match rng.u8(..32) {
+            0 => rng.u64(..2 * rate + 2),
+            1..8 => rng.u64(1..=rate),
+            _ => 1 + rng.u64(..rate) / 4,
+        };
+        let nap = |rng: &mut Rng| if rng.bool() { around(rng, self.length_ns) } else { 0 };
+        Task {
+            weight,
+            way: [Way::Acquire, Way::Acquire, Way::Run, Way::Push, Way::PushFn, Way::TryPush]
+                [rng.usize(..6)]
+            .unless(rng.u8(..12) == 0, Way::TryAcquire),
+            naps: [nap(rng), nap(rng)],
+            panics: self.is_trouble(rng),
+            finish: match rng.u8(..8) {
+                0 => Finish::Drop,
+                1 => Finish::CompleteWith(rng.u64(..2 * rate + 2)),
+                2 => Finish::CompleteWith(rng.u64(..=weight)),
+                _ => Finish::Complete,
+            },
+            handle: match rng.u8(..8) {
+                0..3 => Handle::Drop,
+                3 if self.is_trouble(rng) => Handle::CancelAfter(self.some_time(rng)),
+                _ => Handle::Await,
+            },
+            stall_ns: if self.is_trouble(rng) { self.some_time(rng) } else { 0 },
+            patience_ns: self.is_trouble(rng).then(|| self.some_time(rng)),
+            child: (may_have_child && self.is_trouble(rng))
+                .then(|| Box::new(self.task(rng, false))),
+        }
+    }
+}
+
+fn config(rng: &mut Rng, base_ns: u64) -> Config {
+    let limits = (0..[1, 1, 2, 3][rng.usize(..4)]).map(|_| {
+        let per = Duration::from_nanos(base_ns * rng.u64(1..8));
+        let rate = rng.u64(1..40);
+        let limit = if rng.u8(..3) == 0 { Limit::weight } else { Limit::tasks };
+        limit(rate, per).expect("in range")
+    });
+    let limits: Vec<Limit> = limits.collect();
+    let has_task_limit = limits.iter().any(|limit| limit.units(2) == 1);
+    Config {
+        paced: has_task_limit && rng.u8(..6) == 0,
+        concurrency: [1, 1, 2, 3, 16][rng.usize(..5)],
+        queue_capacity: [usize::MAX, usize::MAX, 0, 1, 5, 40][rng.usize(..6)],
+        abandon_grace_ns: [0, 0, base_ns / 3, base_ns * 3][rng.usize(..4)],
+        clock_drift_ppm: [0, 0, 100, 300_000][rng.usize(..4)],
+        ..Config::new(limits)
+    }
+}
+
+/// From `least` to `most`, each order of magnitude as likely as any other.
+fn log_uniform(rng: &mut Rng, least: u64, most: u64) -> u64 {
+    let exponent = (most as f64 / least as f64).ln() * rng.f64();
+    (least as f64 * exponent.exp()) as u64
+}
+
+/// Exponentially distributed.
+fn around(rng: &mut Rng, mean_ns: u64) -> u64 {
+    (-(1.0 - rng.f64()).ln() * mean_ns as f64) as u64
+}

@@ -1,0 +1,86 @@
+//! What happened in a life, in numbers.
+
+use std::fmt;
+
+/// How often what happened. Adds up over lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Tally {
+    /// Lives lived.
+    pub lives: u64,
+    /// Tasks that ran, however they ended.
+    pub tasks: u64,
+    /// Of these, how many were dropped while they ran.
+    pub abandoned: u64,
+    /// Of these, how many panicked.
+    pub panicked: u64,
+    /// Who left the queue before its turn came.
+    pub gave_up: u64,
+    /// Grants that were undone because nobody was there any more to see them.
+    pub undone: u64,
+    /// Who was aborted in the queue.
+    pub aborted: u64,
+    /// Who was refused: too heavy, closed, full, busy.
+    pub refused: u64,
+    /// How often a clock was set back.
+    pub set_back: u64,
+    /// How often the process stalled.
+    pub stalls: u64,
+    /// How often the timer came early or late.
+    pub bad_timers: u64,
+    /// Steps at which the referee and the library were compared.
+    pub compared: u64,
+    /// Simulated time, in nanoseconds.
+    pub simulated_ns: u64,
+    /// Limits that were audited.
+    pub audits: u64,
+    /// Of these, how many were used up to the last unit.
+    pub full: u64,
+    /// The fullest window in all, over its limit.
+    pub fullest: f64,
+    /// Changes with every step of a life: two runs of one seed have the same.
+    pub digest: u64,
+}
+
+impl Tally {
+    /// Adds another tally to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.lives += other.lives;
+        self.tasks += other.tasks;
+        self.abandoned += other.abandoned;
+        self.panicked += other.panicked;
+        self.gave_up += other.gave_up;
+        self.undone += other.undone;
+        self.aborted += other.aborted;
+        self.refused += other.refused;
+        self.set_back += other.set_back;
+        self.stalls += other.stalls;
+        self.bad_timers += other.bad_timers;
+        self.compared += other.compared;
+        self.simulated_ns += other.simulated_ns;
+        self.audits += other.audits;
+        self.full += other.full;
+        self.fullest = self.fullest.max(other.fullest);
+        self.digest ^= other.digest;
+    }
+
+    /// Mixes a step into the digest.
+    pub(crate) fn note(&mut self, what: u64) {
+        self.digest = (self.digest.rotate_left(5) ^ what).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lives, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } = self;
+        let Self { set_back, stalls, bad_timers, compared, audits, full, fullest, .. } = self;
+        let hours = self.simulated_ns as f64 / 3.6e12;
+        writeln!(f, "{tasks} tasks in {lives} lives, {hours:.1} hours of simulated time")?;
+        writeln!(f, "  {abandoned} dropped while they ran, {panicked} panicked")?;
+        writeln!(f, "  {gave_up} gave up waiting, {undone} of them when already granted")?;
+        writeln!(f, "  {refused} refused, {aborted} aborted in the queue")?;
+        writeln!(f, "  {stalls} stalls, {set_back} clocks set back, {bad_timers} bad timers")?;
+        writeln!(f, "  {compared} times held to the referee")?;
+        write!(f, "  {audits} limits audited, {full} of them used to the last unit; ")?;
+        write!(f, "fullest window / rate: {fullest:.6}")
+    }
+}
