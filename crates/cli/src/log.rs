@@ -93,7 +93,7 @@ impl Log {
 impl Past {
     /// Reads a log, and says how much of it is whole: a run that was killed may have left a part of
     /// a row at the end, which is passed over.
-    fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
+    pub(crate) fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
         let mut past = Self::default();
         let mut reader = csv::ReaderBuilder::new();
         let mut reader = reader.has_headers(false).flexible(true).from_reader(Recorder::new(input));

@@ -217,3 +217,42 @@ impl<T> Queue<T> {
         self.accepted_entries = self.accepted;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line_of(waiters: u64) -> Queue<u64> {
+        let mut queue = Queue::new(usize::MAX, Ticket(0));
+        (0..waiters).for_each(|waiter| {
+            queue.push(1, waiter);
+        });
+        queue
+    }
+
+    #[test]
+    fn the_line_is_never_more_than_twice_as_long_as_what_waits_in_it() {
+        let mut queue = line_of(10_000);
+        for waiter in 1..9_999 {
+            assert_eq!(queue.cancel(Ticket(waiter)), Some(waiter));
+            assert!(queue.entries.len() <= 2 * queue.waiting + 16, "{}", queue.entries.len());
+        }
+        assert!(queue.entries.capacity() <= 2 * 18 + 16, "{}", queue.entries.capacity());
+        assert_eq!(
+            [queue.pop(), queue.pop()],
+            [Some((Ticket(0), 1, 0)), Some((Ticket(9_999), 1, 9_999))]
+        );
+    }
+
+    #[test]
+    fn blanks_are_dropped_only_when_they_outnumber_the_waiters() {
+        let mut queue = line_of(1_000);
+        for waiter in 1..508 {
+            queue.cancel(Ticket(waiter));
+            assert_eq!(queue.entries.len(), 1_000, "after {waiter}");
+        }
+        queue.cancel(Ticket(508));
+        queue.cancel(Ticket(509));
+        assert_eq!(queue.entries.len(), queue.waiting);
+    }
+}

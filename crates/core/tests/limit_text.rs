@@ -19,6 +19,7 @@ fn the_usual_spellings_are_read() {
         ("1/1.5s", Limit::tasks(1, Duration::from_millis(1_500))),
         ("1/0.000000001s", Limit::tasks(1, Duration::from_nanos(1))),
         ("1/1.50m", Limit::tasks(1, Duration::from_secs(90))),
+        ("1/1.25ms", Limit::tasks(1, Duration::from_micros(1_250))),
         ("1/2.5us", Limit::tasks(1, Duration::from_nanos(2_500))),
         ("1/3µs", Limit::tasks(1, Duration::from_micros(3))),
         ("1/0.00000000005m", Limit::tasks(1, Duration::from_nanos(3))),

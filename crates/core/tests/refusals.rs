@@ -121,3 +121,11 @@ fn what_is_remembered_is_held_from_the_latest_before_it() {
     assert!(full.try_grant(1, 1).is_err());
     assert!(full.try_grant(1_000_000_002, 1).is_ok());
 }
+
+#[test]
+fn the_source_of_a_state_error_is_the_configuration_where_that_is_what_is_wrong() {
+    use std::error::Error;
+    let error = StateError::Config(ConfigError::ZeroConcurrency);
+    assert_eq!(error.source().unwrap().to_string(), ConfigError::ZeroConcurrency.to_string());
+    assert!(StateError::Corrupt("here").source().is_none());
+}

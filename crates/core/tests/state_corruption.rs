@@ -1,9 +1,16 @@
 //! States that come back damaged: an error or a working machine, never a panic and never a burst.
 
+#[path = "oracle/restored.rs"]
+mod restored;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strict_rate_limiter_core::{Config, Decision, Limit, Machine, State, StateError, Ticket};
+use strict_rate_limiter_core::config::CONCURRENCY_MAX;
+use strict_rate_limiter_core::limit::RATE_MAX;
+use strict_rate_limiter_core::{
+    Config, Decision, Limit, Machine, State, StateError, Ticket, WindowState,
+};
 
 const PER_NS: u64 = 100;
 
@@ -47,20 +54,6 @@ fn numbers(state: &mut State) -> Vec<&mut u64> {
     numbers
 }
 
-/// Whatever a restored machine grants from now on, with nothing ever completing, stays in the law.
-fn grants_stay_within_the_law(state: &State) {
-    let Ok(mut machine) = Machine::restore(state, |_| ()) else { return };
-    for now in [state.now, state.now.saturating_add(50), u64::MAX - 1, u64::MAX] {
-        while let Decision::Grant { .. } | Decision::Accept { .. } = machine.poll(now) {}
-        while machine.try_grant(now, 1).is_ok() {}
-        let stats = machine.stats(now);
-        assert!(stats.running <= state.config.concurrency);
-        for (held, saved) in stats.held.iter().zip(&state.windows) {
-            assert!(held.units <= held.limit.rate().max(saved.held), "{held:?}");
-        }
-    }
-}
-
 #[test]
 fn an_undamaged_state_is_read_back() {
     let state = busy_state();
@@ -72,15 +65,17 @@ fn an_undamaged_state_is_read_back() {
 #[test]
 fn what_no_machine_could_have_been_in_is_refused() {
     type Damage = fn(&mut State);
-    let damages: [(&str, Damage); 19] = [
+    let damages: [(&str, Damage); 21] = [
         ("not one window", |state| state.windows.truncate(1)),
         ("queue is not in the order", |state| state.queue.reverse()),
         ("unclaimed are not in the order", |state| state.unclaimed.push((0, 1))),
         ("later than one that still waits", |state| state.queue[0].0 = 0),
         ("handed out already", |state| state.next_ticket = 3),
+        ("handed out already", |state| state.next_ticket = state.queue.last().unwrap().0),
         ("order of their ends", |state| state.abandoned.insert(0, (u64::MAX, 1))),
         ("more tickets handed out", |state| state.next_ticket = u64::MAX),
         ("more are unclaimed or abandoned", |state| state.running = 1),
+        ("more are unclaimed or abandoned", |state| state.running = 2),
         ("more run than may", |state| state.running = 5),
         ("weight in the queue", |state| state.queue[0].1 = 21),
         ("weight in the queue", |state| state.queue[0].1 = 0),
@@ -106,6 +101,31 @@ fn what_no_machine_could_have_been_in_is_refused() {
     assert!(matches!(Machine::restore(&state, |_| ()), Err(StateError::Config(_))));
 }
 
+#[test]
+fn a_window_holds_as_much_as_tasks_can_overspend_and_no_more() {
+    let mut state = busy_state();
+    (state.running, state.queue, state.unclaimed, state.abandoned) = (0, vec![], vec![], vec![]);
+    state.windows[0] = WindowState { held: 0, completions: vec![] };
+    let of_all_tasks = 2 * RATE_MAX * CONCURRENCY_MAX as u64;
+    for (held, is_possible) in [(of_all_tasks, true), (of_all_tasks + 1, false)] {
+        state.windows[1] = WindowState { held, completions: vec![(5, held)] };
+        assert_eq!(Machine::restore(&state, |_| ()).is_ok(), is_possible, "{held}");
+    }
+}
+
+#[test]
+fn what_weighed_nothing_leaves_nothing_to_write_down() {
+    let limit = Limit::weight(6, Duration::from_nanos(PER_NS)).unwrap();
+    let mut machine: Machine<()> = Machine::new(Config::new([limit])).unwrap();
+    machine.remember(3, 0);
+    let permit = machine.try_grant(5, 2).unwrap();
+    machine.complete(permit, 6, 6, Some(0));
+    let state = machine.state();
+    assert_eq!(state.windows[0].completions, []);
+    let machine: Machine<()> = Machine::restore(&state, |_| ()).unwrap();
+    assert_eq!(machine.state(), state);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
     #[test]
@@ -122,6 +142,6 @@ proptest! {
             *numbers[which] = value;
         }
         state.running = running.unwrap_or(state.running);
-        grants_stay_within_the_law(&state);
+        restored::grants_stay_within_the_law(&state);
     }
 }

@@ -85,6 +85,16 @@ fn merged_completions_are_never_held_too_short_nor_more_than_a_slot_too_long() {
 }
 
 #[test]
+fn the_last_completion_before_a_long_gap_is_not_held_until_after_it() {
+    // As many completions as a log holds, then nothing for half a period, then the merge.
+    let (entries, per_ns) = (65_536 + 65_536 / 16, 1_000_000_000_u64);
+    let step = per_ns / 4 / entries;
+    let gaps = std::iter::repeat_n(step, usize::try_from(entries).unwrap());
+    let gaps = gaps.chain([per_ns / 2]).chain(std::iter::repeat_n(0, 70_000));
+    assert!(run_beside_an_exact_log(entries + 1, per_ns, gaps) > 69_000, "the limit binds");
+}
+
+#[test]
 fn a_window_of_up_to_65_536_completions_is_exact_to_the_nanosecond() {
     let per_ns = 1_000_000_000;
     let mut machine = machine(65_536, per_ns);

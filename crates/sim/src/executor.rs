@@ -76,11 +76,15 @@ impl Executor {
         }
     }
 
+    /// Drops one of those that were woken.
+    pub(crate) fn kill_ready(&mut self, which: usize) {
+        let slot = lock(&self.ready).swap_remove(which);
+        self.kill(slot);
+    }
+
     /// Drops an actor wherever it is.
-    pub(crate) fn kill(&mut self, slot: usize) -> bool {
-        let killed = self.actors[slot].take().is_some();
-        self.alive -= usize::from(killed);
-        killed
+    pub(crate) fn kill(&mut self, slot: usize) {
+        self.alive -= usize::from(self.actors[slot].take().is_some());
     }
 }
 

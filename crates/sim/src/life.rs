@@ -29,8 +29,8 @@ struct Life {
     executor: Executor,
     limiter: Option<RateLimiter>,
     asked: u32,
-    /// How often in a row the runtime had its turn while nobody here was ready.
-    idle: u32,
+    /// Whether the runtime has had its turn since somebody here was ready.
+    has_yielded: bool,
 }
 
 pub(crate) async fn live(seed: u64) -> Result<Tally, String> {
@@ -71,7 +71,7 @@ impl Life {
             world.after(plan.some_time(&mut rng), Event::AwaitDrained);
         }
         let (executor, limiter) = (Executor::default(), Some(limiter));
-        Ok(Self { rng, plan, world, executor, limiter, asked: 0, idle: 0 })
+        Ok(Self { rng, plan, world, executor, limiter, asked: 0, has_yielded: false })
     }
 
     /// Does one thing. `false`: nothing moves any more.
@@ -81,20 +81,26 @@ impl Life {
             0 => {
                 self.let_time_pass();
             }
-            1..6 => tokio::task::yield_now().await,
+            1..4 => tokio::task::yield_now().await,
             _ if ready > 0 => {
-                self.idle = 0;
-                self.executor.poll(self.rng.usize(..ready));
+                self.has_yielded = false;
+                let which = self.rng.usize(..ready);
+                if self.plan.is_trouble(&mut self.rng) && self.rng.u8(..8) == 0 {
+                    // Dropped when it was about to see what it was woken for.
+                    self.executor.kill_ready(which);
+                } else {
+                    self.executor.poll(which);
+                }
             }
-            // The runtime runs some sixty tasks in a turn.
-            _ if self.idle < 2 + self.asked / 50 && self.idle < 4 => {
-                self.idle += 1;
+            _ if !self.has_yielded => {
+                self.has_yielded = true;
                 tokio::task::yield_now().await;
             }
             _ => {
-                self.idle = 0;
+                self.has_yielded = false;
                 let moved = self.let_time_pass();
                 if !moved {
+                    // The runtime runs some sixty tasks in a turn.
                     for _ in 0..2 + self.asked / 30 {
                         tokio::task::yield_now().await;
                     }
@@ -148,9 +154,7 @@ impl Life {
         match event {
             Event::Wake(waker) => waker.wake(),
             Event::Arrive => self.arrive(),
-            Event::Kill(slot) => {
-                self.executor.kill(slot);
-            }
+            Event::Kill(slot) => self.executor.kill(slot),
             Event::Pause(ns) => {
                 if let Some(limiter) = &self.limiter {
                     let now = self.world.clock.reading_ns();

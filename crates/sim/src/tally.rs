@@ -71,7 +71,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lives, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } = self;
+        let Self { lives, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } =
+            self;
         let Self { set_back, stalls, bad_timers, compared, audits, full, fullest, .. } = self;
         let hours = self.simulated_ns as f64 / 3.6e12;
         writeln!(f, "{tasks} tasks in {lives} lives, {hours:.1} hours of simulated time")?;

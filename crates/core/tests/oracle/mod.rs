@@ -1,5 +1,9 @@
 //! The slow, obvious limiter: it remembers every task there ever was and scans them all for every
 //! question. Written from the law alone; it shares no code with the machine.
+//!
+//! Used by the tests, and by the fuzzing targets.
+
+pub(crate) mod pair;
 
 use strict_rate_limiter_core::{Config, Limit};
 

@@ -1,0 +1,312 @@
+//! The machine and the oracle side by side, taken through the same operations.
+
+use strict_rate_limiter_core::{
+    Config, Decision, EnqueueError, Machine, Permit, Place, Record, Ticket, TicketStatus,
+    TryGrantError, audit,
+};
+
+use super::Oracle;
+
+/// Something that an owner of a machine can do. Where it says `which`, that is out of however many
+/// there are.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Advance(u64),
+    ClockGoesBack(u64),
+    Enqueue(u64),
+    TryGrant(u64),
+    GrantAtOnce(u64),
+    Claim(usize),
+    CancelWaiting(usize),
+    CancelGranted(usize),
+    Undo(usize),
+    Complete { which: usize, actual: Option<u64>, doubt: u64 },
+    Abandon(usize),
+    Pause(u64),
+    WriteDownAndReadBack,
+    Close,
+    Abort,
+}
+
+impl Op {
+    /// A task that overspends breaks the window by its own doing: the same without that.
+    pub(crate) fn without_overspend(&self) -> Self {
+        match *self {
+            Self::Complete { which, doubt, .. } => Self::Complete { which, actual: None, doubt },
+            ref op => op.clone(),
+        }
+    }
+}
+
+/// The machine, the oracle, and what the tasks themselves would know.
+pub(crate) struct Pair {
+    pub(crate) machine: Machine<u64>,
+    pub(crate) oracle: Oracle,
+    /// Tickets granted and not claimed, with the oracle's number of the task.
+    granted: Vec<(Ticket, usize)>,
+    /// Permits in hand.
+    permits: Vec<(Permit, usize)>,
+    accepted: Vec<u64>,
+    closed: bool,
+}
+
+impl Pair {
+    pub(crate) fn new(config: Config) -> Self {
+        let oracle = Oracle::new(&config);
+        let machine = Machine::new(config).expect("a valid configuration");
+        Self { machine, oracle, granted: vec![], permits: vec![], accepted: vec![], closed: false }
+    }
+
+    pub(crate) fn step(&mut self, op: &Op) {
+        let now = self.oracle.now;
+        match *op {
+            Op::Advance(ns) => self.oracle.now += ns,
+            Op::ClockGoesBack(ns) => {
+                // The machine has seen `now` already: an earlier reading changes nothing.
+                let before = self.machine.state();
+                self.machine.stats(now.saturating_sub(ns));
+                assert_eq!(self.machine.state(), before);
+            }
+            Op::Enqueue(weight) => self.enqueue(weight),
+            Op::TryGrant(weight) => self.try_grant(weight),
+            Op::GrantAtOnce(weight) => {
+                let expected = self.may_grant_to_newcomer(weight);
+                let permit = self.machine.grant_at_once(weight);
+                assert_eq!(permit.is_some(), expected, "granting at once");
+                if let Some(permit) = permit {
+                    self.permits.push((permit, self.oracle.grant(weight)));
+                }
+            }
+            Op::Claim(which) => {
+                if let Some(index) = pick(which, self.granted.len()) {
+                    let (ticket, task) = self.granted.remove(index);
+                    assert_eq!(self.machine.status(ticket), TicketStatus::Granted);
+                    let permit = self.machine.claim(ticket).expect("granted and not claimed");
+                    assert_eq!(permit.weight(), self.oracle.tasks[task].weight);
+                    assert_eq!(self.machine.claim(ticket), None, "a permit is claimed once");
+                    assert_eq!(self.machine.status(ticket), TicketStatus::Gone);
+                    self.permits.push((permit, task));
+                }
+            }
+            Op::CancelWaiting(which) => {
+                if let Some(index) = pick(which, self.oracle.line.len()) {
+                    let (ticket, _) = self.oracle.line.remove(index);
+                    assert_eq!(self.machine.cancel(Ticket::from_u64(ticket)), Some(ticket));
+                }
+            }
+            Op::CancelGranted(which) => {
+                if let Some(index) = pick(which, self.granted.len()) {
+                    let (ticket, task) = self.granted.remove(index);
+                    assert_eq!(self.machine.cancel(ticket), None);
+                    self.forget(task);
+                }
+            }
+            Op::Undo(which) => {
+                if let Some(index) = pick(which, self.permits.len()) {
+                    let (permit, task) = self.permits.remove(index);
+                    self.machine.undo(permit);
+                    self.forget(task);
+                }
+            }
+            Op::Complete { which, actual, doubt } => {
+                if let Some(index) = pick(which, self.permits.len()) {
+                    let (permit, task) = self.permits.remove(index);
+                    let reserved = permit.weight();
+                    let used = actual.unwrap_or(reserved);
+                    let excess = self.machine.complete(permit, now, now + doubt, actual);
+                    assert_eq!(excess, used.saturating_sub(reserved));
+                    // Within the doubt the task counts as ended, and as held from the latest end.
+                    let at = (now + doubt).max(self.machine.state().last_end);
+                    // So does whoever's grace ends within it.
+                    self.oracle.now = at;
+                    self.oracle.tasks[task].ended = Some((at, used));
+                    let others =
+                        self.oracle.tasks.iter_mut().filter_map(|task| task.ended.as_mut());
+                    for (ended, _) in others.filter(|(ended, _)| (now + 1..at).contains(ended)) {
+                        *ended = at;
+                    }
+                }
+            }
+            Op::Abandon(which) => {
+                if let Some(index) = pick(which, self.permits.len()) {
+                    let (permit, task) = self.permits.remove(index);
+                    let weight = permit.weight();
+                    self.machine.abandon(permit, now, now);
+                    let grace = self.machine.config().abandon_grace_ns;
+                    let ends = (now + grace).max(self.oracle.last_end());
+                    self.oracle.tasks[task].ended = Some((ends, weight));
+                }
+            }
+            Op::Pause(ns) => {
+                self.machine.pause_until(now + ns);
+                self.oracle.paused_until = self.oracle.paused_until.max(now + ns);
+            }
+            Op::WriteDownAndReadBack => {
+                let state = self.machine.state();
+                self.machine = Machine::restore(&state, Ticket::to_u64).expect("a state it was in");
+                assert_eq!(self.machine.state(), state, "the state round-trips");
+            }
+            Op::Close => {
+                self.machine.close();
+                self.closed = true;
+            }
+            Op::Abort => {
+                let left: Vec<u64> = self.machine.abort().collect();
+                let line: Vec<u64> = self.oracle.line.drain(..).map(|(ticket, _)| ticket).collect();
+                assert_eq!(left, line, "everyone in the line is handed back, in order");
+                self.closed = true;
+            }
+        }
+        self.drive();
+        self.check();
+    }
+
+    /// Whatever ran, audited: for histories in which nobody overspends.
+    pub(crate) fn no_window_overflowed(&self) {
+        let until = self.oracle.now;
+        let records = self.oracle.tasks.iter().map(|task| Record {
+            start: task.granted,
+            end: task.ended.map_or(until, |(ended, _)| ended),
+            weight: task.weight,
+        });
+        let records: Vec<Record> = records.collect();
+        for (limit, _) in &self.oracle.limits {
+            let audit = audit(limit, &records).expect("nothing ends before it starts");
+            assert!(audit.is_clean(), "{audit:?}");
+        }
+    }
+
+    fn forget(&mut self, task: usize) {
+        // As if it had never been granted.
+        self.oracle.tasks.remove(task);
+        let granted = self.granted.iter_mut().map(|(_, other)| other);
+        for other in granted.chain(self.permits.iter_mut().map(|(_, other)| other)) {
+            *other -= usize::from(*other > task);
+        }
+    }
+
+    fn may_grant_to_newcomer(&self, weight: u64) -> bool {
+        let nobody_waits = self.oracle.line.is_empty();
+        !self.closed
+            && nobody_waits
+            && self.oracle.could_ever_run(weight)
+            && self.oracle.may_grant(weight, self.oracle.now)
+    }
+
+    fn enqueue(&mut self, weight: u64) {
+        let next = self.machine.state().next_ticket;
+        match self.machine.enqueue(weight, next) {
+            Ok(Place { ticket, accepted }) => {
+                assert_eq!(ticket.to_u64(), next);
+                assert_eq!(accepted, self.oracle.line.len() < self.oracle.config.queue_capacity);
+                self.oracle.line.push((next, weight));
+            }
+            Err(EnqueueError::Request(_)) => assert!(!self.oracle.could_ever_run(weight)),
+            Err(error) => {
+                assert_eq!(error, EnqueueError::Closed);
+                assert!(self.closed);
+            }
+        }
+    }
+
+    fn try_grant(&mut self, weight: u64) {
+        let now = self.oracle.now;
+        let expected = self.may_grant_to_newcomer(weight);
+        let answer = self.machine.try_grant(now, weight);
+        assert_eq!(answer.is_ok(), expected, "{answer:?}");
+        match answer {
+            Ok(permit) => self.permits.push((permit, self.oracle.grant(weight))),
+            Err(TryGrantError::Request(_)) => assert!(!self.oracle.could_ever_run(weight)),
+            Err(TryGrantError::Closed) => assert!(self.closed),
+            Err(TryGrantError::Busy { not_before: Some(at) }) => {
+                let weight = self.oracle.line.first().map_or(weight, |(_, weight)| *weight);
+                assert!(at == now || !self.oracle.may_grant(weight, at - 1), "{at} is too late");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Polls until nothing more is decided, and holds every decision against the oracle.
+    fn drive(&mut self) {
+        loop {
+            let now = self.oracle.now;
+            let head = self.oracle.line.first().copied();
+            match self.machine.poll(now) {
+                Decision::Grant { ticket, waiter } => {
+                    let (first, weight) = head.expect("only who waits is granted");
+                    assert_eq!((ticket.to_u64(), waiter), (first, first), "first in, first out");
+                    assert!(self.oracle.may_grant(weight, now), "the law forbids this grant");
+                    self.oracle.line.remove(0);
+                    let task = self.oracle.grant(weight);
+                    self.granted.push((ticket, task));
+                }
+                Decision::Accept { ticket } => {
+                    let at = self.oracle.line.iter().position(|(t, _)| *t == ticket.to_u64());
+                    assert!(at.expect("accepted in the line") < self.oracle.config.queue_capacity);
+                    assert!(!self.accepted.contains(&ticket.to_u64()), "accepted once");
+                    self.accepted.push(ticket.to_u64());
+                }
+                Decision::LookAgainAt(at) => {
+                    assert!(at > now);
+                    let Some((_, weight)) = head else {
+                        assert_eq!(Some(at), self.oracle.next_known_end());
+                        return;
+                    };
+                    assert!(!self.oracle.may_grant(weight, at - 1), "granted too late");
+                    if self.oracle.next_known_end().is_none() {
+                        assert!(self.oracle.may_grant(weight, at), "{at} is too early to look");
+                    }
+                    return;
+                }
+                Decision::WaitForCompletion => {
+                    let (_, weight) = head.expect("somebody waits");
+                    assert_eq!(self.oracle.next_known_end(), None);
+                    assert!(!self.oracle.may_grant(weight, u64::MAX / 2));
+                    return;
+                }
+                Decision::Idle => {
+                    assert_eq!(head, None);
+                    assert_eq!(self.oracle.next_known_end(), None);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What must hold between any two operations.
+    fn check(&mut self) {
+        let now = self.oracle.now;
+        let stats = self.machine.stats(now);
+        assert_eq!(stats.queued, self.oracle.line.len());
+        assert_eq!(stats.running, self.oracle.running(now));
+        assert_eq!(self.machine.is_drained(), stats.queued == 0 && stats.running == 0);
+        assert_eq!(self.machine.load(), (stats.running, stats.queued));
+        assert_eq!(self.machine.is_closed(), self.closed);
+        let line = self.oracle.line.iter().map(|(ticket, _)| *ticket);
+        assert!(self.machine.waiters().copied().eq(line), "everyone in the line, in order");
+        let capacity = self.oracle.config.queue_capacity;
+        for (position, (ticket, _)) in self.oracle.line.iter().enumerate() {
+            let expected = TicketStatus::Queued { accepted: position < capacity };
+            assert_eq!(self.machine.status(Ticket::from_u64(*ticket)), expected);
+            assert_eq!(
+                self.machine.waiter_mut(Ticket::from_u64(*ticket)),
+                Some(&mut ticket.clone())
+            );
+        }
+        let head = self.oracle.line.first().map(|(ticket, _)| Ticket::from_u64(*ticket));
+        assert_eq!(self.machine.head(), head);
+        let full = stats.running >= self.oracle.config.concurrency;
+        let awaits_completion = full && self.oracle.next_known_end().is_none();
+        assert_eq!(self.machine.awaits_completion(), awaits_completion);
+        for (held, limit) in stats.held.iter().zip(&self.oracle.limits) {
+            let real = self.oracle.held(limit, now);
+            // Of a task that overspends by more than the rate, only one rate's worth is recorded.
+            assert!(held.units <= real);
+            assert_eq!(held.units.min(limit.0.rate()), real.min(limit.0.rate()));
+        }
+    }
+}
+
+fn pick(which: usize, len: usize) -> Option<usize> {
+    (len > 0).then(|| which % len)
+}

@@ -1,0 +1,28 @@
+//! The command's log, of any bytes at all: an error that names the line, or rows; and what is whole of
+//! it reads the same when the rest is cut off.
+
+#![no_main]
+// The command's own files, of which only the reading is used here.
+#![allow(dead_code)]
+
+#[path = "../../crates/cli/src/error.rs"]
+mod error;
+#[path = "../../crates/cli/src/log.rs"]
+mod log;
+
+use libfuzzer_sys::fuzz_target;
+use log::Past;
+
+fuzz_target!(|bytes: &[u8]| {
+    // Most of what could be read begins with the header.
+    let log = [b"seq,start_ns,end_ns,weight,exit_code,input\n", bytes].concat();
+    for log in [&log[..], bytes] {
+        match Past::read(log) {
+            Ok((past, whole)) => {
+                let cut_off = &log[..whole as usize];
+                assert_eq!(Past::read(cut_off).ok(), Some((past, whole)));
+            }
+            Err(error) => assert!(error.to_string().contains("line "), "{error}"),
+        }
+    }
+});
