@@ -91,7 +91,7 @@ fn the_last_completion_before_a_long_gap_is_not_held_until_after_it() {
     let step = per_ns / 4 / entries;
     let gaps = std::iter::repeat_n(step, usize::try_from(entries).unwrap());
     let gaps = gaps.chain([per_ns / 2]).chain(std::iter::repeat_n(0, 70_000));
-    assert!(run_beside_an_exact_log(entries + 1, per_ns, gaps) > 69_000, "the limit binds");
+    assert!(run_beside_an_exact_log(entries + 1, per_ns, gaps) > 10_000, "the limit binds");
 }
 
 #[test]
