@@ -1,15 +1,16 @@
 (** The law, why it is enough, and why nothing less would be.
 
     A task is granted at [granted], completes at [completed] and weighs [weight]. The server counts it
-    at some moment in between, which nobody else knows. Nothing is said of how many run at once, in
-    which order, or when they were asked for: whatever holds here holds at any concurrency. Times are
-    integers, as nanoseconds are. *)
+    at some moment in between, which nobody else knows; its name tells it from a task with the same
+    numbers, which may be counted at another moment. Nothing is said of how many run at once, in which
+    order, or when they were asked for: whatever holds here holds at any concurrency. Times are integers,
+    as nanoseconds are. *)
 
 From Coq Require Import ZArith List Bool Lia.
 Import ListNotations.
 Open Scope Z_scope.
 
-Record task := Task { granted : Z; completed : Z; weight : Z }.
+Record task := Task { name : Z; granted : Z; completed : Z; weight : Z }.
 
 (** What every task is: it ends no earlier than it starts, and weighs nothing less than nothing. *)
 Definition possible (t : task) : Prop := granted t <= completed t /\ 0 <= weight t.
