@@ -50,6 +50,7 @@ mod run;
 mod scope;
 mod shared;
 mod stats;
+mod sync;
 mod waiter;
 mod wakes;
 

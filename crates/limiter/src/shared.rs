@@ -8,7 +8,7 @@
 //! again; the timer wakes a [`Looker`], not a waiter, so that a waiter that is not polled holds its
 //! own place in the line and never the timer of those behind it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
 
 use strict_rate_limiter_core as core;
@@ -20,6 +20,7 @@ use crate::lead::Lead;
 use crate::lookout::{Look, Lookout};
 use crate::scope;
 use crate::stats::Stats;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wakes::Wakes;
 
 pub(crate) struct Shared {

@@ -6,13 +6,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 
 use strict_rate_limiter_core::Ticket;
 
 use crate::error::AcquireError;
 use crate::permit::Held;
 use crate::shared::{Kind, Shared, Standing};
+use crate::sync::{Thread, current, park};
 
 /// `S` is a reference to the limiter's shared part, or shares in owning it.
 #[derive(Debug)]
@@ -74,12 +74,12 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
 
     /// Waits on this thread.
     pub(crate) fn block(mut self) -> Result<Held<S>, AcquireError> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = Waker::from(Arc::new(Unpark(current())));
         let context = Context::from_waker(&waker);
         loop {
             match self.poll(&context) {
                 Poll::Ready(permit) => return permit,
-                Poll::Pending => thread::park(),
+                Poll::Pending => park(),
             }
         }
     }
