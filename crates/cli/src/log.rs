@@ -212,26 +212,48 @@ fn csv_error(line: u64, error: &csv::Error) -> LogError {
 /// Keeps in mind whether what was read so far ends a row: with a line end, outside of quotes.
 struct Recorder<R> {
     input: R,
-    in_quotes: bool,
-    last: u8,
+    at: At,
+}
+
+/// Where in a row the reading stands, by the rules of CSV: a quote opens only where a field begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    RowStart,
+    FieldStart,
+    Field,
+    Quoted,
+    /// After a quote in a quoted field: its end, or half of a quote that is part of it.
+    QuoteInQuoted,
+}
+
+impl At {
+    fn next(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Quoted, b'"') => Self::QuoteInQuoted,
+            (Self::Quoted, _) | (Self::RowStart | Self::FieldStart | Self::QuoteInQuoted, b'"') => {
+                Self::Quoted
+            }
+            (_, b'\n' | b'\r') => Self::RowStart,
+            (_, b',') => Self::FieldStart,
+            _ => Self::Field,
+        }
+    }
 }
 
 impl<R> Recorder<R> {
     fn new(input: R) -> Self {
-        Self { input, in_quotes: false, last: b'\n' }
+        Self { input, at: At::RowStart }
     }
 
     fn ends_whole(&self) -> bool {
-        !self.in_quotes && self.last == b'\n'
+        self.at == At::RowStart
     }
 }
 
 impl<R: io::Read> io::Read for Recorder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.input.read(buffer)?;
-        let read = &buffer[..length];
-        self.in_quotes ^= read.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
-        self.last = read.last().copied().unwrap_or(self.last);
+        self.at = buffer[..length].iter().fold(self.at, |at, byte| at.next(*byte));
         Ok(length)
     }
 }
@@ -271,6 +293,15 @@ mod tests {
                 ends[1..].iter().filter(|end| **end <= cut).count().saturating_sub(1)
             );
         }
+    }
+
+    #[test]
+    fn a_quote_inside_of_a_plain_field_opens_nothing() {
+        let log = format!("{LOG}4,700,800,1,0,5\" disk\n");
+        assert_eq!(read(&log).unwrap().1, log.len() as u64);
+        let more = format!("{log}5,900,950,1,0,plain\n");
+        let (past, whole) = read(&more).unwrap();
+        assert_eq!((past.ended.len(), whole), (5, more.len() as u64), "no finished row is lost");
     }
 
     #[test]

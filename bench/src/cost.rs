@@ -1,0 +1,311 @@
+//! What letting one task through costs where nothing limits it: time, and instructions, which do not
+//! depend on what else the machine does.
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use strict_rate_limiter::RateLimiter;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Mutex, Semaphore};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_resilience_ratelimiter::{RateLimiterLayer, WindowType};
+
+use crate::spread::Spread;
+
+/// Lets a task of nothing through so many times, and says how long that took.
+#[derive(Clone, Copy)]
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    run: fn(u64) -> Duration,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Cost {
+    pub(crate) name: &'static str,
+    /// Nanoseconds for each task.
+    pub(crate) ns: Spread,
+    /// Instructions for each task; `None` where there is no valgrind to count them.
+    pub(crate) instructions: Option<u64>,
+}
+
+/// One task after another on one thread, with nobody else about.
+pub(crate) const ALONE: [Contender; 11] = [
+    Contender {
+        name: "strict-rate-limiter: acquire + complete",
+        run: |times| {
+            let limiter = ours();
+            on_one(times, async || limiter.acquire().await.expect("open").complete())
+        },
+    },
+    Contender {
+        name: "governor `until_ready` + tokio `Mutex`",
+        run: |times| {
+            let (governor, mutex) = (governor(), Mutex::new(()));
+            on_one(times, async || {
+                let _one_at_a_time = mutex.lock().await;
+                governor.until_ready().await;
+            })
+        },
+    },
+    Contender {
+        name: "governor `until_ready`",
+        run: |times| {
+            let governor = governor();
+            on_one(times, async || governor.until_ready().await)
+        },
+    },
+    Contender {
+        name: "leaky-bucket `acquire_one`",
+        run: |times| {
+            let limiter = leaky_bucket();
+            on_one(times, async || limiter.acquire_one().await)
+        },
+    },
+    Contender {
+        name: "tower `rate_limit` + `concurrency_limit(1)`",
+        run: |times| {
+            let limits = ServiceBuilder::new().concurrency_limit(1).rate_limit(u64::MAX, A_SECOND);
+            one_service(times, || limits.service(service_fn(nothing)))
+        },
+    },
+    Contender {
+        name: "tower `rate_limit`",
+        run: |times| {
+            let limit = ServiceBuilder::new().rate_limit(u64::MAX, A_SECOND);
+            one_service(times, || limit.service(service_fn(nothing)))
+        },
+    },
+    Contender {
+        name: "tower-resilience, sliding log of 1 ms",
+        run: |times| {
+            // A log of a whole second would be all there is to measure.
+            let layer = RateLimiterLayer::builder()
+                .limit_for_period(1 << 20)
+                .refresh_period(Duration::from_millis(1))
+                .window_type(WindowType::SlidingLog)
+                .build()
+                .expect("a valid configuration");
+            let limit = ServiceBuilder::new().layer(layer);
+            one_service(times, || limit.service(service_fn(nothing)))
+        },
+    },
+    Contender {
+        name: "ratelimit `try_wait`",
+        run: |times| {
+            let limiter = ratelimit::Ratelimiter::builder(1_000_000_000_000);
+            let limiter = limiter.initial_available(1_000_000_000_000).build().expect("valid");
+            on_one(times, async || limiter.try_wait().expect("never limited"))
+        },
+    },
+    Contender {
+        name: "async-rate-limiter `acquire`",
+        run: |times| {
+            let limiter = async_rate_limiter::RateLimiter::new(1 << 40);
+            on_one(times, async || limiter.acquire().await)
+        },
+    },
+    Contender {
+        name: "tokio `Semaphore(1)`, no limit",
+        run: |times| {
+            let semaphore = Semaphore::new(1);
+            on_one(times, async || drop(semaphore.acquire().await.expect("open")))
+        },
+    },
+    Contender {
+        name: "`Instant::now`, no limit",
+        run: |times| {
+            on_one(times, async || {
+                black_box(Instant::now());
+            })
+        },
+    },
+];
+
+/// Two tasks that take turns as fast as they can, on the two threads of one runtime.
+pub(crate) const CONTENDED: [Contender; 5] = [
+    Contender {
+        name: "strict-rate-limiter: acquire + complete",
+        run: |times| {
+            let limiter = ours();
+            on_two(times, move || {
+                let limiter = limiter.clone();
+                async move { limiter.acquire().await.expect("open").complete() }
+            })
+        },
+    },
+    Contender {
+        name: "governor `until_ready` + tokio `Mutex`",
+        run: |times| {
+            let shared = Arc::new((governor(), Mutex::new(())));
+            on_two(times, move || {
+                let shared = Arc::clone(&shared);
+                async move {
+                    let _one_at_a_time = shared.1.lock().await;
+                    shared.0.until_ready().await;
+                }
+            })
+        },
+    },
+    Contender {
+        name: "governor `until_ready`",
+        run: |times| {
+            let governor = Arc::new(governor());
+            on_two(times, move || {
+                let governor = Arc::clone(&governor);
+                async move { governor.until_ready().await }
+            })
+        },
+    },
+    Contender {
+        name: "leaky-bucket `acquire_one`",
+        run: |times| {
+            let limiter = Arc::new(leaky_bucket());
+            on_two(times, move || {
+                let limiter = Arc::clone(&limiter);
+                async move { limiter.acquire_one().await }
+            })
+        },
+    },
+    Contender {
+        name: "tokio `Semaphore(1)`, no limit",
+        run: |times| {
+            let semaphore = Arc::new(Semaphore::new(1));
+            on_two(times, move || {
+                let semaphore = Arc::clone(&semaphore);
+                async move { drop(semaphore.acquire().await.expect("open")) }
+            })
+        },
+    },
+];
+
+const A_SECOND: Duration = Duration::from_secs(1);
+
+/// A limit that never binds.
+fn ours() -> RateLimiter {
+    let limit = "1_000_000_000_000/1s".parse().expect("a limit");
+    RateLimiter::builder().limit(limit).build().expect("in range")
+}
+
+fn governor() -> governor::DefaultDirectRateLimiter {
+    governor::RateLimiter::direct(governor::Quota::per_second(NonZeroU32::MAX))
+}
+
+fn leaky_bucket() -> leaky_bucket::RateLimiter {
+    let many = usize::MAX >> 2;
+    leaky_bucket::RateLimiter::builder().max(many).initial(many).build()
+}
+
+async fn nothing((): ()) -> Result<(), std::convert::Infallible> {
+    Ok(())
+}
+
+fn on_this_thread() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime")
+}
+
+fn on_one(times: u64, task: impl AsyncFn()) -> Duration {
+    on_this_thread().block_on(async {
+        let start = Instant::now();
+        for _ in 0..times {
+            task().await;
+        }
+        start.elapsed()
+    })
+}
+
+fn one_service<S>(times: u64, make: impl FnOnce() -> S) -> Duration
+where
+    S: Service<(), Response = (), Error: std::fmt::Debug>,
+{
+    on_this_thread().block_on(async {
+        let mut service = make();
+        let start = Instant::now();
+        for _ in 0..times {
+            let service = service.ready().await.expect("never fails");
+            service.call(()).await.expect("never fails");
+        }
+        start.elapsed()
+    })
+}
+
+/// Half of the times on each of two threads.
+fn on_two<F>(times: u64, task: impl Fn() -> F + Clone + Send + 'static) -> Duration
+where
+    F: Future<Output = ()> + Send,
+{
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build();
+    let runtime = runtime.expect("a runtime");
+    let start = Instant::now();
+    let tasks = [task.clone(), task].map(|task| {
+        runtime.spawn(async move {
+            for _ in 0..times / 2 {
+                task().await;
+            }
+        })
+    });
+    for task in tasks {
+        runtime.block_on(task).expect("no task panics");
+    }
+    start.elapsed()
+}
+
+/// All of them in turn, so many rounds.
+pub(crate) fn measure(
+    contenders: &[Contender],
+    rounds: usize,
+    times: u64,
+    mut done: impl FnMut(),
+) -> Vec<Cost> {
+    let mut ns = vec![vec![]; contenders.len()];
+    for round in 0..=rounds {
+        for (contender, ns) in contenders.iter().zip(&mut ns) {
+            let took = (contender.run)(times);
+            // The first round only warms up.
+            if round > 0 {
+                ns.push(took.as_nanos() as f64 / times as f64);
+            }
+        }
+        done();
+    }
+    let measured = contenders.iter().zip(ns).map(|(contender, ns)| Cost {
+        name: contender.name,
+        ns: Spread::of(ns),
+        instructions: None,
+    });
+    measured.collect()
+}
+
+/// Counts instructions: what a thousand times more take, under valgrind.
+pub(crate) fn count_instructions(costs: &mut [Cost], contended: bool) {
+    for cost in costs {
+        let count = |times: u64| instructions(cost.name, contended, times);
+        if let (Some(few), Some(many)) = (count(1_000), count(3_000)) {
+            cost.instructions = Some(many.saturating_sub(few) / 2_000);
+        }
+    }
+}
+
+fn instructions(name: &str, contended: bool, times: u64) -> Option<u64> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    command.arg(std::env::current_exe().ok()?);
+    command.args(["--only", name, "--times", &times.to_string()]);
+    if contended {
+        command.arg("--contended");
+    }
+    let said = command.output().ok()?;
+    let said = String::from_utf8_lossy(&said.stderr);
+    let counted = said.lines().find_map(|line| line.split("Collected : ").nth(1))?;
+    counted.trim().parse().ok()
+}
+
+/// Runs one contender: for whoever counts from outside. Whether there is such a one.
+pub(crate) fn run_only(name: &str, contended: bool, times: u64) -> bool {
+    let contenders = if contended { &CONTENDED[..] } else { &ALONE };
+    let found = contenders.iter().find(|contender| contender.name == name);
+    found.map(|contender| (contender.run)(times)).is_some()
+}

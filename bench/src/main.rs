@@ -1,0 +1,158 @@
+//! Every figure in the README, beside the peers, in one run on one machine.
+//!
+//! Five questions, a file each: does the server see more than it allows (`strictness.rs`), how much of
+//! a limit is used (`utilisation.rs`), what a task costs (`cost.rs`), how that grows (`growth.rs`). All
+//! peers in `peers.rs`; what is made of the figures in `report.rs` and `charts.rs`.
+
+// Figures are rounded in the end: a float holds all of these numbers well enough.
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
+
+mod charts;
+mod cost;
+mod growth;
+mod peers;
+mod report;
+mod spread;
+mod strictness;
+mod utilisation;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::report::Figures;
+use crate::strictness::Latency;
+
+/// Measures everything, prints it, and writes it into docs and the README: about six minutes.
+///
+/// Exit code 1 where the server saw a window of ours overflow.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Measures as little as shows that everything works, into target/bench: half a minute
+    #[arg(long)]
+    short: bool,
+    /// Runs one contender of the cost figures and measures nothing, for profilers
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// How often, with --only
+    #[arg(long, default_value_t = 1_000_000)]
+    times: u64,
+    /// On two threads, with --only
+    #[arg(long)]
+    contended: bool,
+}
+
+/// How much is measured.
+struct Effort {
+    calls: u32,
+    latencies: &'static [Latency],
+    runs: usize,
+    shorten: u32,
+    rounds: usize,
+    times: u64,
+    instructions: bool,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let args = Args::parse();
+    if let Some(name) = &args.only {
+        let is_known = cost::run_only(name, args.contended, args.times);
+        return if is_known { Ok(ExitCode::SUCCESS) } else { Err("no such contender".into()) };
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no repository")?;
+    let (effort, page, readme) = if args.short {
+        (Effort::short(), root.join("target/bench/bench.md"), None)
+    } else {
+        (Effort::full(), root.join("docs/bench.md"), Some(root.join("README.md")))
+    };
+    let folder = page.with_extension("");
+    fs::create_dir_all(&folder)?;
+    let figures = effort.measure()?;
+    figures.write(&page, &folder.join("figures.json"), readme.as_deref())?;
+    charts::draw(&figures, &folder)?;
+    println!("{}", fs::read_to_string(&page)?);
+    println!("written to {}", relative(&page, root).display());
+    if figures.ours_is_strict() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        eprintln!("the server saw a window of ours overflow");
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+fn relative(page: &Path, root: &Path) -> PathBuf {
+    page.strip_prefix(root).unwrap_or(page).to_owned()
+}
+
+impl Effort {
+    fn full() -> Self {
+        Self {
+            calls: 240,
+            latencies: &Latency::ALL,
+            runs: 5,
+            shorten: 1,
+            rounds: 31,
+            times: 200_000,
+            instructions: true,
+        }
+    }
+
+    fn short() -> Self {
+        Self {
+            calls: 80,
+            latencies: &[Latency::None, Latency::Small],
+            runs: 1,
+            shorten: 20,
+            rounds: 3,
+            times: 5_000,
+            instructions: false,
+        }
+    }
+
+    fn measure(&self) -> Result<Figures, Box<dyn Error>> {
+        let steps = 1 + 4 * self.runs + 2 * (self.rounds + 1) + 2 + 2;
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}, {elapsed}")?;
+        let bar = ProgressBar::new(steps as u64).with_style(style);
+        bar.enable_steady_tick(std::time::Duration::from_millis(250));
+        let step = || bar.inc(1);
+
+        bar.set_message("what the server sees");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+        let strictness = strictness::measure(&runtime, self.calls, self.latencies);
+        runtime.shutdown_background();
+        step();
+        bar.set_message("utilisation");
+        let utilisation = utilisation::measure(self.runs, self.shorten, step);
+        bar.set_message("cost");
+        let mut alone = cost::measure(&cost::ALONE, self.rounds, self.times, step);
+        let mut contended = cost::measure(&cost::CONTENDED, self.rounds, self.times, step);
+        bar.set_message("instructions");
+        if self.instructions {
+            cost::count_instructions(&mut alone, false);
+            step();
+            cost::count_instructions(&mut contended, true);
+            step();
+        }
+        bar.set_message("growth");
+        let with_rate = growth::with_rate(self.rounds);
+        step();
+        let with_waiters = growth::with_waiters(self.rounds);
+        bar.finish_and_clear();
+        Ok(Figures {
+            cores: thread::available_parallelism()?.get(),
+            calls: self.calls,
+            strictness,
+            utilisation,
+            alone,
+            contended,
+            with_rate,
+            with_waiters,
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! The figures as text: a page of tables, the README's own, and JSON.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
+
+use serde::Serialize;
+
+use crate::cost::Cost;
+use crate::growth::Growth;
+use crate::peers::PEERS;
+use crate::strictness::{Arrivals, Latency, Seen};
+use crate::utilisation::{PERIODS, Utilisation};
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) cores: usize,
+    pub(crate) calls: u32,
+    pub(crate) strictness: Vec<Seen>,
+    pub(crate) utilisation: Vec<Utilisation>,
+    pub(crate) alone: Vec<Cost>,
+    pub(crate) contended: Vec<Cost>,
+    pub(crate) with_rate: Vec<Growth>,
+    pub(crate) with_waiters: Vec<Growth>,
+}
+
+impl Figures {
+    /// The fullest window that the server saw of a peer, whatever the arrivals, over the limit.
+    pub(crate) fn worst(&self, peer: &str, latency: Latency) -> Option<f64> {
+        let runs = self.strictness.iter().filter(|seen| seen.peer == peer);
+        runs.filter(|seen| seen.latency == latency).map(|seen| seen.of_limit).reduce(f64::max)
+    }
+
+    /// Whether we kept every limit, as the server saw it.
+    pub(crate) fn ours_is_strict(&self) -> bool {
+        let ours = PEERS.iter().filter(|peer| peer.is_ours);
+        let worst =
+            ours.flat_map(|peer| Latency::ALL.map(|latency| self.worst(peer.name, latency)));
+        worst.flatten().all(|worst| worst <= 1.0)
+    }
+
+    /// Writes the page, the JSON, and the README's tables.
+    pub(crate) fn write(&self, page: &Path, json: &Path, readme: Option<&Path>) -> io::Result<()> {
+        fs::write(page, self.page())?;
+        fs::write(json, serde_json::to_string_pretty(self)? + "\n")?;
+        if let Some(readme) = readme {
+            let text = fs::read_to_string(readme)?;
+            let text = replace_between(&text, "peers", &self.table_of_peers());
+            let text = replace_between(&text, "cost", &self.table_of_cost());
+            fs::write(readme, text)?;
+        }
+        Ok(())
+    }
+
+    /// The peers and what the server saw of them.
+    pub(crate) fn table_of_peers(&self) -> String {
+        let mut table = String::from("| | model | order |");
+        let latencies: Vec<Latency> =
+            Latency::ALL.into_iter().filter(|l| self.worst(PEERS[0].name, *l).is_some()).collect();
+        for latency in &latencies {
+            let _ = write!(table, " {} |", latency.name());
+        }
+        table += "\n|---|---|---|";
+        table += &"---|".repeat(latencies.len());
+        table += "\n";
+        for peer in PEERS {
+            let bold = if peer.is_ours { "**" } else { "" };
+            let _ =
+                write!(table, "| {bold}{}{bold} | {} | {} |", peer.name, peer.model, peer.order);
+            for latency in &latencies {
+                let worst = self.worst(peer.name, *latency).unwrap_or_default();
+                let _ = write!(table, " {bold}{worst:.2}{bold} |");
+            }
+            table += "\n";
+        }
+        table
+    }
+
+    /// What the README says of our cost.
+    fn table_of_cost(&self) -> String {
+        let mut table = String::from("| figure | measured | aim |\n|---|---|---|\n");
+        let beside = |costs: &[Cost], other: &str| {
+            let find = |name: &str| costs.iter().find(|cost| cost.name.starts_with(name)).cloned();
+            let (ours, other) = (find("strict")?, find(other)?);
+            let ratio = ours.ns.median / other.ns.median;
+            Some(format!("{ratio:.2} ({:.0} ns to {:.0} ns)", ours.ns.median, other.ns.median))
+        };
+        let mut row = |figure: &str, measured: Option<String>, aim: &str| {
+            let _ = writeln!(table, "| {figure} | {} | {aim} |", measured.unwrap_or_default());
+        };
+        row(
+            "acquire + complete, never limiting, beside governor `until_ready` + tokio `Mutex`",
+            beside(&self.alone, "governor `until_ready` + "),
+            "≤ 0.8",
+        );
+        row(
+            "the same, two threads contending, beside tokio `Semaphore(1)`",
+            beside(&self.contended, "tokio `Semaphore(1)`"),
+            "≤ 1.2",
+        );
+        let ns = |growth: &[Growth]| {
+            let ns = growth.iter().map(|growth| format!("{:.0} ns", growth.ns.median));
+            Some(ns.collect::<Vec<_>>().join(", "))
+        };
+        row(
+            "cost in a full window of 10, 1,000, 100,000 and 10,000,000",
+            ns(&self.with_rate),
+            "≤ 1.5 times",
+        );
+        row("cost with 1, 1,000 and 1,000,000 waiters", ns(&self.with_waiters), "≤ 1.5 times");
+        let used = |per_ms| {
+            let ours = self
+                .utilisation
+                .iter()
+                .find(|used| used.peer == PEERS[0].name && used.per_ms == per_ms);
+            ours.map_or(String::new(), |ours| format!("{:.3}", ours.used.median))
+        };
+        row(
+            "utilisation under a binding limit, `per` = 1 s, 10 ms, 1 ms",
+            Some([used(1_000), used(10), used(1)].join(", ")),
+            "0.999, 0.99, 0.95",
+        );
+        let bytes = self.with_rate.iter().filter_map(|growth| growth.bytes.zip(Some(growth.size)));
+        let most = bytes.clone().map(|(bytes, _)| bytes).max().unwrap_or_default();
+        let each = bytes.filter(|(_, rate)| *rate <= 65_536).last();
+        let each = each.map_or(0.0, |(bytes, rate)| bytes as f64 / rate as f64);
+        row(
+            "memory for each completion in a full window; at any rate",
+            Some(format!("{each:.0} bytes; {:.2} MiB", most as f64 / f64::from(1 << 20))),
+            "16 bytes; 1.1 MiB",
+        );
+        table
+    }
+
+    fn page(&self) -> String {
+        let mut page = String::from(HEAD);
+        let _ = writeln!(
+            page,
+            "Measured on {} shared cores. Compare ratios and look at the spread: nanoseconds are this \
+             machine's.\n",
+            self.cores
+        );
+        page += STRICTNESS;
+        page += &self.table_of_peers();
+        page += "\n![The fullest window of each](bench/strictness.svg)\n\n";
+        let _ = writeln!(
+            page,
+            "The {} runs one by one; *slowdown* is the time that all {} calls took, over what a full \
+             window in every period would have taken.\n",
+            self.strictness.len(),
+            self.calls
+        );
+        page += "| peer | delay | arrivals | fullest window | of the limit | slowdown |\n";
+        page += "|---|---|---|---|---|---|\n";
+        for seen in &self.strictness {
+            let Seen { peer, fullest, of_limit, slowdown, .. } = seen;
+            let (latency, arrivals) = (seen.latency.name(), seen.arrivals.name());
+            let _ = writeln!(
+                page,
+                "| {peer} | {latency} | {arrivals} | {fullest} | {of_limit:.2} | {slowdown:.2} |"
+            );
+        }
+        page += UTILISATION;
+        page += "| |";
+        for (per_ms, _) in PERIODS {
+            let _ = write!(page, " {per_ms} ms |");
+        }
+        page += "\n|---|---|---|---|---|\n";
+        for peer in PEERS {
+            let _ = write!(page, "| {} |", peer.name);
+            for (per_ms, _) in PERIODS {
+                let used = self.utilisation.iter();
+                let used = used.filter(|used| used.peer == peer.name && used.per_ms == per_ms);
+                let used = used.map(|used| format!(" {:.3} |", used.used)).collect::<String>();
+                page += &used;
+            }
+            page += "\n";
+        }
+        page += COST;
+        page += "One task after another on one thread:\n\n";
+        costs(&mut page, &self.alone);
+        page += "\nTwo threads that take turns:\n\n";
+        costs(&mut page, &self.contended);
+        page += GROWTH;
+        page += "| tasks in a full window | ns | bytes of its log |\n|---|---|---|\n";
+        for growth in &self.with_rate {
+            let Growth { size, ns, bytes } = growth;
+            let _ = writeln!(page, "| {size} | {ns:.1} | {} |", bytes.unwrap_or_default());
+        }
+        page += "\n| waiters | ns |\n|---|---|\n";
+        for Growth { size, ns, .. } in &self.with_waiters {
+            let _ = writeln!(page, "| {size} | {ns:.1} |");
+        }
+        page
+    }
+}
+
+fn costs(page: &mut String, costs: &[Cost]) {
+    *page += "| | ns | beside ours | instructions |\n|---|---|---|---|\n";
+    let ours = costs.first().map_or(1.0, |ours| ours.ns.median);
+    for Cost { name, ns, instructions } in costs {
+        let counted = instructions.map_or("not counted".into(), |counted| counted.to_string());
+        let _ = writeln!(page, "| {name} | {ns:.1} | {:.2} | {counted} |", ns.median / ours);
+    }
+}
+
+/// What stands between the marks of this name is replaced.
+fn replace_between(text: &str, name: &str, new: &str) -> String {
+    let (begin, end) = (format!("<!-- bench: {name} -->\n"), "<!-- bench: end -->");
+    let Some((before, rest)) = text.split_once(&begin) else { return text.into() };
+    let Some((_, after)) = rest.split_once(end) else { return text.into() };
+    format!("{before}{begin}{new}{end}{after}")
+}
+
+/// The patterns, for whoever reads the page.
+const HEAD: &str = "# Beside its peers, measured
+
+`cargo run --release -p bench` measures all of this in one run and writes this page, the charts beside it, \
+[the figures as JSON](bench/figures.json) and the README's tables. How each peer is set up, in its own \
+words for \"20 every 200 ms\", is in [`bench/src/peers.rs`](../bench/src/peers.rs).
+
+";
+
+const STRICTNESS: &str = "## Does the server see more than it allows?
+
+A fake server counts each call at a moment of its delay, any moment of it equally likely. Fullest window \
+that it saw, divided by the limit, in the worst of three patterns of arrivals; over 1.00 is a broken \
+contract. 20 per 200 ms, all peers with the same calls.
+
+![How full the server's window was, over time](bench/glance.svg)
+
+";
+
+const UTILISATION: &str = "
+## How much of a limit is used
+
+Tasks of no length, back to back, against a full window in every period: median (least to most) of several \
+runs. Over 1 is a limit that was not kept.
+
+![Utilisation by period](bench/utilisation.svg)
+
+";
+
+const COST: &str = "
+## What it costs where nothing limits it
+
+Nanoseconds for each task, median (least to most), all in turn; and instructions, counted by callgrind, \
+which depend on nothing else that the machine does.
+
+![Cost of one task](bench/cost.svg)
+
+";
+
+const GROWTH: &str = "
+## How ours grows
+
+A full window that moves on by one task each time; and one waiter served and one joining.
+
+";
+
+impl Arrivals {
+    /// The pattern of the chart: where peers look their worst and best alike.
+    pub(crate) const CHARTED: Self = Self::AtOnce;
+}
