@@ -59,6 +59,7 @@ fn glance(figures: &Figures, path: &Path) -> Drawn {
         *latency != Latency::HeavyTailed && figures.worst(PEERS[0].name, *latency).is_some()
     });
     let shown = ["strict-rate-limiter, 16 at once", "governor `until_ready`", "tower `rate_limit`"];
+    assert!(shown.iter().all(|shown| PEERS.iter().any(|peer| peer.name == *shown)));
     let series = shown.map(|peer| {
         let run = figures.strictness.iter().find(|seen| {
             seen.peer == peer && Some(seen.latency) == latency && seen.arrivals == Arrivals::CHARTED
@@ -90,7 +91,7 @@ fn glance(figures: &Figures, path: &Path) -> Drawn {
         let width = if colour == OURS { 3 } else { 1 };
         chart
             .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(width)))?
-            .label(*peer)
+            .label(peer.replace('`', ""))
             .legend(move |(x, y)| {
                 PathElement::new(vec![(x, y), (x + 20, y)], colour.stroke_width(3))
             });
@@ -187,9 +188,13 @@ fn utilisation(figures: &Figures, path: &Path) -> Drawn {
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(50)
-        .right_y_label_area_size(330)
         .build_cartesian_2d((first..last).log_scale(), 0.0..most)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("period in ms").draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|per_ms| format!("{per_ms:.0}"))
+        .x_desc("period in ms")
+        .draw()?;
     let mut others = OTHERS.iter();
     for peer in PEERS {
         let colour = if peer.name == PEERS[0].name {
@@ -214,8 +219,9 @@ fn utilisation(figures: &Figures, path: &Path) -> Drawn {
     chart.draw_series(DashedLineSeries::new(limit, 8, 5, LIMIT.stroke_width(1)))?;
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(575, 40))
-        .border_style(TRANSPARENT)
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
         .draw()?;
     root.present()?;
     Ok(())

@@ -20,7 +20,7 @@ use crate::world::{Event, World};
 const OVERDUE_NS: u64 = 300_000;
 
 /// More steps than any life has: somebody keeps waking themselves.
-const STEPS_MAX: u64 = 2_000_000;
+const STEPS_MAX: u64 = 20_000_000;
 
 struct Life {
     rng: Rng,
@@ -63,8 +63,8 @@ impl Life {
             builder = builder.paced();
         }
         let limiter = builder.build().map_err(|error| format!("{plan:?}: {error}"))?;
-        let referee = Referee::new(config);
-        let world = Arc::new(World::new(clock, referee, plan.is_set_back));
+        let referee = Referee::new(config, plan.is_set_back || plan.is_huge);
+        let world = Arc::new(World::new(clock, referee));
         world.book().set_grace(config.abandon_grace_ns, plan.fast_ppm);
         world.after(0, Event::Arrive);
         if rng.u8(..3) == 0 {
@@ -243,7 +243,9 @@ impl Life {
         if let Some(finding) = book.finding.take() {
             return Err(finding);
         }
-        let Some(limiter) = self.limiter.as_ref().filter(|_| !book.is_blind) else { return Ok(()) };
+        let Some(limiter) = self.limiter.as_ref().filter(|_| !book.referee.is_blind()) else {
+            return Ok(());
+        };
         book.tally.compared += 1;
         let stats = limiter.stats();
         let referee = &book.referee;
@@ -276,7 +278,7 @@ impl Life {
         if self.executor.alive() > 0 {
             return Err(format!("{} actors are forgotten", self.executor.alive()));
         }
-        if !book.is_blind && book.referee.queued() > 0 {
+        if !book.referee.is_blind() && book.referee.queued() > 0 {
             return Err(format!("{} are forgotten in the queue", book.referee.queued()));
         }
         if let Some(limiter) = &self.limiter {

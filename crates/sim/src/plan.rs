@@ -18,6 +18,9 @@ pub(crate) struct Plan {
     /// Whether its clock is set back now and then. The referee, who goes by that clock, cannot
     /// follow then, and the audit judges alone.
     pub(crate) is_set_back: bool,
+    /// Whether more fits into its window than is remembered one by one. The referee would take too
+    /// long, and the audit judges alone.
+    pub(crate) is_huge: bool,
     /// How many ask.
     pub(crate) asking: u32,
     /// The usual time between two of them, in nanoseconds.
@@ -47,15 +50,22 @@ pub(crate) enum Ending {
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let base_ns = log_uniform(rng, 100, 100_000_000);
-        let config = config(rng, base_ns);
+        let mut config = config(rng, base_ns);
+        let is_huge = rng.u32(..2_000) == 0;
+        if is_huge {
+            let per = Duration::from_millis(rng.u64(100..1_000));
+            config.limits = vec![Limit::tasks(rng.u64(66_000..90_000), per).expect("in range")];
+            config.paced = false;
+        }
         let pace_ns = config.limits.iter().map(|limit| limit.per_ns() / limit.rate()).max();
         let pace_ns = pace_ns.unwrap_or(base_ns).max(1);
         let fast_ppm = rng.u64(0..=u64::from(config.clock_drift_ppm));
-        let asking = rng.u32(50..1_500);
+        let asking = if is_huge { rng.u32(100_000..200_000) } else { rng.u32(50..1_500) };
         Self {
             wakes_late: rng.u8(..4) == 0,
             fast_ppm,
             is_set_back: rng.u8(..8) == 0,
+            is_huge,
             asking,
             gap_ns: pace_ns * rng.u64(1..24) / 10,
             burst: if rng.bool() { 1 } else { rng.u32(1..60) },

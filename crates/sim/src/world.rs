@@ -46,8 +46,6 @@ struct Events {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) referee: Referee,
-    /// Whether the referee cannot follow and says nothing.
-    pub(crate) is_blind: bool,
     /// What ran, in the server's time, for the audit.
     pub(crate) records: Vec<Record>,
     pub(crate) tally: Tally,
@@ -63,9 +61,9 @@ pub(crate) struct Nap<'a> {
 }
 
 impl World {
-    pub(crate) fn new(clock: SimClock, referee: Referee, is_blind: bool) -> Self {
+    pub(crate) fn new(clock: SimClock, referee: Referee) -> Self {
         let (records, tally) = (Vec::new(), Tally { lives: 1, ..Tally::default() });
-        let book = Book { referee, is_blind, records, tally, finding: None, grace_ns: 0 };
+        let book = Book { referee, records, tally, finding: None, grace_ns: 0 };
         Self { clock, events: Mutex::default(), book: Mutex::new(book) }
     }
 
@@ -122,7 +120,7 @@ impl Book {
 
     /// A judge has found something.
     pub(crate) fn find(&mut self, what: String) {
-        if !self.is_blind && self.finding.is_none() {
+        if !self.referee.is_blind() && self.finding.is_none() {
             self.finding = Some(what);
         }
     }
