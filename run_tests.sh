@@ -40,8 +40,22 @@ done
 step "the main job, as the README has it"
 seq 60 | cargo run --locked --release -q -p ratelimit-cli -- run 20/200ms -- echo {} | diff - <(seq 60)
 
-step "the proofs"
+step "the proofs, and the machine beside the proven one"
 proof/check
+
+step "every order in which threads can meet"
+RUSTFLAGS="--cfg interleavings" cargo test --locked --release --target-dir target/interleavings \
+    -p strict-rate-limiter --test interleavings
+
+step "a minute of simulated lives, from a fresh seed"
+cargo run --locked --release --quiet -p sim -- --seconds 60
+
+step "fuzzing, briefly"
+fuzz/run
+
+step "the comparison with the peers, briefly"
+cargo run --locked --release --quiet -p bench -- --short >target/bench.txt
+grep -A 12 '^| | model' target/bench.txt
 
 python/run_tests.sh
 

@@ -121,9 +121,10 @@ impl Figures {
             Some([used(1_000), used(10), used(1)].join(", ")),
             "0.999, 0.99, 0.95",
         );
-        let bytes = self.with_rate.iter().filter_map(|growth| growth.bytes.zip(Some(growth.size)));
+        let mut bytes =
+            self.with_rate.iter().filter_map(|growth| growth.bytes.zip(Some(growth.size)));
         let most = bytes.clone().map(|(bytes, _)| bytes).max().unwrap_or_default();
-        let each = bytes.filter(|(_, rate)| *rate <= 65_536).last();
+        let each = bytes.rfind(|(_, rate)| *rate <= 65_536);
         let each = each.map_or(0.0, |(bytes, rate)| bytes as f64 / rate as f64);
         row(
             "memory for each completion in a full window; at any rate",
@@ -171,9 +172,8 @@ impl Figures {
             let _ = write!(page, "| {} |", peer.name);
             for (per_ms, _) in PERIODS {
                 let used = self.utilisation.iter();
-                let used = used.filter(|used| used.peer == peer.name && used.per_ms == per_ms);
-                let used = used.map(|used| format!(" {:.3} |", used.used)).collect::<String>();
-                page += &used;
+                let mut used = used.filter(|used| used.peer == peer.name && used.per_ms == per_ms);
+                let _ = write!(page, " {:.3} |", used.next().expect("measured").used);
             }
             page += "\n";
         }

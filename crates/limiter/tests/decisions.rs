@@ -2,9 +2,11 @@
 
 mod support;
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use strict_rate_limiter::clock::{Clock, TokioClock};
@@ -12,7 +14,7 @@ use strict_rate_limiter::{
     AcquireError, BuildError, ConfigError, LimitError, PushRefusal, Pushed, RateLimiter,
     RateLimiterBuilder, RequestError, TaskError, TryAcquireError,
 };
-use support::{ByHand, MS, NS, limiter, settle};
+use support::{ByHand, MS, NS, Woken, limiter, settle};
 
 /// What ran, in order.
 #[derive(Clone, Default)]
@@ -43,6 +45,8 @@ async fn push_run_and_acquire_share_one_line_first_in_first_out() {
     let traced = trace.clone();
     let fourth = limiter.push_fn(move || traced.add("push_fn")).await.unwrap();
     assert!(!second.has_run() && !fourth.has_run());
+    let Pushed::Queued(second) = second else { panic!("it has to wait") };
+    assert!(!second.is_finished());
 
     running.complete();
     for _ in 0..4 {
@@ -55,6 +59,8 @@ async fn push_run_and_acquire_share_one_line_first_in_first_out() {
         third.poll_if_woken();
     }
     assert_eq!(trace.take(), ["acquire", "push", "run", "push_fn"]);
+    clock.advance(10 * MS + NS);
+    assert!(second.is_finished() && limiter.push(|| async {}).await.unwrap().has_run());
 }
 
 #[test]
@@ -571,6 +577,20 @@ fn drained_waits_for_the_grace_of_abandoned_tasks() {
     assert!(drained.is_woken());
     assert!(drained.poll().is_some());
     assert!(ByHand::new(limiter.drained()).poll().is_some(), "it is drained at once now");
+}
+
+#[test]
+fn whoever_stops_waiting_for_drained_leaves_no_trace() {
+    let (limiter, _) = limiter(&["1/10ms"], |builder| builder);
+    let _running = limiter.try_acquire().unwrap();
+    let woken = Arc::<Woken>::default();
+    {
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut drained = pin!(limiter.drained());
+        assert!(drained.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(Arc::strong_count(&woken), 3, "the limiter has one");
+    }
+    assert_eq!(Arc::strong_count(&woken), 1);
 }
 
 // --- Pause, clock

@@ -13,9 +13,13 @@
 //! * the exact audit takes what ran, in the *server's* time, at the end of each life;
 //! * nobody may be forgotten: everyone who asked has an answer when nothing moves any more.
 
+// Simulated times and chances: far below where a float or a sign would matter.
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
+
 mod clock;
 mod executor;
 mod life;
+mod place;
 mod plan;
 mod referee;
 mod tally;
@@ -41,6 +45,10 @@ pub fn live(seed: u64, runtime: &tokio::runtime::Runtime) -> Result<Tally, Findi
 }
 
 /// A runtime as [`live`] needs it.
+///
+/// # Panics
+///
+/// If the operating system refuses one, which has no driver and starts no thread.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime without any driver")
 }

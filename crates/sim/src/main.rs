@@ -1,5 +1,8 @@
 //! Lives as many lives as there is time for, on every core.
 
+// Tasks a second need no more digits than a float has.
+#![allow(clippy::cast_precision_loss)]
+
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -85,7 +85,11 @@ impl Plan {
 
     /// How long until the next one comes.
     pub(crate) fn gap(&self, rng: &mut Rng, already: u32) -> u64 {
-        if already % self.burst == 0 { around(rng, self.gap_ns * u64::from(self.burst)) } else { 0 }
+        if already.is_multiple_of(self.burst) {
+            around(rng, self.gap_ns * u64::from(self.burst))
+        } else {
+            0
+        }
     }
 
     /// Something that happens once in a while.
