@@ -493,6 +493,7 @@ async fn after_close_new_work_is_refused_and_what_was_accepted_still_runs() {
     let running = limiter.acquire().await.unwrap();
     let queued = limiter.push(|| async { "still runs" }).await.unwrap();
     let mut waiting = ByHand::waiting(limiter.acquire());
+    assert!(!limiter.is_closed());
     limiter.close();
     assert!(limiter.is_closed());
     assert_eq!(limiter.acquire().await.unwrap_err(), AcquireError::Closed);
