@@ -113,12 +113,12 @@ LOOM = ("env RUSTFLAGS='--cfg interleavings' cargo test --locked --release --qui
 MEANS = {
     "oracle": (f"{NEXTEST} strict-rate-limiter-core --no-run", f"{NEXTEST} strict-rate-limiter-core"),
     "model": ("cargo build --locked --quiet --release -p strict-rate-limiter-core --example trace", "proof/check 5000"),
-    "simulator": ("cargo build --locked --quiet --release -p sim", "target/release/sim --seconds 15"),
+    "simulator": ("cargo build --locked --quiet --release -p sim", "target/release/sim --seconds 30"),
     "library": (f"{NEXTEST} strict-rate-limiter --no-run", f"{NEXTEST} strict-rate-limiter"),
     "loom": (f"{LOOM} --no-run", LOOM),
 }
 # Longer than they run; what goes on for ever is caught as well.
-PATIENCE_S = {"oracle": 40, "model": 90, "simulator": 60, "library": 40, "loom": 150}
+PATIENCE_S = {"oracle": 40, "model": 90, "simulator": 80, "library": 40, "loom": 150}
 
 
 def catches(means: str) -> bool:

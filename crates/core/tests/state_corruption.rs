@@ -65,11 +65,14 @@ fn an_undamaged_state_is_read_back() {
 #[test]
 fn what_no_machine_could_have_been_in_is_refused() {
     type Damage = fn(&mut State);
-    let damages: [(&str, Damage); 21] = [
+    let damages: [(&str, Damage); 22] = [
         ("not one window", |state| state.windows.truncate(1)),
         ("queue is not in the order", |state| state.queue.reverse()),
         ("unclaimed are not in the order", |state| state.unclaimed.push((0, 1))),
         ("later than one that still waits", |state| state.queue[0].0 = 0),
+        ("later than one that still waits", |state| {
+            state.queue[0].0 = state.unclaimed.last().unwrap().0;
+        }),
         ("handed out already", |state| state.next_ticket = 3),
         ("handed out already", |state| state.next_ticket = state.queue.last().unwrap().0),
         ("order of their ends", |state| state.abandoned.insert(0, (u64::MAX, 1))),

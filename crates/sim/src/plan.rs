@@ -51,28 +51,29 @@ impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let base_ns = log_uniform(rng, 100, 100_000_000);
         let mut config = config(rng, base_ns);
-        let is_huge = rng.u32(..2_000) == 0;
+        let is_huge = rng.u32(..1_500) == 0;
         if is_huge {
             let per = Duration::from_millis(rng.u64(100..1_000));
-            config.limits = vec![Limit::tasks(rng.u64(66_000..90_000), per).expect("in range")];
-            config.paced = false;
+            config.limits = vec![Limit::tasks(rng.u64(90_000..200_000), per).expect("in range")];
+            (config.paced, config.queue_capacity) = (false, usize::MAX);
         }
         let pace_ns = config.limits.iter().map(|limit| limit.per_ns() / limit.rate()).max();
         let pace_ns = pace_ns.unwrap_or(base_ns).max(1);
         let fast_ppm = rng.u64(0..=u64::from(config.clock_drift_ppm));
-        let asking = if is_huge { rng.u32(100_000..200_000) } else { rng.u32(50..1_500) };
+        let asking = if is_huge { rng.u32(250_000..500_000) } else { rng.u32(50..1_500) };
         Self {
             wakes_late: rng.u8(..4) == 0,
             fast_ppm,
             is_set_back: rng.u8(..8) == 0,
             is_huge,
             asking,
-            gap_ns: pace_ns * rng.u64(1..24) / 10,
+            gap_ns: pace_ns * rng.u64(1..if is_huge { 6 } else { 24 }) / 10,
             burst: if rng.bool() { 1 } else { rng.u32(1..60) },
-            length_ns: pace_ns * [0, 0, 1, 3, 20][rng.usize(..5)] / 2,
+            length_ns: if is_huge { 0 } else { pace_ns * [0, 0, 1, 3, 20][rng.usize(..5)] / 2 },
             patience_ns: pace_ns * rng.u64(1..100),
-            trouble: rng.u32(6..400),
+            trouble: if is_huge { 1_000 } else { rng.u32(6..400) },
             ending: match rng.u8(..8) {
+                _ if is_huge => Ending::Drained,
                 0 => Ending::Closed,
                 1 => Ending::Aborted,
                 2 => Ending::LastHandleDropped,
