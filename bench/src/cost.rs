@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -249,18 +249,21 @@ where
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build();
     let runtime = runtime.expect("a runtime");
     let take_turns = |times: u64| {
-        let start = Instant::now();
+        let both = Arc::new(Barrier::new(2));
         let tasks = [task.clone(), task.clone()].map(|task| {
+            let both = Arc::clone(&both);
             runtime.spawn(async move {
+                // Each has a thread to itself, and nothing is measured before both are there.
+                both.wait();
+                let start = Instant::now();
                 for _ in 0..times / 2 {
                     task().await;
                 }
+                (start, Instant::now())
             })
         });
-        for task in tasks {
-            runtime.block_on(task).expect("no task panics");
-        }
-        start.elapsed()
+        let [first, second] = tasks.map(|task| runtime.block_on(task).expect("no task panics"));
+        first.1.max(second.1) - first.0.min(second.0)
     };
     take_turns(WARM_UP);
     take_turns(times)
@@ -292,12 +295,13 @@ pub(crate) fn measure(
     measured.collect()
 }
 
-/// Counts instructions: what a thousand times more take, under valgrind.
+/// Counts instructions: what so many times more take, under valgrind. What a contender does once, some of
+/// which depends on how fast the machine is, is lost in so many.
 pub(crate) fn count_instructions(costs: &mut [Cost], contended: bool) {
     for cost in costs {
         let count = |times: u64| instructions(cost.name, contended, times);
-        if let (Some(few), Some(many)) = (count(1_000), count(3_000)) {
-            cost.instructions = Some(many.saturating_sub(few) / 2_000);
+        if let (Some(few), Some(many)) = (count(10_000), count(210_000)) {
+            cost.instructions = Some(many.saturating_sub(few) / 200_000);
         }
     }
 }

@@ -131,7 +131,7 @@ impl Effort {
         let utilisation = utilisation::measure(self.runs, self.shorten, step);
         bar.set_message("cost");
         let mut alone = cost::measure(&cost::ALONE, self.rounds, self.times, step);
-        let mut contended = cost::measure(&cost::CONTENDED, self.rounds, self.times, step);
+        let mut contended = cost::measure(&cost::CONTENDED, self.rounds, 5 * self.times, step);
         bar.set_message("instructions");
         if self.instructions {
             cost::count_instructions(&mut alone, false);

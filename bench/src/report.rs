@@ -246,7 +246,8 @@ const COST: &str = "
 ## What it costs where nothing limits it
 
 Nanoseconds for each task, median (least to most), all in turn; and instructions, counted by callgrind, \
-which depend on nothing else that the machine does.
+which depend on nothing else that the machine does. (Time is slow under callgrind, so a clock that is tied to \
+the system's every millisecond, as ours and governor's, is tied far more often than it would be.)
 
 ![Cost of one task](bench/cost.svg)
 
