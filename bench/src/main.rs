@@ -116,7 +116,7 @@ impl Effort {
     }
 
     fn measure(&self) -> Result<Figures, Box<dyn Error>> {
-        let steps = 1 + 4 * self.runs + 2 * (self.rounds + 1) + 2 + 2;
+        let steps = 1 + 4 * self.runs + (self.rounds + 1) + (self.rounds.min(9) + 1) + 2 + 2;
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}, {elapsed}")?;
         let bar = ProgressBar::new(steps as u64).with_style(style);
         bar.enable_steady_tick(std::time::Duration::from_millis(250));
@@ -131,7 +131,9 @@ impl Effort {
         let utilisation = utilisation::measure(self.runs, self.shorten, step);
         bar.set_message("cost");
         let mut alone = cost::measure(&cost::ALONE, self.rounds, self.times, step);
-        let mut contended = cost::measure(&cost::CONTENDED, self.rounds, 5 * self.times, step);
+        // Threads need a while to get into each other's way as they then go on doing.
+        let mut contended =
+            cost::measure(&cost::CONTENDED, self.rounds.min(9), 20 * self.times, step);
         bar.set_message("instructions");
         if self.instructions {
             cost::count_instructions(&mut alone, false);

@@ -246,8 +246,8 @@ const COST: &str = "
 ## What it costs where nothing limits it
 
 Nanoseconds for each task, median (least to most), all in turn; and instructions, counted by callgrind, \
-which depend on nothing else that the machine does. (Time is slow under callgrind, so a clock that is tied to \
-the system's every millisecond, as ours and governor's, is tied far more often than it would be.)
+which depend on nothing else that the machine does. (Not of ours on its fast clock: it takes callgrind's slow \
+time for an unsteady counter, and asks the system instead. The second row is ours without that clock.)
 
 ![Cost of one task](bench/cost.svg)
 
