@@ -111,6 +111,9 @@ fn glance(figures: &Figures, path: &Path) -> Drawn {
     Ok(())
 }
 
+/// How high a peer's row of the next chart is, in pixels.
+const ROW: u32 = 47;
+
 /// The fullest window of each peer, by delay.
 fn strictness(figures: &Figures, path: &Path) -> Drawn {
     let latencies: Vec<Latency> = Latency::ALL
@@ -142,10 +145,10 @@ fn strictness(figures: &Figures, path: &Path) -> Drawn {
                 [(0.0, place), (worst, SegmentValue::Exact(PEERS.len() - row))],
                 colour.filled(),
             );
-            // The bars of one peer share its row.
-            let high = 52 / latencies.len() as u32;
-            let above = 2 + which as u32 * high;
-            bar.set_margin(above, 54_u32.saturating_sub(above + high - 1), 0, 0);
+            // The bars of one peer share its row, a little apart from the next peer's.
+            let each = (ROW - 8) / latencies.len() as u32;
+            let above = 4 + which as u32 * each;
+            bar.set_margin(above, ROW - above - each + 1, 0, 0);
             Some(bar)
         });
         chart
