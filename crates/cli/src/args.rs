@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser, Subcommand};
+use clap_complete::Shell;
 use strict_rate_limiter::Limit;
 
 /// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
@@ -19,7 +20,28 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Print the completions for a shell
+///
+/// For bash: ratelimit completions bash > ~/.local/share/bash-completion/completions/ratelimit
+#[derive(Debug, Parser)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    pub(crate) shell: Shell,
+}
+
+/// Write the manual, a page for each subcommand
+///
+/// To read it: ratelimit man ~/.local/share/man/man1 && man ratelimit-run
+#[derive(Debug, Parser)]
+pub(crate) struct ManArgs {
+    /// The folder to write to; it is made where there is none
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 /// Run a command once for each line of input, so that no interval of a limit's period ever holds

@@ -27,6 +27,8 @@ pub(crate) enum Error {
     Log { path: PathBuf, error: LogError },
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    #[error("cannot write the manual to {}: {error}", folder.display())]
+    Manual { folder: PathBuf, error: io::Error },
     #[error("cannot start: {0}")]
     Start(io::Error),
 }
@@ -48,7 +50,11 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Build(_) => exit::USAGE,
             Self::NotFound(_) => exit::NOT_FOUND,
-            Self::Input { .. } | Self::Log { .. } | Self::Output(_) | Self::Start(_) => exit::IO,
+            Self::Input { .. }
+            | Self::Log { .. }
+            | Self::Output(_)
+            | Self::Manual { .. }
+            | Self::Start(_) => exit::IO,
         }
     }
 }

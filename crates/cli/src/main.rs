@@ -3,6 +3,7 @@
 mod args;
 mod error;
 mod exec;
+mod generate;
 mod items;
 mod job;
 mod log;
@@ -19,9 +20,13 @@ use clap::Parser;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    let Args { command: Command::Run(args) } = Args::parse();
-    match run::run(args) {
-        Ok(code) => ExitCode::from(code),
+    let done = match Args::parse().command {
+        Command::Run(args) => run::run(*args).map(ExitCode::from),
+        Command::Completions(args) => generate::completions(args.shell).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => generate::manual(&args.folder).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("ratelimit: {error}");
             ExitCode::from(error.exit_code())
