@@ -62,7 +62,7 @@ fn glance(figures: &Figures, path: &Path) -> Drawn {
     assert!(shown.iter().all(|shown| PEERS.iter().any(|peer| peer.name == *shown)));
     let series = shown.map(|peer| {
         let run = figures.strictness.iter().find(|seen| {
-            seen.peer == peer && Some(seen.latency) == latency && seen.arrivals == Arrivals::CHARTED
+            seen.peer == peer && Some(seen.latency) == latency && seen.arrivals == Arrivals::AtOnce
         });
         (peer, run.map(|run| window_over_time(&run.counted_ns)).unwrap_or_default())
     });

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cost::Cost;
 use crate::growth::Growth;
 use crate::peers::PEERS;
-use crate::strictness::{Arrivals, Latency, Seen};
+use crate::strictness::{Latency, Seen};
 use crate::utilisation::{PERIODS, Utilisation};
 
 /// Everything that was measured.
@@ -213,7 +213,7 @@ fn replace_between(text: &str, name: &str, new: &str) -> String {
     format!("{before}{begin}{new}{end}{after}")
 }
 
-/// The patterns, for whoever reads the page.
+/// What stands between the tables of the page.
 const HEAD: &str = "# Beside its peers, measured
 
 `cargo run --release -p bench` measures all of this in one run and writes this page, the charts beside it, \
@@ -259,8 +259,3 @@ const GROWTH: &str = "
 A full window that moves on by one task each time; and one waiter served and one joining.
 
 ";
-
-impl Arrivals {
-    /// The pattern of the chart: where peers look their worst and best alike.
-    pub(crate) const CHARTED: Self = Self::AtOnce;
-}
