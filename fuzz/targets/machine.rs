@@ -78,6 +78,11 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
         _ => match bytes.arbitrary::<u8>()? {
             0..8 => Op::Close,
             8..16 => Op::Abort,
+            16..128 => Op::Reconcile {
+                which: which(bytes)?,
+                used: bytes.int_in_range(0..=12)?,
+                doubt: bytes.int_in_range(0..=3)?,
+            },
             _ => Op::Advance(1),
         },
     })

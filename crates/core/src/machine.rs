@@ -261,6 +261,26 @@ impl<T> Machine<T> {
         }
     }
 
+    /// The protected system says that `used` units of a limit (by its place in the configuration)
+    /// are in use. What this machine does not hold of them was used by somebody else: it counts as
+    /// having completed at `ended_at`, and never as more than the rate. So this only ever tightens.
+    /// Returns the units that were added. Times as in [`Self::complete`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such limit.
+    pub fn reconcile(&mut self, now: u64, ended_at: u64, limit: usize, used: u64) -> u64 {
+        assert!(limit < self.config.limits.len(), "there is no limit {limit}");
+        self.advance(now);
+        let window = &mut self.windows[limit];
+        let elsewhere = used.min(window.limit().rate()).saturating_sub(window.held());
+        if elsewhere > 0 {
+            self.last_end = self.last_end.max(ended_at.max(self.now));
+            window.count(elsewhere, self.last_end);
+        }
+        elsewhere
+    }
+
     /// Refuses new work from now on. What is in the line still runs.
     pub fn close(&mut self) {
         self.closed = true;
@@ -285,6 +305,14 @@ impl<T> Machine<T> {
     /// Whether nothing runs and nobody waits.
     pub fn is_drained(&self) -> bool {
         self.running == 0 && self.queue.is_empty()
+    }
+
+    /// Whether a machine made just now would decide the same from here on: nothing is held, runs or
+    /// waits, and it is neither paused nor closed. Whoever drops it then loosens nothing.
+    pub fn is_blank(&mut self, now: u64) -> bool {
+        self.advance(now);
+        let holds_nothing = self.windows.iter().all(|window| window.held() == 0);
+        holds_nothing && self.is_drained() && self.paused_until == 0 && !self.closed
     }
 
     /// Reads a completion from before this machine began back into its windows, so that a restart

@@ -142,6 +142,12 @@ impl Window {
         // would change no decision, and the bound keeps the sums within 64 bits.
         let units = self.limit.units(actual).min(self.limit.rate());
         self.give_back(reserved);
+        self.count(units, at);
+    }
+
+    /// Units are held from `at` on. Needs `at` to be no earlier than any stamp before it.
+    #[inline]
+    pub(crate) fn count(&mut self, units: u64, at: u64) {
         self.held += units;
         if units > 0 {
             self.log(at, units);
@@ -152,11 +158,7 @@ impl Window {
     /// of more than any law-abiding past could hold stop counting at [`HELD_MAX`].
     pub(crate) fn remember(&mut self, weight: u64, at: u64) {
         let units = self.limit.units(weight).min(self.limit.rate());
-        let units = units.min(HELD_MAX.saturating_sub(self.held));
-        self.held += units;
-        if units > 0 {
-            self.log(at, units);
-        }
+        self.count(units.min(HELD_MAX.saturating_sub(self.held)), at);
     }
 
     /// Reads back a whole window, as [`Self::completions`] and [`Self::held`] gave it. Needs the

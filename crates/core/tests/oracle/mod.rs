@@ -21,6 +21,8 @@ pub(crate) struct Oracle {
     pub(crate) config: Config,
     pub(crate) tasks: Vec<Task>,
     pub(crate) line: Vec<(u64, u64)>,
+    /// What others used, as the protected system said: of which limit, when, and how much.
+    pub(crate) elsewhere: Vec<(usize, u64, u64)>,
     pub(crate) paused_until: u64,
     pub(crate) now: u64,
 }
@@ -41,7 +43,15 @@ impl Oracle {
             }
         }
         let config = config.clone();
-        Self { limits, config, tasks: vec![], line: vec![], paused_until: 0, now: 0 }
+        Self {
+            limits,
+            config,
+            tasks: vec![],
+            line: vec![],
+            elsewhere: vec![],
+            paused_until: 0,
+            now: 0,
+        }
     }
 
     pub(crate) fn running(&self, at: u64) -> usize {
@@ -49,7 +59,10 @@ impl Oracle {
     }
 
     /// What is held of a limit at an instant, if nothing else happens until then.
-    pub(crate) fn held(&self, (limit, per_ns): &(Limit, u64), at: u64) -> u64 {
+    pub(crate) fn held(&self, which: usize, at: u64) -> u64 {
+        let (limit, per_ns) = &self.limits[which];
+        let elsewhere =
+            self.elsewhere.iter().filter(|(of, ended, _)| *of == which && at <= ended + per_ns);
         let held = self.tasks.iter().map(|task| match task.ended {
             Some((ended, actual)) if ended <= at => {
                 if at <= ended + per_ns {
@@ -60,16 +73,15 @@ impl Oracle {
             }
             _ => limit.units(task.weight),
         });
-        held.sum()
+        held.sum::<u64>() + elsewhere.map(|(_, _, units)| units).sum::<u64>()
     }
 
     pub(crate) fn may_grant(&self, weight: u64, at: u64) -> bool {
         at >= self.paused_until
             && self.running(at) < self.config.concurrency
-            && self
-                .limits
-                .iter()
-                .all(|limit| self.held(limit, at) + limit.0.units(weight) <= limit.0.rate())
+            && self.limits.iter().enumerate().all(|(which, (limit, _))| {
+                self.held(which, at) + limit.units(weight) <= limit.rate()
+            })
     }
 
     pub(crate) fn could_ever_run(&self, weight: u64) -> bool {
@@ -90,6 +102,7 @@ impl Oracle {
     /// The latest completion so far.
     pub(crate) fn last_end(&self) -> u64 {
         let ends = self.tasks.iter().filter_map(|task| task.ended);
-        ends.map(|(ended, _)| ended).filter(|ended| *ended <= self.now).max().unwrap_or(0)
+        let ends = ends.map(|(ended, _)| ended).filter(|ended| *ended <= self.now);
+        ends.chain(self.elsewhere.iter().map(|(_, ended, _)| *ended)).max().unwrap_or(0)
     }
 }

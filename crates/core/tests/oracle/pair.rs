@@ -23,6 +23,7 @@ pub(crate) enum Op {
     Complete { which: usize, actual: Option<u64>, doubt: u64 },
     Abandon(usize),
     Pause(u64),
+    Reconcile { which: usize, used: u64, doubt: u64 },
     WriteDownAndReadBack,
     Close,
     Abort,
@@ -116,15 +117,7 @@ impl Pair {
                     let excess = self.machine.complete(permit, now, now + doubt, actual);
                     assert_eq!(excess, used.saturating_sub(reserved));
                     // Within the doubt the task counts as ended, and as held from the latest end.
-                    let at = (now + doubt).max(self.machine.state().last_end);
-                    // So does whoever's grace ends within it.
-                    self.oracle.now = at;
-                    self.oracle.tasks[task].ended = Some((at, used));
-                    let others =
-                        self.oracle.tasks.iter_mut().filter_map(|task| task.ended.as_mut());
-                    for (ended, _) in others.filter(|(ended, _)| (now + 1..at).contains(ended)) {
-                        *ended = at;
-                    }
+                    self.oracle.tasks[task].ended = Some((self.stamped(doubt), used));
                 }
             }
             Op::Abandon(which) => {
@@ -140,6 +133,11 @@ impl Pair {
             Op::Pause(ns) => {
                 self.machine.pause_until(now + ns);
                 self.oracle.paused_until = self.oracle.paused_until.max(now + ns);
+            }
+            Op::Reconcile { which, used, doubt } => {
+                let limits = self.machine.config().limits.len();
+                let which = pick(which, limits).expect("a machine has at least one limit");
+                self.reconcile(which, used, doubt);
             }
             Op::WriteDownAndReadBack => {
                 let state = self.machine.state();
@@ -226,6 +224,32 @@ impl Pair {
         }
     }
 
+    fn reconcile(&mut self, which: usize, used: u64, doubt: u64) {
+        let now = self.oracle.now;
+        let (limit, _) = self.oracle.limits[which];
+        // A task that overspent is recorded up to the rate, so more than the rate is as the rate.
+        let known = self.oracle.held(which, now).min(limit.rate());
+        let added = self.machine.reconcile(now, now + doubt, which, used);
+        assert_eq!(added, used.min(limit.rate()).saturating_sub(known), "what is not known of");
+        if added > 0 {
+            let at = self.stamped(doubt);
+            self.oracle.elsewhere.push((which, at, added));
+        }
+    }
+
+    /// When the machine stamped what it was just told of, the end of the clock's doubt: from then
+    /// on the oracle goes on, and so does whoever's grace ends within it.
+    fn stamped(&mut self, doubt: u64) -> u64 {
+        let now = self.oracle.now;
+        let at = (now + doubt).max(self.machine.state().last_end);
+        self.oracle.now = at;
+        let others = self.oracle.tasks.iter_mut().filter_map(|task| task.ended.as_mut());
+        for (ended, _) in others.filter(|(ended, _)| (now + 1..at).contains(ended)) {
+            *ended = at;
+        }
+        at
+    }
+
     /// Polls until nothing more is decided, and holds every decision against the oracle.
     fn drive(&mut self) {
         loop {
@@ -298,12 +322,19 @@ impl Pair {
         let full = stats.running >= self.oracle.config.concurrency;
         let awaits_completion = full && self.oracle.next_known_end().is_none();
         assert_eq!(self.machine.awaits_completion(), awaits_completion);
-        for (held, limit) in stats.held.iter().zip(&self.oracle.limits) {
-            let real = self.oracle.held(limit, now);
+        for (which, held) in stats.held.iter().enumerate() {
+            let real = self.oracle.held(which, now);
+            let (limit, _) = self.oracle.limits[which];
             // Of a task that overspends by more than the rate, only one rate's worth is recorded.
             assert!(held.units <= real);
-            assert_eq!(held.units.min(limit.0.rate()), real.min(limit.0.rate()));
+            assert_eq!(held.units.min(limit.rate()), real.min(limit.rate()));
         }
+        let blank = (0..self.oracle.limits.len()).all(|which| self.oracle.held(which, now) == 0)
+            && stats.running == 0
+            && stats.queued == 0
+            && now >= self.oracle.paused_until
+            && !self.closed;
+        assert_eq!(self.machine.is_blank(now), blank, "nothing would be lost with it");
     }
 }
 
