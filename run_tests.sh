@@ -15,25 +15,29 @@ fi
 step "format"
 cargo fmt --all --check
 
-step "lints, with and without default features"
-cargo clippy --locked --workspace --all-targets -- -D warnings
-cargo clippy --locked -p strict-rate-limiter --no-default-features --lib -- -D warnings
+full=(--features strict-rate-limiter/full)
+
+step "lints, with all features, with none, and with each alone"
+cargo clippy --locked --workspace "${full[@]}" --all-targets -- -D warnings
+for feature in "" keyed metrics stream tokio tower tracing; do
+    cargo clippy --locked --quiet -p strict-rate-limiter --no-default-features --features "$feature" --lib -- -D warnings
+done
 
 step "tests"
-tests --locked --workspace
+tests --locked --workspace "${full[@]}"
 
 step "tests, optimised and without debug assertions"
-tests --locked --workspace --release
+tests --locked --workspace "${full[@]}" --release
 
 step "examples in the docs"
-cargo test --locked --workspace --doc
+cargo test --locked --workspace "${full[@]}" --doc
 
 step "docs without a warning"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace "${full[@]}" --no-deps --quiet
 
 step "examples"
 for example in crates/limiter/examples/*.rs; do
-    cargo run --locked --quiet -p strict-rate-limiter --example "$(basename "$example" .rs)" >/dev/null
+    cargo run --locked --quiet -p strict-rate-limiter --features full --example "$(basename "$example" .rs)" >/dev/null
     echo "ran $(basename "$example")"
 done
 

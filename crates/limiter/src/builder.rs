@@ -8,6 +8,7 @@ use strict_rate_limiter_core::{Config, Limit, Machine};
 use crate::clock::{Clock, Source};
 use crate::error::BuildError;
 use crate::limiter::RateLimiter;
+use crate::observe::Name;
 use crate::shared::Shared;
 
 /// Makes a [`RateLimiter`]; from [`RateLimiter::builder`].
@@ -30,11 +31,12 @@ pub struct RateLimiterBuilder {
     config: Config,
     clock: Option<Arc<dyn Clock>>,
     history: Vec<(Duration, u64)>,
+    name: Option<Arc<str>>,
 }
 
 impl RateLimiterBuilder {
     pub(crate) fn new() -> Self {
-        Self { config: Config::new([]), clock: None, history: Vec::new() }
+        Self { config: Config::new([]), clock: None, history: Vec::new(), name: None }
     }
 
     /// Adds a limit. All limits must allow a task for it to run; at least one is needed.
@@ -113,8 +115,21 @@ impl RateLimiterBuilder {
         self
     }
 
+    /// What the limiter is called in spans, in metrics and by `Debug`; its limits, as text, unless
+    /// said otherwise.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Makes the limiter.
-    pub fn build(mut self) -> Result<RateLimiter, BuildError> {
+    pub fn build(self) -> Result<RateLimiter, BuildError> {
+        self.build_named(false)
+    }
+
+    /// `is_shared`: whether others go by the same name.
+    pub(crate) fn build_named(mut self, is_shared: bool) -> Result<RateLimiter, BuildError> {
+        let name = Name::new(self.name, &self.config.limits, is_shared);
         let mut machine = Machine::new(self.config)?;
         let clock = Source::new(self.clock);
         let now = clock.now();
@@ -123,6 +138,6 @@ impl RateLimiterBuilder {
             let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
             machine.remember(now.saturating_sub(ago), weight);
         }
-        Ok(RateLimiter::from_shared(Shared::new(machine, clock)))
+        Ok(RateLimiter::from_shared(Shared::new(machine, clock, name)))
     }
 }

@@ -40,9 +40,12 @@ mod builder;
 pub mod clock;
 mod error;
 pub mod future;
+#[cfg(feature = "keyed")]
+mod keyed;
 mod lead;
 mod limiter;
 mod lookout;
+mod observe;
 mod permit;
 #[cfg(feature = "tokio")]
 mod push;
@@ -59,6 +62,8 @@ pub use error::{
     AcquireError, BuildError, ConfigError, LimitError, ParseLimitError, PushError, PushRefusal,
     RequestError, TaskError, TryAcquireError,
 };
+#[cfg(feature = "keyed")]
+pub use keyed::{KeyedRateLimiter, KeyedRateLimiterBuilder};
 pub use limiter::RateLimiter;
 pub use permit::{OwnedPermit, Permit};
 #[cfg(feature = "tokio")]

@@ -10,6 +10,7 @@ use strict_rate_limiter_core::Limit;
 use crate::builder::RateLimiterBuilder;
 use crate::error::{AcquireError, BuildError, TryAcquireError};
 use crate::future::{Acquire, AcquireOwned, Drained};
+use crate::observe::Waiting;
 use crate::permit::{Held, OwnedPermit, Permit};
 use crate::run::{Fut, run_permitted};
 use crate::shared::{Kind, Shared};
@@ -59,6 +60,13 @@ impl RateLimiter {
 
     pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// Whether nobody else has a handle, a permit or a waiter, and a limiter made just now would
+    /// decide the same from here on.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_forgettable(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1 && self.shared.is_blank()
     }
 
     // --- Acquiring a permit
@@ -187,7 +195,8 @@ impl RateLimiter {
     /// A permit of this weight now or not at all.
     pub fn try_acquire_weight(&self, weight: u64) -> Result<Permit<'_>, TryAcquireError> {
         let permit = self.shared.try_acquire(weight)?;
-        Ok(Permit(Held::new(&*self.shared, permit)))
+        let running = Waiting::default().granted(&self.shared, weight);
+        Ok(Permit(Held::new(&*self.shared, permit, running)))
     }
 
     /// A permit that borrows nothing, now or not at all.
@@ -198,7 +207,8 @@ impl RateLimiter {
     /// A permit of this weight that borrows nothing, now or not at all.
     pub fn try_acquire_weight_owned(&self, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
         let permit = self.shared.try_acquire(weight)?;
-        Ok(OwnedPermit(Held::new(Arc::clone(&self.shared), permit)))
+        let running = Waiting::default().granted(&self.shared, weight);
+        Ok(OwnedPermit(Held::new(Arc::clone(&self.shared), permit, running)))
     }
 
     // --- Running a task
@@ -402,6 +412,30 @@ impl RateLimiter {
         self.shared.pause_until(self.shared.clock.now().saturating_add(pause_ns));
     }
 
+    /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),
+    /// are in use: counts what this limiter does not know of (another program's calls, say) as
+    /// having completed now. It only ever tightens: less than is held changes nothing, and no more
+    /// than the rate is recorded. Returns the units that were added.
+    ///
+    /// ```
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::builder().limit("10/1h".parse()?).build()?;
+    /// limiter.try_acquire()?.complete();
+    /// // The answer said: RateLimit-Remaining: 0.
+    /// assert_eq!(limiter.reconcile(0, 10), 9);
+    /// assert!(limiter.try_acquire().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no such limit.
+    pub fn reconcile(&self, limit: usize, used: u64) -> u64 {
+        let limits = self.limits().len();
+        assert!(limit < limits, "limit {limit} of {limits} does not exist; they count from 0");
+        self.shared.reconcile(limit, used)
+    }
+
     /// Refuses new work from now on. What was accepted still runs; [`drained`](Self::drained) tells
     /// when that is done.
     pub fn close(&self) {
@@ -430,9 +464,25 @@ impl RateLimiter {
 
     // --- Looking
 
+    /// What it is called in spans, in metrics and by `Debug`: as the
+    /// [builder](RateLimiterBuilder::name) was told, else its limits.
+    pub fn name(&self) -> &str {
+        self.shared.observer.name.as_str()
+    }
+
     /// The limits, in the order in which they were given.
     pub fn limits(&self) -> Vec<Limit> {
         self.shared.limits()
+    }
+
+    /// Sets the gauges of what is held to what is held at this instant.
+    ///
+    /// Every grant and every completion does so as well. But what is held expires as time passes,
+    /// without anything happening: call this before the gauges are read, as when they are scraped,
+    /// or every few seconds.
+    #[cfg(feature = "metrics")]
+    pub fn publish_gauges(&self) {
+        self.shared.observer.held_changed(&self.shared);
     }
 
     /// The limiter in numbers, at this instant.
@@ -446,6 +496,7 @@ impl fmt::Debug for RateLimiter {
         let Stats { running, queued, completed, .. } = self.stats();
         let limits: Vec<String> = self.limits().iter().map(Limit::to_string).collect();
         f.debug_struct("RateLimiter")
+            .field("name", &self.name())
             .field("limits", &limits.join(" "))
             .field("running", &running)
             .field("queued", &queued)

@@ -7,6 +7,7 @@ use std::thread;
 
 use strict_rate_limiter_core as core;
 
+use crate::observe::{End, Running};
 use crate::shared::Shared;
 
 /// What both kinds of permit are: the machine's permit, to be handed back exactly once.
@@ -14,6 +15,7 @@ pub(crate) struct Held<S: Deref<Target = Shared>> {
     shared: S,
     /// `None` once handed back.
     permit: Option<core::Permit>,
+    running: Running,
 }
 
 /// The right to run one task now, from [`RateLimiter::acquire`](crate::RateLimiter::acquire) and its
@@ -23,6 +25,7 @@ pub(crate) struct Held<S: Deref<Target = Shared>> {
 ///
 /// * [`complete`](Self::complete) says that the task has ended;
 /// * [`complete_with`](Self::complete_with) says so, and what it really weighed;
+/// * [`release_unused`](Self::release_unused) says that it was never started;
 /// * dropping it is a completion too. Where the limiter has an
 ///   [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace), a permit that is merely dropped
 ///   may be a call that was cancelled half-way, so the grace is added; a panic is a completion.
@@ -35,12 +38,16 @@ pub struct OwnedPermit(pub(crate) Held<Arc<Shared>>);
 
 impl<S: Deref<Target = Shared>> Held<S> {
     #[inline]
-    pub(crate) fn new(shared: S, permit: core::Permit) -> Self {
-        Self { shared, permit: Some(permit) }
+    pub(crate) fn new(shared: S, permit: core::Permit, running: Running) -> Self {
+        Self { shared, permit: Some(permit), running }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        &self.running
     }
 
     pub(crate) fn weight(&self) -> u64 {
@@ -49,8 +56,22 @@ impl<S: Deref<Target = Shared>> Held<S> {
 
     #[inline]
     pub(crate) fn complete(mut self, actual: Option<u64>) -> u64 {
-        let permit = self.permit.take();
-        permit.map_or(0, |permit| self.shared.complete(permit, actual))
+        let Some(permit) = self.permit.take() else { return 0 };
+        self.end(permit, actual)
+    }
+
+    pub(crate) fn release_unused(mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.shared.undo(permit);
+            self.running.ended(&self.shared, End::Unused);
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, permit: core::Permit, actual: Option<u64>) -> u64 {
+        let excess = self.shared.complete(permit, actual);
+        self.running.ended(&self.shared, End::Completed { excess });
+        excess
     }
 
     fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,15 +84,23 @@ impl<S: Deref<Target = Shared>> Drop for Held<S> {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         if thread::panicking() {
-            self.shared.complete(permit, None);
+            self.end(permit, None);
         } else {
             self.shared.abandon(permit);
+            self.running.ended(&self.shared, End::Abandoned);
         }
     }
 }
 
 macro_rules! permit_methods {
     () => {
+        /// The span of the task, from its grant to its completion. To have what the task does
+        /// inside it, instrument the task's future with a clone of it.
+        #[cfg(feature = "tracing")]
+        pub fn span(&self) -> &tracing::Span {
+            &self.0.running().span
+        }
+
         /// The weight that the permit reserves.
         pub fn weight(&self) -> u64 {
             self.0.weight()
@@ -101,6 +130,21 @@ macro_rules! permit_methods {
         /// ```
         pub fn complete_with(self, actual: u64) -> u64 {
             self.0.complete(Some(actual))
+        }
+
+        /// The task was not started and will not be: takes the permit back as if it had never been
+        /// granted, and the next in line moves up. Only for a call of which nothing can have
+        /// reached the other side.
+        ///
+        /// ```
+        /// # use strict_rate_limiter::RateLimiter;
+        /// let limiter = RateLimiter::builder().limit("1/1h".parse()?).build()?;
+        /// limiter.try_acquire()?.release_unused();
+        /// assert!(limiter.try_acquire().is_ok());
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        pub fn release_unused(self) {
+            self.0.release_unused();
         }
     };
 }

@@ -34,9 +34,12 @@ where
     K: Task,
 {
     let weight = permit.weight();
-    let mut future = pin!(scope::enter(permit.shared(), weight, || task.start()));
-    let answer =
-        poll_fn(|context| scope::enter(permit.shared(), weight, || future.as_mut().poll(context)));
+    let mut future =
+        pin!(permit.running().inside(|| scope::enter(permit.shared(), weight, || task.start())));
+    let answer = poll_fn(|context| {
+        let poll = || scope::enter(permit.shared(), weight, || future.as_mut().poll(context));
+        permit.running().inside(poll)
+    });
     let answer = answer.await;
     permit.complete(None);
     answer

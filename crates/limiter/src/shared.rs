@@ -18,6 +18,7 @@ use crate::clock::{Fast, Reading, Source};
 use crate::error::{AcquireError, TryAcquireError};
 use crate::lead::Lead;
 use crate::lookout::{Look, Lookout};
+use crate::observe::{Name, Observer};
 use crate::scope;
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
@@ -25,6 +26,7 @@ use crate::wakes::Wakes;
 
 pub(crate) struct Shared {
     pub(crate) clock: Source,
+    pub(crate) observer: Observer,
     inner: Mutex<Inner>,
 }
 
@@ -56,9 +58,10 @@ pub(crate) enum Standing {
 }
 
 impl Shared {
-    pub(crate) fn new(machine: Machine<Waker>, clock: Source) -> Arc<Self> {
+    pub(crate) fn new(machine: Machine<Waker>, clock: Source, name: Name) -> Arc<Self> {
         let shortest_per = machine.config().limits.iter().map(core::Limit::per).min();
         let shortest_per = shortest_per.expect("a machine has at least one limit");
+        let observer = Observer::new(name, &machine.config().limits);
         Arc::new_cyclic(|this| Self {
             inner: Mutex::new(Inner {
                 machine,
@@ -71,6 +74,7 @@ impl Shared {
                 drained: Vec::new(),
                 next_drained: 0,
             }),
+            observer,
             clock,
         })
     }
@@ -196,6 +200,28 @@ impl Shared {
         let Reading { earliest, latest } = self.clock.read(&mut inner.fast);
         inner.machine.abandon(permit, earliest, latest);
         self.settle(inner, Some(earliest));
+    }
+
+    /// A task that has its permit will not be started.
+    pub(crate) fn undo(&self, permit: core::Permit) {
+        let mut inner = self.lock();
+        inner.machine.undo(permit);
+        self.settle(inner, None);
+    }
+
+    /// The other side says how much of a limit is in use.
+    pub(crate) fn reconcile(&self, limit: usize, used: u64) -> u64 {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        let added = inner.machine.reconcile(now, now, limit, used);
+        self.settle(inner, Some(now));
+        added
+    }
+
+    /// Whether a limiter made just now would decide the same from here on.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.lock().machine.is_blank(self.clock.now())
     }
 
     pub(crate) fn pause_until(&self, until: u64) {
@@ -437,7 +463,11 @@ mod tests {
         let limit = core::Limit::tasks(1, PER).unwrap();
         let clock = ManualClock::new();
         let machine = Machine::new(Config::new([limit])).unwrap();
-        let shared = Shared::new(machine, Source::new(Some(Arc::new(AsIfReal(clock.clone())))));
+        let shared = Shared::new(
+            machine,
+            Source::new(Some(Arc::new(AsIfReal(clock.clone())))),
+            Name::new(None, &[limit], false),
+        );
         let permit = shared.try_acquire(1).unwrap();
         shared.complete(permit, None);
         let lead = Duration::from_nanos(shared.lock().lookout.lead_ns());

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use strict_rate_limiter_core::Ticket;
 
 use crate::error::AcquireError;
+use crate::observe::Waiting;
 use crate::permit::Held;
 use crate::shared::{Kind, Shared, Standing};
 use crate::sync::{Thread, current, park};
@@ -21,6 +22,7 @@ pub(crate) struct Waiter<S: Deref<Target = Shared> + Clone> {
     weight: u64,
     kind: Kind,
     state: State,
+    waiting: Waiting,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub(crate) enum Turn<S: Deref<Target = Shared>> {
 
 impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
     pub(crate) fn new(shared: S, weight: u64, kind: Kind) -> Self {
-        Self { shared, weight, kind, state: State::New }
+        Self { shared, weight, kind, state: State::New, waiting: Waiting::default() }
     }
 
     /// Joins, or looks again.
@@ -54,11 +56,19 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
             State::Done => panic!("polled after it was ready"),
         };
         self.state = State::Done;
-        match standing? {
-            Standing::Granted(permit) => Ok(Turn::Granted(Held::new(self.shared.clone(), permit))),
-            Standing::Queued { ticket, accepted } => {
+        match standing {
+            Ok(Standing::Granted(permit)) => {
+                let running = self.waiting.granted(&self.shared, self.weight);
+                Ok(Turn::Granted(Held::new(self.shared.clone(), permit, running)))
+            }
+            Ok(Standing::Queued { ticket, accepted }) => {
                 self.state = State::Queued(ticket);
+                self.waiting.queued(&self.shared, self.weight);
                 Ok(Turn::Queued { accepted })
+            }
+            Err(error) => {
+                self.waiting.left(&self.shared);
+                Err(error)
             }
         }
     }
@@ -90,6 +100,7 @@ impl<S: Deref<Target = Shared> + Clone> Drop for Waiter<S> {
     fn drop(&mut self) {
         if let State::Queued(ticket) = self.state {
             self.shared.leave(ticket);
+            self.waiting.left(&self.shared);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Polling by hand, and a limiter on a manual clock.
 
+#![allow(dead_code, reason = "not every test file needs all of it")]
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,0 +1,257 @@
+//! A limiter for each key: a user, a host, an account.
+//!
+//! A key's limiter is made when it is first asked for, and dropped when dropping it loosens nothing:
+//! its window is empty, nothing runs or waits, and nobody else has a handle to it (permits and
+//! waiters are handles too). A hand goes round the keys and looks at two of them for each key that is
+//! new; so looking costs nothing to speak of, and there are never more than about twice as many keys
+//! as have something in their window.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::{Hash, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::builder::RateLimiterBuilder;
+use crate::error::{AcquireError, BuildError, TryAcquireError};
+use crate::future::AcquireOwned;
+use crate::limiter::RateLimiter;
+use crate::permit::OwnedPermit;
+
+/// How many keys the hand looks at for each new one. With two, it comes round before as many new
+/// keys have come as there are.
+const LOOKS: usize = 2;
+
+/// A [`RateLimiter`] for each key, all with the same settings but where a key has its own.
+///
+/// ```
+/// use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let per_user = KeyedRateLimiter::builder(RateLimiter::builder().limit("10/1s".parse()?))
+///     .key("alice".to_string(), RateLimiter::builder().limit("100/1s".parse()?))
+///     .build()?;
+///
+/// let permit = per_user.acquire(&"bob".to_string()).await?;
+/// permit.complete();
+/// assert_eq!(per_user.limiter(&"alice".to_string()).limits(), ["100/1s".parse()?]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A clone is another handle to the same limiters.
+///
+/// # Memory
+///
+/// A key is forgotten once nothing of it is in its window, runs or waits, it is not paused, and
+/// nobody holds its limiter, a permit or a waiter of it: then a new limiter would decide the same.
+/// New keys drive that, so memory follows the keys that have something in their window;
+/// [`forget_idle`](Self::forget_idle) does it for all at once.
+pub struct KeyedRateLimiter<K> {
+    keys: Arc<Keys<K>>,
+}
+
+/// Makes a [`KeyedRateLimiter`]; from [`KeyedRateLimiter::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder makes nothing until `build`"]
+pub struct KeyedRateLimiterBuilder<K> {
+    every: RateLimiterBuilder,
+    own: HashMap<K, RateLimiterBuilder>,
+}
+
+struct Keys<K> {
+    every: RateLimiterBuilder,
+    own: HashMap<K, RateLimiterBuilder>,
+    limiters: DashMap<K, RateLimiter, RandomState>,
+    /// The keys of `limiters`, in the order in which the hand comes to them. Locked before the map.
+    round: Mutex<VecDeque<K>>,
+    closed: AtomicBool,
+}
+
+impl<K: Hash + Eq + Clone> KeyedRateLimiterBuilder<K> {
+    /// Gives a key settings of its own, in place of everyone's.
+    pub fn key(mut self, key: K, settings: RateLimiterBuilder) -> Self {
+        self.own.insert(key, settings);
+        self
+    }
+
+    /// Makes the keyed limiter. Every setting is checked now, whether or not its key ever comes.
+    pub fn build(self) -> Result<KeyedRateLimiter<K>, BuildError> {
+        for settings in self.own.values().chain([&self.every]) {
+            settings.clone().build()?;
+        }
+        let keys = Keys {
+            every: self.every,
+            own: self.own,
+            limiters: DashMap::with_hasher(RandomState::new()),
+            round: Mutex::new(VecDeque::new()),
+            closed: AtomicBool::new(false),
+        };
+        Ok(KeyedRateLimiter { keys: Arc::new(keys) })
+    }
+}
+
+impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
+    /// A limiter for each key with these settings.
+    pub fn new(settings: RateLimiterBuilder) -> Result<Self, BuildError> {
+        Self::builder(settings).build()
+    }
+
+    /// As [`new`](Self::new), with settings of their own for some keys.
+    pub fn builder(settings: RateLimiterBuilder) -> KeyedRateLimiterBuilder<K> {
+        KeyedRateLimiterBuilder { every: settings, own: HashMap::new() }
+    }
+
+    /// The limiter of a key, with all that a limiter can do: pushes, pauses, stats. It is kept for
+    /// as long as somebody holds it.
+    pub fn limiter(&self, key: &K) -> RateLimiter {
+        match self.keys.limiters.get(key) {
+            Some(limiter) => limiter.clone(),
+            None => self.make(key),
+        }
+    }
+
+    /// Waits for a permit of this key. See [`RateLimiter::acquire_owned`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RateLimiter::acquire`].
+    pub fn acquire(&self, key: &K) -> AcquireOwned {
+        self.acquire_weight(key, 1)
+    }
+
+    /// Waits for a permit of this key and weight.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RateLimiter::acquire`].
+    pub fn acquire_weight(&self, key: &K, weight: u64) -> AcquireOwned {
+        match self.keys.limiters.get(key) {
+            Some(limiter) => limiter.acquire_weight_owned(weight),
+            None => self.make(key).acquire_weight_owned(weight),
+        }
+    }
+
+    /// A permit of this key now or not at all. See [`RateLimiter::try_acquire`].
+    pub fn try_acquire(&self, key: &K) -> Result<OwnedPermit, TryAcquireError> {
+        self.try_acquire_weight(key, 1)
+    }
+
+    /// A permit of this key and weight now or not at all.
+    pub fn try_acquire_weight(&self, key: &K, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
+        self.limiter(key).try_acquire_weight_owned(weight)
+    }
+
+    /// Waits for the key's turn, runs the task and gives its answer. See [`RateLimiter::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RateLimiter::run`].
+    pub async fn run<R: Future>(&self, key: &K, task: R) -> Result<R::Output, AcquireError> {
+        self.limiter(key).run(task).await
+    }
+
+    /// Refuses new work from now on, for keys that have yet to come as well. What was accepted still
+    /// runs.
+    pub fn close(&self) {
+        self.keys.closed.store(true, Ordering::SeqCst);
+        // A limiter that is being made meanwhile is made under its shard's lock: it is either seen
+        // here or sees the mark.
+        self.keys.limiters.iter().for_each(|limiter| limiter.close());
+    }
+
+    /// Closes, and drops what is still queued, of all keys. See [`RateLimiter::abort`].
+    pub fn abort(&self) {
+        self.close();
+        self.keys.limiters.iter().for_each(|limiter| limiter.abort());
+    }
+
+    /// Waits until nothing runs and nothing is queued for any key that was known when this was called.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn drained(&self) {
+        let limiters: Vec<RateLimiter> =
+            self.keys.limiters.iter().map(|limiter| limiter.clone()).collect();
+        for limiter in limiters {
+            limiter.drained().await;
+        }
+    }
+
+    /// How many keys are known.
+    pub fn len(&self) -> usize {
+        self.keys.limiters.len()
+    }
+
+    /// Whether no key is known.
+    pub fn is_empty(&self) -> bool {
+        self.keys.limiters.is_empty()
+    }
+
+    /// Forgets every key that can be forgotten, and gives back what memory that leaves unused. Looks
+    /// at them all; it is never needed for the bound on memory, and may be where many keys came once
+    /// and no new ones come.
+    pub fn forget_idle(&self) {
+        let mut round = self.lock_round();
+        for _ in 0..round.len() {
+            self.look_at_next(&mut round);
+        }
+        round.shrink_to_fit();
+        self.keys.limiters.shrink_to_fit();
+    }
+
+    #[cold]
+    fn make(&self, key: &K) -> RateLimiter {
+        let keys = &*self.keys;
+        let mut round = self.lock_round();
+        let limiter = match keys.limiters.entry(key.clone()) {
+            Entry::Occupied(known) => return known.get().clone(),
+            Entry::Vacant(vacant) => {
+                let settings = keys.own.get(key).unwrap_or(&keys.every).clone();
+                let limiter = settings.build_named(true).expect("checked when this was built");
+                if keys.closed.load(Ordering::SeqCst) {
+                    limiter.close();
+                }
+                vacant.insert(limiter.clone());
+                limiter
+            }
+        };
+        for _ in 0..LOOKS.min(round.len()) {
+            self.look_at_next(&mut round);
+        }
+        round.push_back(key.clone());
+        limiter
+    }
+
+    fn look_at_next(&self, round: &mut VecDeque<K>) {
+        let Some(key) = round.pop_front() else { return };
+        // Under the shard's lock nobody can come by a handle to it.
+        let forgotten = self.keys.limiters.remove_if(&key, |_, limiter| limiter.is_forgettable());
+        if forgotten.is_none() {
+            round.push_back(key);
+        }
+    }
+
+    fn lock_round(&self) -> std::sync::MutexGuard<'_, VecDeque<K>> {
+        self.keys.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K> Clone for KeyedRateLimiter<K> {
+    fn clone(&self) -> Self {
+        Self { keys: Arc::clone(&self.keys) }
+    }
+}
+
+impl<K: Hash + Eq> fmt::Debug for KeyedRateLimiter<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedRateLimiter")
+            .field("keys", &self.keys.limiters.len())
+            .finish_non_exhaustive()
+    }
+}

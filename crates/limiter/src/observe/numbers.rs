@@ -1,0 +1,170 @@
+//! Numbers for the `metrics` facade. See the [crate's documentation](crate#metrics) for their names.
+//!
+//! Counters and the gauges of who waits and who runs move by one at each event, so that limiters
+//! that share a name add up. What is held of each limit is set.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, TryLockError};
+use std::time::Duration;
+
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
+use strict_rate_limiter_core::Limit;
+
+use super::{End, Name};
+use crate::shared::Shared;
+
+const METADATA: Metadata<'static> =
+    Metadata::new("strict_rate_limiter", Level::INFO, Some(module_path!()));
+
+/// Where each number goes. The recorder is looked up at each event, so it may be installed late, or
+/// for one thread alone.
+pub(crate) struct Numbers {
+    queued: Key,
+    running: Key,
+    wait_seconds: Key,
+    task_seconds: Key,
+    completed: Key,
+    abandoned: Key,
+    overspent: Key,
+    /// Units held of each limit, and that as a share of its rate. Empty for limiters that share a name.
+    held: Vec<(Key, Key)>,
+    /// Held by whoever sets those, so that what is set last is what was seen last.
+    publishing: Mutex<()>,
+    /// Something has changed since.
+    stale: AtomicBool,
+}
+
+const QUEUED: &str = "rate_limiter_queued";
+const RUNNING: &str = "rate_limiter_running";
+const WAIT_SECONDS: &str = "rate_limiter_wait_seconds";
+const TASK_SECONDS: &str = "rate_limiter_task_seconds";
+const COMPLETED: &str = "rate_limiter_completed_total";
+const ABANDONED: &str = "rate_limiter_abandoned_total";
+const OVERSPENT: &str = "rate_limiter_overspent_units_total";
+const HELD: &str = "rate_limiter_held_units";
+const UTILISATION: &str = "rate_limiter_utilisation_ratio";
+
+impl Numbers {
+    pub(super) fn new(name: &Name, limits: &[Limit]) -> Self {
+        with_recorder(describe);
+        let limiter = Label::new("limiter", name.to_string());
+        let key = |name: &'static str| Key::from_parts(name, vec![limiter.clone()]);
+        let of_limit = |name: &'static str, limit: &Limit| {
+            Key::from_parts(name, vec![limiter.clone(), Label::new("limit", limit.to_string())])
+        };
+        let told = if name.is_shared { &[] } else { limits };
+        Self {
+            queued: key(QUEUED),
+            running: key(RUNNING),
+            wait_seconds: key(WAIT_SECONDS),
+            task_seconds: key(TASK_SECONDS),
+            completed: key(COMPLETED),
+            abandoned: key(ABANDONED),
+            overspent: key(OVERSPENT),
+            held: told
+                .iter()
+                .map(|limit| (of_limit(HELD, limit), of_limit(UTILISATION, limit)))
+                .collect(),
+            publishing: Mutex::new(()),
+            stale: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn queued(&self) {
+        with_recorder(|to| to.register_gauge(&self.queued, &METADATA).increment(1.0));
+    }
+
+    pub(super) fn left(&self) {
+        with_recorder(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0));
+    }
+
+    /// `waited_ns` is `None` where it did not have to wait.
+    pub(super) fn granted(&self, shared: &Shared, waited_ns: Option<u64>) {
+        with_recorder(|to| {
+            if waited_ns.is_some() {
+                to.register_gauge(&self.queued, &METADATA).decrement(1.0);
+            }
+            to.register_gauge(&self.running, &METADATA).increment(1.0);
+            let waited = seconds(waited_ns.unwrap_or(0));
+            to.register_histogram(&self.wait_seconds, &METADATA).record(waited);
+        });
+        self.publish_held(shared);
+    }
+
+    pub(super) fn ended(&self, shared: &Shared, took_ns: u64, end: End) {
+        with_recorder(|to| {
+            to.register_gauge(&self.running, &METADATA).decrement(1.0);
+            let ended = match end {
+                End::Completed { .. } => &self.completed,
+                End::Abandoned => &self.abandoned,
+                End::Unused => return,
+            };
+            to.register_counter(ended, &METADATA).increment(1);
+            to.register_histogram(&self.task_seconds, &METADATA).record(seconds(took_ns));
+            if let End::Completed { excess: excess @ 1.. } = end {
+                to.register_counter(&self.overspent, &METADATA).increment(excess);
+            }
+        });
+        self.publish_held(shared);
+    }
+
+    /// Sets what is held of each limit to what it is now. Several threads may come here at once, and
+    /// a recorder may do anything, so nobody waits: whoever sets the numbers does so again.
+    #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
+    pub(super) fn publish_held(&self, shared: &Shared) {
+        if self.held.is_empty() {
+            return;
+        }
+        self.stale.store(true, Ordering::SeqCst);
+        while self.stale.load(Ordering::SeqCst) {
+            let _publishing = match self.publishing.try_lock() {
+                Ok(publishing) => publishing,
+                Err(TryLockError::Poisoned(publishing)) => publishing.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            self.stale.store(false, Ordering::SeqCst);
+            let stats = shared.stats();
+            with_recorder(|to| {
+                for (held, (units, used)) in stats.held.iter().zip(&self.held) {
+                    let rate = held.limit.rate() as f64;
+                    to.register_gauge(units, &METADATA).set(held.units as f64);
+                    to.register_gauge(used, &METADATA).set(held.units as f64 / rate);
+                }
+            });
+        }
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64()
+}
+
+fn describe(to: &dyn Recorder) {
+    let name = KeyName::from_const_str;
+    let text = SharedString::const_str;
+    to.describe_gauge(name(QUEUED), Some(Unit::Count), text("tasks waiting for a permit"));
+    to.describe_gauge(name(RUNNING), Some(Unit::Count), text("tasks holding a permit"));
+    to.describe_histogram(
+        name(WAIT_SECONDS),
+        Some(Unit::Seconds),
+        text("from asking to the permit"),
+    );
+    to.describe_histogram(
+        name(TASK_SECONDS),
+        Some(Unit::Seconds),
+        text("from the permit to the completion"),
+    );
+    to.describe_counter(name(COMPLETED), Some(Unit::Count), text("tasks completed"));
+    to.describe_counter(
+        name(ABANDONED),
+        Some(Unit::Count),
+        text("tasks whose permit was dropped, cancelled calls among them"),
+    );
+    to.describe_counter(
+        name(OVERSPENT),
+        Some(Unit::Count),
+        text("units used beyond what was reserved"),
+    );
+    to.describe_gauge(name(HELD), Some(Unit::Count), text("units held of a limit"));
+    to.describe_gauge(name(UTILISATION), None, text("units held of a limit, over its rate"));
+}
