@@ -53,7 +53,11 @@ mod run;
 mod scope;
 mod shared;
 mod stats;
+#[cfg(feature = "stream")]
+pub mod stream;
 mod sync;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod waiter;
 mod wakes;
 

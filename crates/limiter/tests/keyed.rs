@@ -85,7 +85,7 @@ fn a_key_is_forgotten_only_when_a_new_limiter_would_decide_the_same() {
         let (keyed, clock) = keyed("1/10ms");
         let kept = make(&keyed);
         let mut passed = Duration::ZERO;
-        for step in [Duration::ZERO, PER, NS, 2 * PER - NS, 10 * PER] {
+        for step in [Duration::ZERO, PER, NS, (2 * PER).saturating_sub(NS), 10 * PER] {
             clock.advance(step);
             passed += step;
             keyed.forget_idle();
@@ -108,7 +108,8 @@ fn a_waiter_and_an_abandoned_task_keep_their_key() {
     drop(waiting);
 
     drop(keyed.try_acquire(&2).unwrap());
-    for (step, known) in [(5 * MS - NS, true), (NS, true), (PER, true), (NS, false)] {
+    for (step, known) in [((5 * MS).saturating_sub(NS), true), (NS, true), (PER, true), (NS, false)]
+    {
         clock.advance(step);
         keyed.forget_idle();
         assert_eq!(keyed.len(), 1 + usize::from(known));

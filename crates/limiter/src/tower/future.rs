@@ -1,0 +1,124 @@
+//! A call: in line where it has yet to get its permit, then under way, with the permit in hand.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{ActualWeight, BoxError, CompleteOn, RateLimitLayer};
+use crate::error::AcquireError;
+use crate::future::AcquireOwned;
+use crate::permit::OwnedPermit;
+
+pin_project! {
+    /// A call behind a limiter; from [`RateLimitService`](super::RateLimitService).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped in line, it leaves no trace, and nothing is sent. Dropped under way, it counts from
+    /// then on, and for the limiter's grace longer.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S: Service<R>, R, A, C> {
+        #[pin]
+        state: State<S, S::Future, R>,
+        actual: A,
+        complete_on: C,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, F, R> {
+        /// In line, with what it takes to make the call.
+        Waiting { waiting: AcquireOwned, call: Option<(S, R)> },
+        Refused { error: Option<AcquireError> },
+        Calling { #[pin] response: F, permit: Option<OwnedPermit> },
+    }
+}
+
+impl<S: Service<R>, R, A: Clone, C: Clone> ResponseFuture<S, R, A, C> {
+    fn new<W>(state: State<S, S::Future, R>, layer: &RateLimitLayer<W, A, C>) -> Self {
+        Self { state, actual: layer.actual.clone(), complete_on: layer.complete_on.clone() }
+    }
+
+    pub(super) fn calling<W>(
+        service: &mut S,
+        request: R,
+        permit: OwnedPermit,
+        layer: &RateLimitLayer<W, A, C>,
+    ) -> Self {
+        Self::new(State::call(service, request, permit), layer)
+    }
+
+    /// Joins the line at once, so that the order is that of the calls.
+    pub(super) fn waiting<W>(
+        mut service: S,
+        request: R,
+        mut waiting: AcquireOwned,
+        layer: &RateLimitLayer<W, A, C>,
+    ) -> Self {
+        let state = match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(permit)) => State::call(&mut service, request, permit),
+            Poll::Ready(Err(error)) => State::Refused { error: Some(error) },
+            Poll::Pending => State::Waiting { waiting, call: Some((service, request)) },
+        };
+        Self::new(state, layer)
+    }
+}
+
+impl<S: Service<R>, R> State<S, S::Future, R> {
+    fn call(service: &mut S, request: R, permit: OwnedPermit) -> Self {
+        let response = permit.0.running().inside(|| service.call(request));
+        Self::Calling { response, permit: Some(permit) }
+    }
+}
+
+impl<S, R, A, C> Future for ResponseFuture<S, R, A, C>
+where
+    S: Service<R, Error: Into<BoxError>>,
+    A: ActualWeight<S::Response>,
+    C: CompleteOn<S::Response>,
+{
+    type Output = Result<C::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProjection::Waiting { waiting, call } => {
+                    let permit = ready!(Pin::new(waiting).poll(context))?;
+                    let (mut service, request) = call.take().expect("it is called once");
+                    this.state.set(State::call(&mut service, request, permit));
+                }
+                StateProjection::Refused { error } => {
+                    let error = error.take().expect("polled after it was ready");
+                    return Poll::Ready(Err(error.into()));
+                }
+                StateProjection::Calling { response, permit } => {
+                    let held = permit.as_ref().expect("polled after it was ready");
+                    let response = ready!(held.0.running().inside(|| response.poll(context)));
+                    let permit = permit.take().expect("it was there just now");
+                    return Poll::Ready(match response {
+                        Ok(response) => {
+                            let actual = this.actual.of(&response);
+                            Ok(this.complete_on.end(permit, actual, response))
+                        }
+                        Err(error) => {
+                            permit.complete();
+                            Err(error.into())
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<S: Service<R>, R, A, C> fmt::Debug for ResponseFuture<S, R, A, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

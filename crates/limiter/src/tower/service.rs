@@ -1,0 +1,116 @@
+//! The service: a permit before the request, or a place in the line with it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tower_service::Service;
+
+use super::future::ResponseFuture;
+use super::{ActualWeight, BoxError, CompleteOn, Each, RateLimitLayer, WeightOf};
+use crate::future::AcquireOwned;
+use crate::permit::OwnedPermit;
+
+/// A service behind a limiter; from [`RateLimitLayer`]. A clone waits for a permit of its own.
+pub struct RateLimitService<S, W, A, C> {
+    inner: S,
+    layer: RateLimitLayer<W, A, C>,
+    /// In line for a permit.
+    waiting: Option<AcquireOwned>,
+    permit: Unused,
+}
+
+/// A permit that no call has used yet.
+struct Unused(Option<OwnedPermit>);
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.release_unused();
+        }
+    }
+}
+
+impl<S, W, A, C> RateLimitService<S, W, A, C> {
+    pub(super) fn new(inner: S, layer: RateLimitLayer<W, A, C>) -> Self {
+        Self { inner, layer, waiting: None, permit: Unused(None) }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: Clone, W: Clone, A: Clone, C: Clone> Clone for RateLimitService<S, W, A, C> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.layer.clone())
+    }
+}
+
+impl<S, R, A, C> Service<R> for RateLimitService<S, Each, A, C>
+where
+    S: Service<R, Error: Into<BoxError>>,
+    A: ActualWeight<S::Response> + Clone,
+    C: CompleteOn<S::Response> + Clone,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, R, A, C>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // The service inside first: a permit in hand keeps others from theirs.
+        ready!(self.inner.poll_ready(context)).map_err(Into::into)?;
+        if self.permit.0.is_none() {
+            let limiter = &self.layer.limiter;
+            let waiting = self.waiting.get_or_insert_with(|| limiter.acquire_owned());
+            let permit = ready!(Pin::new(waiting).poll(context));
+            self.waiting = None;
+            self.permit.0 = Some(permit?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// # Panics
+    ///
+    /// If the service is not ready.
+    fn call(&mut self, request: R) -> Self::Future {
+        let permit = self.permit.0.take().expect("poll_ready said that it is ready");
+        ResponseFuture::calling(&mut self.inner, request, permit, &self.layer)
+    }
+}
+
+impl<S, R, F, A, C> Service<R> for RateLimitService<S, WeightOf<F>, A, C>
+where
+    S: Service<R, Error: Into<BoxError>> + Clone,
+    F: Fn(&R) -> u64,
+    A: ActualWeight<S::Response> + Clone,
+    C: CompleteOn<S::Response> + Clone,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, R, A, C>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let weight = (self.layer.weight.0)(&request);
+        let waiting = self.layer.limiter.acquire_weight_owned(weight);
+        // The one that is ready goes with the request; its clone is asked anew.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        ResponseFuture::waiting(inner, request, waiting, &self.layer)
+    }
+}
+
+impl<S: fmt::Debug, W, A, C: fmt::Debug> fmt::Debug for RateLimitService<S, W, A, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitService")
+            .field("inner", &self.inner)
+            .field("layer", &self.layer)
+            .field("has_permit", &self.permit.0.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! The layer under hyper's client and tonic's, against real servers on loopback, in real time. A server
+//! notes when each call came and when it answered; whatever it may have counted, no window is too full.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::middleware::Next;
+use axum::routing::get;
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use strict_rate_limiter::tower::{RateLimitLayer, completion};
+use strict_rate_limiter::{Limit, RateLimiter};
+use strict_rate_limiter_core::{Record, audit};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::server::health_reporter;
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+const LIMIT: &str = "5/50ms";
+
+/// Which calls the server saw, and for how long each.
+#[derive(Clone)]
+struct Seen {
+    since: Instant,
+    calls: Arc<Mutex<Vec<Record>>>,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self { since: Instant::now(), calls: Arc::default() }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_nanos()).unwrap()
+    }
+
+    fn add(&self, start: u64) {
+        self.calls.lock().unwrap().push(Record { start, end: self.now(), weight: 1 });
+    }
+
+    /// Counted when they came, when they were answered, or at any moment in between.
+    fn assert_kept(&self, calls: usize) {
+        let limit: Limit = LIMIT.parse().unwrap();
+        let seen = self.calls.lock().unwrap();
+        assert_eq!(seen.len(), calls);
+        let audit = audit(&limit, &seen).unwrap();
+        assert!(audit.is_clean(), "{audit:?}");
+    }
+}
+
+/// Serves until it is dropped.
+struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(routes: Router) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    Server { address, task }
+}
+
+fn limiter() -> RateLimiter {
+    RateLimiter::builder().limit(LIMIT.parse().unwrap()).concurrency(3).build().unwrap()
+}
+
+#[tokio::test]
+async fn hypers_client_keeps_the_limit_of_an_axum_server() {
+    let seen = Seen::new();
+    let noted = seen.clone();
+    let answer = async move || {
+        let start = noted.now();
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..4))).await;
+        noted.add(start);
+        "pong"
+    };
+    let server = serve(Router::new().route("/", get(answer))).await;
+
+    let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
+    let layer = RateLimitLayer::new(limiter()).complete_on(completion::Body);
+    let service = ServiceBuilder::new().layer(layer).service(client);
+    let calls = (0..23).map(|_| {
+        let (service, address) = (service.clone(), server.address);
+        tokio::spawn(async move {
+            let request = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
+            let response = service.oneshot(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap(), "pong");
+    }
+    seen.assert_kept(23);
+}
+
+#[tokio::test]
+async fn tonics_client_keeps_the_limit_of_a_tonic_server() {
+    let seen = Seen::new();
+    let (_reporter, health) = health_reporter();
+    let noted = seen.clone();
+    let noting = axum::middleware::from_fn(move |request: Request<Body>, next: Next| {
+        let noted = noted.clone();
+        async move {
+            let start = noted.now();
+            let response = next.run(request).await;
+            noted.add(start);
+            response
+        }
+    });
+    let server = serve(Routes::new(health).into_axum_router().layer(noting)).await;
+
+    let channel = tonic::transport::Endpoint::new(format!("http://{}", server.address)).unwrap();
+    let layer = RateLimitLayer::new(limiter()).complete_on(completion::Body);
+    let channel = ServiceBuilder::new().layer(layer).service(channel.connect().await.unwrap());
+    let mut client = HealthClient::new(channel);
+    for _ in 0..23 {
+        let status = client.check(HealthCheckRequest::default()).await.unwrap();
+        assert_eq!(status.into_inner().status, 1, "serving");
+    }
+    seen.assert_kept(23);
+}
+
+/// The contract by hand: one service, made ready and called over and over.
+#[tokio::test]
+async fn one_service_may_be_called_over_and_over() {
+    let seen = Seen::new();
+    let noted = seen.clone();
+    let mut service =
+        ServiceBuilder::new().layer(RateLimitLayer::new(limiter())).service_fn(async |()| {
+            let start = noted.now();
+            noted.add(start);
+            Ok::<_, std::convert::Infallible>(())
+        });
+    for _ in 0..23 {
+        service.ready().await.unwrap().call(()).await.unwrap();
+    }
+    seen.assert_kept(23);
+}
