@@ -262,9 +262,10 @@ impl<T> Machine<T> {
     }
 
     /// The protected system says that `used` units of a limit (by its place in the configuration)
-    /// are in use. What this machine does not hold of them was used by somebody else: it counts as
-    /// having completed at `ended_at`, and never as more than the rate. So this only ever tightens.
-    /// Returns the units that were added. Times as in [`Self::complete`].
+    /// are in use. What has not completed here it may not have counted yet; so what it has counted
+    /// beyond the completions in this window was used by somebody else, and counts as having
+    /// completed at `ended_at`. Never more than the rate is counted, and nothing is ever taken back:
+    /// this only tightens. Returns the units that were added. Times as in [`Self::complete`].
     ///
     /// # Panics
     ///
@@ -273,7 +274,7 @@ impl<T> Machine<T> {
         assert!(limit < self.config.limits.len(), "there is no limit {limit}");
         self.advance(now);
         let window = &mut self.windows[limit];
-        let elsewhere = used.min(window.limit().rate()).saturating_sub(window.held());
+        let elsewhere = used.min(window.limit().rate()).saturating_sub(window.completed());
         if elsewhere > 0 {
             self.last_end = self.last_end.max(ended_at.max(self.now));
             window.count(elsewhere, self.last_end);

@@ -85,6 +85,11 @@ impl Window {
         self.held
     }
 
+    /// What of it is held for completed tasks.
+    pub(crate) fn completed(&self) -> u64 {
+        self.log.back().map_or(0, |last| last.total.wrapping_sub(self.expired_total))
+    }
+
     /// Whether a task of `weight` fits beside everything held as of the last [`Self::expire`].
     /// What is held only ever shrinks as time passes, so what fits stays fitting.
     #[inline]

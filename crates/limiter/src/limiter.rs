@@ -413,8 +413,9 @@ impl RateLimiter {
     }
 
     /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),
-    /// are in use: counts what this limiter does not know of (another program's calls, say) as
-    /// having completed now. It only ever tightens: less than is held changes nothing, and no more
+    /// are in use: what it has counted beyond the completions in our window (another program's
+    /// calls, say) counts as having completed now. Calls that still run it may not have counted yet,
+    /// so they come on top. It only ever tightens: too small a figure changes nothing, and no more
     /// than the rate is recorded. Returns the units that were added.
     ///
     /// ```

@@ -60,20 +60,22 @@ impl Oracle {
 
     /// What is held of a limit at an instant, if nothing else happens until then.
     pub(crate) fn held(&self, which: usize, at: u64) -> u64 {
-        let (limit, per_ns) = &self.limits[which];
-        let elsewhere =
-            self.elsewhere.iter().filter(|(of, ended, _)| *of == which && at <= ended + per_ns);
-        let held = self.tasks.iter().map(|task| match task.ended {
-            Some((ended, actual)) if ended <= at => {
-                if at <= ended + per_ns {
-                    limit.units(actual)
-                } else {
-                    0
-                }
-            }
-            _ => limit.units(task.weight),
-        });
-        held.sum::<u64>() + elsewhere.map(|(_, _, units)| units).sum::<u64>()
+        let (limit, _) = self.limits[which];
+        let running =
+            self.tasks.iter().filter(|task| task.ended.is_none_or(|(ended, _)| ended > at));
+        self.completed(which, at) + running.map(|task| limit.units(task.weight)).sum::<u64>()
+    }
+
+    /// What of it is held for what has completed, here or elsewhere.
+    pub(crate) fn completed(&self, which: usize, at: u64) -> u64 {
+        let (limit, per_ns) = self.limits[which];
+        let here = self.tasks.iter().filter_map(|task| task.ended);
+        let here = here.map(|(ended, actual)| (ended, limit.units(actual)));
+        let elsewhere = self.elsewhere.iter().filter(|(of, ..)| *of == which);
+        let all = here.chain(elsewhere.map(|(_, ended, units)| (*ended, *units)));
+        all.filter(|(ended, _)| (*ended..=ended + per_ns).contains(&at))
+            .map(|(_, units)| units)
+            .sum()
     }
 
     pub(crate) fn may_grant(&self, weight: u64, at: u64) -> bool {

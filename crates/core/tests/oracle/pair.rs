@@ -227,8 +227,7 @@ impl Pair {
     fn reconcile(&mut self, which: usize, used: u64, doubt: u64) {
         let now = self.oracle.now;
         let (limit, _) = self.oracle.limits[which];
-        // A task that overspent is recorded up to the rate, so more than the rate is as the rate.
-        let known = self.oracle.held(which, now).min(limit.rate());
+        let known = self.oracle.completed(which, now);
         let added = self.machine.reconcile(now, now + doubt, which, used);
         assert_eq!(added, used.min(limit.rate()).saturating_sub(known), "what is not known of");
         if added > 0 {
