@@ -41,6 +41,10 @@ for example in crates/limiter/examples/*.rs; do
     echo "ran $(basename "$example")"
 done
 
+step "the demonstration: no call of ours is refused"
+cargo run --locked --quiet --release --example never_429 target/never_429.svg | tee target/never_429.txt
+grep -q '^strict-rate-limiter  *0 ' target/never_429.txt
+
 step "the main job, as the README has it"
 seq 60 | cargo run --locked --release -q -p ratelimit-cli -- run 20/200ms -- echo {} | diff - <(seq 60)
 

@@ -31,8 +31,38 @@
 //!
 //! # Features
 //!
+//! Each is additive, and costs nothing where it is off.
+//!
 //! * `tokio` (default): [`RateLimiter::push`] and its kin, and [`clock::TokioClock`]. Everything else
 //!   runs on any executor, or on none.
+//! * `keyed`: `KeyedRateLimiter`, a limiter for each key.
+//! * `stream`: `stream::RateLimitStreamExt`, items of a stream with their permits.
+//! * `tower`: `tower::RateLimitLayer`, a layer for hyper, tonic and whatever else is a service.
+//! * `tracing`: the spans `queued` and `running` (target `strict_rate_limiter`, at the debug level), with
+//!   the fields `limiter`, `weight`, and `end` and `overspent` once they are known. Both belong to the
+//!   span that the task was asked for in; what `run` and `push` run is inside the second.
+//! * `metrics`: numbers for whichever recorder is installed; see below.
+//! * `full`: all of them.
+//!
+//! Beside these, the crate `strict-rate-limiter-reqwest` is a middleware for reqwest.
+//!
+//! # Metrics
+//!
+//! All are labelled `limiter`, with the limiter's [name](RateLimiterBuilder::name); the last two also
+//! `limit`, as in `10/1s`. Install the recorder before limiters are made. Limiters that share a name
+//! add up; those of a `KeyedRateLimiter` do, and have no gauges of what is held.
+//!
+//! | name | kind | |
+//! |---|---|---|
+//! | `rate_limiter_queued` | gauge | tasks waiting for a permit |
+//! | `rate_limiter_running` | gauge | tasks holding a permit |
+//! | `rate_limiter_wait_seconds` | histogram | from asking to the permit; 0 where it was granted at once |
+//! | `rate_limiter_task_seconds` | histogram | from the permit to the completion |
+//! | `rate_limiter_completed_total` | counter | tasks completed |
+//! | `rate_limiter_abandoned_total` | counter | tasks whose permit was merely dropped, cancelled calls among them |
+//! | `rate_limiter_overspent_units_total` | counter | units used beyond what was reserved |
+//! | `rate_limiter_held_units` | gauge | units held of the limit; see `RateLimiter::publish_gauges` |
+//! | `rate_limiter_utilisation_ratio` | gauge | the same, over the rate |
 
 #![deny(unsafe_code)]
 
