@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
-use strict_rate_limiter::Limit;
+use strict_rate_limiter::{Limit, RateLimiter, RateLimiterBuilder};
 
 /// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
 /// first in first out.
@@ -21,8 +21,36 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    Pipe(PipeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+}
+
+/// The limits, as every subcommand that keeps them takes them
+#[derive(Debug, clap::Args)]
+pub(crate) struct LimitArgs {
+    /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
+    /// of weight: 90000w/1m. Several limits all hold
+    #[arg(required = true, value_name = "LIMIT")]
+    pub(crate) limits: Vec<Limit>,
+
+    /// Spread tasks over the period instead of running them back to back
+    #[arg(long, help_heading = "Limits")]
+    pub(crate) paced: bool,
+
+    /// How much faster than the other side's this clock may run, in parts per million
+    #[arg(long, value_name = "PPM", default_value = "0", help_heading = "Limits")]
+    pub(crate) clock_drift: u32,
+}
+
+impl LimitArgs {
+    /// A limiter that keeps them, to be made.
+    pub(crate) fn builder(&self) -> RateLimiterBuilder {
+        let builder = RateLimiter::builder()
+            .limits(self.limits.iter().copied())
+            .clock_drift(self.clock_drift);
+        if self.paced { builder.paced() } else { builder }
+    }
 }
 
 /// Print the completions for a shell
@@ -59,10 +87,8 @@ pub(crate) struct ManArgs {
     group = ArgGroup::new("columns").args(["csv", "tsv"]),
 )]
 pub(crate) struct RunArgs {
-    /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
-    /// of weight: 90000w/1m. Several limits all hold
-    #[arg(required = true, value_name = "LIMIT")]
-    pub(crate) limits: Vec<Limit>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -104,14 +130,6 @@ pub(crate) struct RunArgs {
     /// How many commands may run at once
     #[arg(short = 'j', long, value_name = "N", default_value = "1", help_heading = "Limits")]
     pub(crate) concurrency: NonZeroUsize,
-
-    /// Spread tasks over the period instead of running them back to back
-    #[arg(long, help_heading = "Limits")]
-    pub(crate) paced: bool,
-
-    /// How much faster than the other side's this clock may run, in parts per million
-    #[arg(long, value_name = "PPM", default_value = "0", help_heading = "Limits")]
-    pub(crate) clock_drift: u32,
 
     /// How long a command that was killed still counts as running: its call may be on its way
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s", help_heading = "Limits")]
@@ -155,6 +173,43 @@ pub(crate) struct RunArgs {
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 }
+
+/// Copy lines from standard input to standard output, so that no interval of a limit's period ever
+/// holds more of them than its rate.
+///
+/// Each line is written and flushed at once when its turn has come, in order and unchanged. With
+/// --bytes, limits on weight count bytes; a line longer than such a limit's rate goes out in pieces.
+#[derive(Debug, Parser)]
+#[command(after_help = AFTER_PIPE_HELP)]
+pub(crate) struct PipeArgs {
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+
+    /// Limits on weight count bytes: 1000000w/1s
+    #[arg(short, long, help_heading = "Input")]
+    pub(crate) bytes: bool,
+
+    /// Read from this file instead of standard input
+    #[arg(short, long, value_name = "FILE", help_heading = "Input")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Lines end with a NUL character
+    #[arg(short = '0', long, help_heading = "Input")]
+    pub(crate) null: bool,
+
+    /// No progress line and no summary
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+const AFTER_PIPE_HELP: &str = "\
+Examples:
+  Ten lines a second to whatever reads them:
+    tail -f access.log | ratelimit pipe 10/1s | ./notify
+  At most 500 messages and a million bytes a second:
+    ratelimit pipe 500/1s 1000000w/1s --bytes -i messages.jsonl | nc localhost 9000
+
+Exit codes: 0 all well, 2 usage, 3 input or output, 141 whoever reads the output has gone";
 
 const AFTER_HELP: &str = "\
 Example: seq 60 | ratelimit run 20/200ms -- echo {}

@@ -10,6 +10,7 @@ pub(crate) mod exit {
     pub(crate) const IO: u8 = 3;
     pub(crate) const NOT_FOUND: u8 = 127;
     pub(crate) const INTERRUPTED: u8 = 130;
+    pub(crate) const BROKEN_PIPE: u8 = 141;
     pub(crate) const TERMINATED: u8 = 143;
 }
 

@@ -8,6 +8,7 @@ mod items;
 mod job;
 mod log;
 mod output;
+mod pipe;
 mod progress;
 mod run;
 mod stop;
@@ -22,6 +23,7 @@ use args::{Args, Command};
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Run(args) => run::run(*args).map(ExitCode::from),
+        Command::Pipe(args) => pipe::pipe(&args).map(ExitCode::from),
         Command::Completions(args) => generate::completions(args.shell).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => generate::manual(&args.folder).map(|()| ExitCode::SUCCESS),
     };

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use strict_rate_limiter::{RateLimiter, Unit};
+use strict_rate_limiter::{RateLimiterBuilder, Unit};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
@@ -85,7 +85,7 @@ fn plan(args: &RunArgs) -> Result<(Template, Format), Error> {
     if header && delimiter.is_none() {
         return Err(Error::Usage("--header needs columns: --csv, --tsv or --weight".into()));
     }
-    let weighs = args.limits.iter().any(|limit| limit.unit() == Unit::Weight);
+    let weighs = args.limits.limits.iter().any(|limit| limit.unit() == Unit::Weight);
     if weight.is_some() && !weighs {
         return Err(Error::Usage("--weight needs a limit on weight, such as 90000w/1m".into()));
     }
@@ -93,13 +93,8 @@ fn plan(args: &RunArgs) -> Result<(Template, Format), Error> {
     Ok((template, Format { terminator, delimiter, header, weight }))
 }
 
-fn limiter(args: &RunArgs) -> strict_rate_limiter::RateLimiterBuilder {
-    let builder = RateLimiter::builder()
-        .limits(args.limits.iter().copied())
-        .concurrency(args.concurrency.get())
-        .abandon_grace(args.abandon_grace)
-        .clock_drift(args.clock_drift);
-    if args.paced { builder.paced() } else { builder }
+fn limiter(args: &RunArgs) -> RateLimiterBuilder {
+    args.limits.builder().concurrency(args.concurrency.get()).abandon_grace(args.abandon_grace)
 }
 
 /// A program that is the same for every item has to be there, or every item would fail.

@@ -1,5 +1,7 @@
 //! The real binary, run in a folder of its own.
 
+#![allow(dead_code, reason = "not every test file needs all of it")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,8 +49,13 @@ impl Folder {
 
     /// `ratelimit run …`, not started, in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.subcommand("run", arguments)
+    }
+
+    /// `ratelimit SUBCOMMAND …`, not started, in the folder.
+    pub(crate) fn subcommand(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ratelimit"));
-        command.arg("run").args(arguments).current_dir(&self.0);
+        command.arg(name).args(arguments).current_dir(&self.0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
