@@ -86,44 +86,103 @@ pub struct AuditError {
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub fn audit(limit: &Limit, records: &[Record]) -> Result<Audit, AuditError> {
-    if let Some(index) = records.iter().position(|record| record.end < record.start) {
-        return Err(AuditError { index, record: records[index] });
-    }
-    let counted_at = |moment: fn(&Record) -> u64| {
-        let mut counts: Vec<(u64, u64)> =
-            records.iter().map(|record| (moment(record), limit.units(record.weight))).collect();
-        counts.sort_unstable();
-        counts
+    check(records)?;
+    let starts = counted_at(limit, records, |record| record.start);
+    let ends = counted_at(limit, records, |record| record.end);
+    let fullest = |from: &[(u64, u64)], until: &[(u64, u64)]| {
+        let mut fullest = Fullest::default();
+        for Step { at, units } in (Overlap { from, until, per_ns: limit.per_ns(), units: 0 }) {
+            if units > fullest.units {
+                fullest = Fullest { units, begin: at as i128 - i128::from(limit.per_ns()) };
+            }
+        }
+        fullest
     };
-    let starts = counted_at(|record| record.start);
-    let ends = counted_at(|record| record.end);
     Ok(Audit {
         limit: *limit,
-        starts: fullest(&starts, &starts, limit.per_ns()),
-        ends: fullest(&ends, &ends, limit.per_ns()),
-        worst: fullest(&starts, &ends, limit.per_ns()),
+        starts: fullest(&starts, &starts),
+        ends: fullest(&ends, &ends),
+        worst: fullest(&starts, &ends),
     })
 }
 
-/// The deepest overlap of the closed intervals `[from, until + per]`, the two ends of each given
-/// in lists of their own, sorted by time. What is entered at the same instant as something else is
-/// left overlaps it.
-fn fullest(from: &[(u64, u64)], until: &[(u64, u64)], per_ns: u64) -> Fullest {
-    let mut fullest = Fullest::default();
-    let mut depth = 0_u128;
-    let mut left = until.iter().peekable();
-    for &(at, units) in from {
-        while let Some((_, units)) =
-            left.next_if(|(until, _)| u128::from(*until) + u128::from(per_ns) < u128::from(at))
-        {
-            depth -= u128::from(*units);
-        }
-        depth += u128::from(units);
-        if depth > fullest.units {
-            fullest = Fullest { units: depth, begin: i128::from(at) - i128::from(per_ns) };
+/// How full the window `[at - per, at]` can have been, at each instant at which that changes.
+///
+/// Every task is counted wherever between its start and its end it makes the window fullest; the
+/// highest of the steps is [`Audit::worst`]. `each` is called in the order of time, several times for an
+/// instant at which several tasks start.
+pub fn over_time(
+    limit: &Limit,
+    records: &[Record],
+    each: impl FnMut(Step),
+) -> Result<(), AuditError> {
+    check(records)?;
+    let from = &counted_at(limit, records, |record| record.start);
+    let until = &counted_at(limit, records, |record| record.end);
+    Overlap { from, until, per_ns: limit.per_ns(), units: 0 }.for_each(each);
+    Ok(())
+}
+
+/// A change of how full the window that ends at an instant is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The instant.
+    pub at: u128,
+    /// The units in the window from then on.
+    pub units: u128,
+}
+
+fn check(records: &[Record]) -> Result<(), AuditError> {
+    match records.iter().position(|record| record.end < record.start) {
+        Some(index) => Err(AuditError { index, record: records[index] }),
+        None => Ok(()),
+    }
+}
+
+/// Each record's units, by one of its moments.
+fn counted_at(limit: &Limit, records: &[Record], moment: fn(&Record) -> u64) -> Vec<(u64, u64)> {
+    let counts = records.iter().map(|record| (moment(record), limit.units(record.weight)));
+    let mut counts: Vec<(u64, u64)> = counts.collect();
+    counts.sort_unstable();
+    counts
+}
+
+/// The overlap of the closed intervals `[from, until + per]`, change by change; the two ends of each
+/// are given in lists of their own, sorted by time. What is entered at the same instant as something
+/// else is left overlaps it.
+struct Overlap<'a> {
+    from: &'a [(u64, u64)],
+    until: &'a [(u64, u64)],
+    per_ns: u64,
+    units: u128,
+}
+
+impl Iterator for Overlap<'_> {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        // What ends at an instant is still in at it, and out just after.
+        let out = |(until, units): &(u64, u64)| {
+            (u128::from(*until) + u128::from(self.per_ns) + 1, u128::from(*units))
+        };
+        let leaves = self.until.split_first().map(|(first, rest)| (out(first), rest));
+        let enters = self.from.split_first();
+        match (enters, leaves) {
+            (Some(((at, units), rest)), leaves)
+                if leaves.is_none_or(|((out, _), _)| u128::from(*at) < out) =>
+            {
+                self.units += u128::from(*units);
+                self.from = rest;
+                Some(Step { at: u128::from(*at), units: self.units })
+            }
+            (_, Some(((at, units), rest))) => {
+                self.units -= units;
+                self.until = rest;
+                Some(Step { at, units: self.units })
+            }
+            (_, None) => None,
         }
     }
-    fullest
 }
 
 impl fmt::Display for AuditError {

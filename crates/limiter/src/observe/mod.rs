@@ -112,8 +112,11 @@ impl Waiting {
     pub(crate) fn granted(&mut self, shared: &Shared, weight: u64) -> Running {
         #[cfg(feature = "metrics")]
         let now = shared.clock.now();
+        // A clock may go backwards: then nothing is taken to have passed.
         #[cfg(feature = "metrics")]
-        shared.observer.numbers.granted(shared, self.since_ns.take().map(|since| now - since));
+        let waited = self.since_ns.take().map(|since| now.saturating_sub(since));
+        #[cfg(feature = "metrics")]
+        shared.observer.numbers.granted(shared, waited);
         Running {
             #[cfg(feature = "tracing")]
             span: self.span.granted(&shared.observer.name, weight),
@@ -145,7 +148,9 @@ impl Running {
         #[cfg(feature = "tracing")]
         spans::ended(&mut self.span, end);
         #[cfg(feature = "metrics")]
-        shared.observer.numbers.ended(shared, shared.clock.now() - self.since_ns, end);
+        let took = shared.clock.now().saturating_sub(self.since_ns);
+        #[cfg(feature = "metrics")]
+        shared.observer.numbers.ended(shared, took, end);
     }
 
     /// Does some of the task's work inside its span.
