@@ -22,6 +22,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Run(Box<RunArgs>),
     Pipe(PipeArgs),
+    Audit(AuditArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -210,6 +211,72 @@ Examples:
     ratelimit pipe 500/1s 1000000w/1s --bytes -i messages.jsonl | nc localhost 9000
 
 Exit codes: 0 all well, 2 usage, 3 input or output, 141 whoever reads the output has gone";
+
+/// Say whether a log kept the limits: whether any interval of a limit's period could have held more
+/// than its rate, wherever between its start and its end the other side counted each task.
+///
+/// Reads the logs of ratelimit run and of GNU parallel (--joblog) as they are, and any CSV, TSV or lines
+/// of JSON where told which columns hold what. Times are ISO 8601 (with their offset from UTC) or
+/// seconds since the Unix epoch, with decimals; whole numbers may be milliseconds, microseconds or
+/// nanoseconds as well, which is told by their size.
+#[derive(Debug, Parser)]
+#[command(after_help = AFTER_AUDIT_HELP)]
+pub(crate) struct AuditArgs {
+    /// The log, or - for standard input
+    #[arg(value_name = "LOG")]
+    pub(crate) log: PathBuf,
+
+    /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
+    /// of weight: 90000w/1m
+    #[arg(required = true, value_name = "LIMIT")]
+    pub(crate) limits: Vec<Limit>,
+
+    /// The column (or the field of JSON) that holds when each task started
+    #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
+    pub(crate) start: Option<String>,
+
+    /// The column that holds when each task ended. Without this or --duration, it ended as it started
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        requires = "start",
+        conflicts_with = "duration",
+        help_heading = "Columns"
+    )]
+    pub(crate) end: Option<String>,
+
+    /// The column that holds how long each task took: in seconds, or with a unit as in 12ms
+    #[arg(long, value_name = "COLUMN", requires = "start", help_heading = "Columns")]
+    pub(crate) duration: Option<String>,
+
+    /// The column that holds each task's weight; 1 without
+    #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
+    pub(crate) weight: Option<String>,
+
+    /// Draw how full the window was over time, as SVG
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) chart: Option<PathBuf>,
+
+    /// Write a page with the chart, the worst windows and the longest waits
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// No progress bar, and nothing printed but errors: the exit code says it
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+const AFTER_AUDIT_HELP: &str = "\
+Examples:
+  A run of one's own, against the limits that it had:
+    ratelimit audit fetched.csv 10/1s --html fetched.html
+  What parallel made of it:
+    parallel --joblog jobs -j8 fetch < urls.txt; ratelimit audit jobs 10/1s
+  Another program's access log, in lines of JSON:
+    ratelimit audit access.jsonl 500/1m --start time --duration request_time
+
+Exit codes: 0 every limit was kept, 1 one was not, 2 usage, 3 the log could not be read or something
+not written";
 
 const AFTER_HELP: &str = "\
 Example: seq 60 | ratelimit run 20/200ms -- echo {}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 /// Exit codes, as the help documents them.
 pub(crate) mod exit {
     pub(crate) const FAILURES: u8 = 1;
+    pub(crate) const OVERFLOW: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const IO: u8 = 3;
     pub(crate) const NOT_FOUND: u8 = 127;
@@ -26,6 +27,10 @@ pub(crate) enum Error {
     Input { path: PathBuf, error: io::Error },
     #[error("cannot use the log {}: {error}", path.display())]
     Log { path: PathBuf, error: LogError },
+    #[error("cannot read the log {}: {what}", path.display())]
+    Audited { path: PathBuf, what: String },
+    #[error("cannot write {}: {what}", path.display())]
+    Drawn { path: PathBuf, what: String },
     #[error("cannot write the output: {0}")]
     Output(io::Error),
     #[error("cannot write the manual to {}: {error}", folder.display())]
@@ -53,6 +58,8 @@ impl Error {
             Self::NotFound(_) => exit::NOT_FOUND,
             Self::Input { .. }
             | Self::Log { .. }
+            | Self::Audited { .. }
+            | Self::Drawn { .. }
             | Self::Output(_)
             | Self::Manual { .. }
             | Self::Start(_) => exit::IO,

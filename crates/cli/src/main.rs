@@ -1,6 +1,7 @@
 //! The command `ratelimit`: arguments in, an exit code out. The work is in the modules.
 
 mod args;
+mod audit;
 mod error;
 mod exec;
 mod generate;
@@ -8,11 +9,14 @@ mod items;
 mod job;
 mod log;
 mod output;
+mod page;
 mod pipe;
 mod progress;
+mod records;
 mod run;
 mod stop;
 mod template;
+mod times;
 
 use std::process::ExitCode;
 
@@ -24,6 +28,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Run(args) => run::run(*args).map(ExitCode::from),
         Command::Pipe(args) => pipe::pipe(&args).map(ExitCode::from),
+        Command::Audit(args) => audit::audit(&args).map(ExitCode::from),
         Command::Completions(args) => generate::completions(args.shell).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => generate::manual(&args.folder).map(|()| ExitCode::SUCCESS),
     };

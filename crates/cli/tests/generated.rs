@@ -51,9 +51,14 @@ fn the_manual_has_a_page_for_each_subcommand_and_every_option() {
     let folder = TempDir::new().unwrap();
     let pages = folder.path().join("man1");
     assert!(ratelimit(&["man", pages.to_str().unwrap()]).status.success());
-    for page in
-        ["ratelimit", "ratelimit-run", "ratelimit-pipe", "ratelimit-completions", "ratelimit-man"]
-    {
+    for page in [
+        "ratelimit",
+        "ratelimit-run",
+        "ratelimit-pipe",
+        "ratelimit-audit",
+        "ratelimit-completions",
+        "ratelimit-man",
+    ] {
         let text = fs::read_to_string(pages.join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{page}");
     }

@@ -93,7 +93,7 @@ pub fn audit(limit: &Limit, records: &[Record]) -> Result<Audit, AuditError> {
         let mut fullest = Fullest::default();
         for Step { at, units } in (Overlap { from, until, per_ns: limit.per_ns(), units: 0 }) {
             if units > fullest.units {
-                fullest = Fullest { units, begin: at as i128 - i128::from(limit.per_ns()) };
+                fullest = Fullest { units, begin: at.cast_signed() - i128::from(limit.per_ns()) };
             }
         }
         fullest

@@ -4,6 +4,7 @@
 mod windows;
 
 use proptest::prelude::*;
+use strict_rate_limiter_core::audit::{Step, over_time};
 use strict_rate_limiter_core::{Limit, Record, Unit, audit};
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
@@ -26,6 +27,29 @@ proptest! {
     #[test]
     fn the_sweep_finds_what_trying_every_window_finds(limit in limit(), records in records()) {
         windows::assert_as_by_hand(&limit, &records);
+    }
+
+    #[test]
+    fn at_every_step_the_window_holds_what_could_be_counted_in_it(
+        limit in limit(),
+        records in records(),
+    ) {
+        let mut steps: Vec<Step> = vec![];
+        over_time(&limit, &records, |step| steps.push(step)).unwrap();
+        prop_assert!(steps.is_sorted_by_key(|step| step.at));
+        prop_assert_eq!(steps.len(), 2 * records.len());
+        for (index, step) in steps.iter().enumerate() {
+            if steps.get(index + 1).is_some_and(|next| next.at == step.at) {
+                continue;
+            }
+            let held = records.iter().filter(|record| {
+                (record.start..=record.end + limit.per_ns()).contains(&u64::try_from(step.at).unwrap())
+            });
+            let held: u64 = held.map(|record| limit.units(record.weight)).sum();
+            prop_assert_eq!(step.units, u128::from(held));
+        }
+        let highest = steps.iter().map(|step| step.units).max().unwrap_or(0);
+        prop_assert_eq!(highest, audit(&limit, &records).unwrap().worst.units);
     }
 
     #[test]

@@ -103,6 +103,7 @@ pub use permit::{OwnedPermit, Permit};
 #[cfg(feature = "tokio")]
 pub use push::{Pushed, TaskHandle};
 pub use stats::{Held, Stats};
+pub use strict_rate_limiter_core::audit;
 pub use strict_rate_limiter_core::config::CONCURRENCY_MAX;
 pub use strict_rate_limiter_core::limit::{PER_MAX, RATE_MAX};
 pub use strict_rate_limiter_core::{Limit, Unit};

@@ -1,0 +1,192 @@
+//! An audit as pictures: how full the window was over time, and a page with that and the rest.
+
+use askama::Template;
+use plotters::prelude::*;
+use strict_rate_limiter::Limit;
+use strict_rate_limiter::audit::{Record, over_time};
+
+use crate::audit::{Report, Verdict};
+use crate::times::{show, show_length};
+
+/// How many points of time a chart has: what comes between two of them is shown by its highest.
+const COLUMNS: usize = 800;
+const LISTED: usize = 10;
+
+const WITHIN: RGBColor = RGBColor(0, 114, 178);
+const OVER: RGBColor = RGBColor(200, 30, 30);
+
+/// The fullest and the emptiest of the window in each column of a chart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Column {
+    most: u128,
+    last: u128,
+}
+
+#[derive(Template)]
+#[template(path = "audit.html")]
+struct Page<'a> {
+    report: &'a Report,
+    begin: String,
+    took: String,
+    chart: String,
+    limits: Vec<LimitOnPage>,
+    waits: Vec<Row>,
+    wait_count: usize,
+    waited: String,
+}
+
+struct LimitOnPage {
+    limit: String,
+    kept: bool,
+    fullest: u128,
+    rate: u64,
+    utilisation: String,
+    worst: Vec<Row>,
+}
+
+/// A moment and what is said of it.
+struct Row {
+    when: String,
+    what: String,
+}
+
+/// The chart, as SVG: a panel for each limit.
+pub(crate) fn chart(report: &Report, records: &[Record]) -> Result<String, String> {
+    let mut svg = String::new();
+    draw(report, records, &mut svg).map_err(|error| error.to_string())?;
+    Ok(svg)
+}
+
+/// The page, with everything in it.
+pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String> {
+    let limits = report.verdicts.iter().map(|Verdict { audit, utilisation }| LimitOnPage {
+        limit: audit.limit.to_string(),
+        kept: audit.is_clean(),
+        fullest: audit.worst.units,
+        rate: audit.limit.rate(),
+        utilisation: format!("{utilisation:.3}"),
+        worst: worst_windows(&audit.limit, records),
+    });
+    let waits = report.waits.all.iter().take(LISTED).map(|(length, since)| Row {
+        when: show((*since).into()),
+        what: show_length((*length).into()),
+    });
+    let page = Page {
+        report,
+        begin: show(report.begin_ns.into()),
+        took: show_length(report.took().as_nanos()),
+        chart: chart(report, records)?,
+        limits: limits.collect(),
+        waits: waits.collect(),
+        wait_count: report.waits.all.len(),
+        waited: show_length(report.waits.total_ns.into()),
+    };
+    page.render().map_err(|error| error.to_string())
+}
+
+/// The fullest windows that have no instant in common, fullest first.
+fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<Row> {
+    let per = u128::from(limit.per_ns());
+    let mut peaks: Vec<(u128, u128)> = vec![];
+    let mut before = 0;
+    over_time(limit, records, |step| {
+        // Only where it has just become fuller can it be a peak.
+        if step.units > before {
+            match peaks.last_mut() {
+                Some((units, at)) if step.at - *at <= per / 4 => {
+                    if step.units > *units {
+                        (*units, *at) = (step.units, step.at);
+                    }
+                }
+                _ => peaks.push((step.units, step.at)),
+            }
+        }
+        before = step.units;
+    })
+    .expect("no record that was read ends before it starts");
+    peaks.sort_unstable_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(&other.1)));
+    let mut chosen: Vec<(u128, u128)> = vec![];
+    for (units, at) in peaks {
+        if chosen.len() == LISTED {
+            break;
+        }
+        if chosen.iter().all(|(_, other)| at.abs_diff(*other) > per) {
+            chosen.push((units, at));
+        }
+    }
+    let row = |(units, at): (u128, u128)| Row {
+        when: show(at.cast_signed() - i128::from(limit.per_ns())),
+        what: units.to_string(),
+    };
+    chosen.into_iter().map(row).collect()
+}
+
+/// What the window that ends in each column holds, from `begin` on.
+fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<Column> {
+    let width = (until - u128::from(begin)).div_ceil(COLUMNS as u128).max(1);
+    let mut columns: Vec<Column> = vec![];
+    let mut held = 0;
+    over_time(limit, records, |step| {
+        let column = ((step.at - u128::from(begin)) / width) as usize;
+        while columns.len() <= column {
+            columns.push(Column { most: held, last: held });
+        }
+        held = step.units;
+        columns[column] = Column { most: columns[column].most.max(held), last: held };
+    })
+    .expect("no record that was read ends before it starts");
+    columns
+}
+
+#[expect(clippy::cast_precision_loss, reason = "to be drawn")]
+fn draw(
+    report: &Report,
+    records: &[Record],
+    to: &mut String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let panels = report.verdicts.len();
+    let root = SVGBackend::with_string(to, (880, 60 + 240 * panels as u32)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let title =
+        format!("{}: {} tasks from {}", report.log, report.tasks, show(report.begin_ns.into()));
+    let area = root.titled(&title, ("sans-serif", 17))?;
+    for (verdict, panel) in report.verdicts.iter().zip(area.split_evenly((panels, 1))) {
+        let limit = verdict.audit.limit;
+        let until = u128::from(report.end_ns) + u128::from(limit.per_ns()) + 1;
+        let columns = columns(&limit, records, report.begin_ns, until);
+        let seconds = (until - u128::from(report.begin_ns)) as f64 / 1e9;
+        let highest = verdict.audit.worst.units.max(u128::from(limit.rate())) as f64 * 1.1;
+        let at = |column: usize| seconds * column as f64 / columns.len() as f64;
+        let said = if verdict.audit.is_clean() { "kept" } else { "broken" };
+        let caption = format!("{limit}: {said}, fullest window {}", verdict.audit.worst.units);
+        let mut chart = ChartBuilder::on(&panel)
+            .caption(caption, ("sans-serif", 15))
+            .margin_right(20)
+            .x_label_area_size(30)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..seconds, 0.0..highest)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .y_labels(5)
+            .x_label_formatter(&|at| format!("{at} s"))
+            .draw()?;
+        let points = columns.iter().enumerate().flat_map(|(index, column)| {
+            [(at(index), column.most as f64), (at(index + 1), column.last as f64)]
+        });
+        chart.draw_series(LineSeries::new(points, WITHIN.stroke_width(2)))?;
+        let rate = limit.rate() as f64;
+        let over = columns.iter().enumerate().filter(|(_, column)| column.most as f64 > rate);
+        chart.draw_series(over.map(|(index, column)| {
+            PathElement::new(
+                [(at(index), rate), (at(index), column.most as f64)],
+                OVER.stroke_width(2),
+            )
+        }))?;
+        chart.draw_series(LineSeries::new([(0.0, rate), (seconds, rate)], OVER))?;
+    }
+    root.present()?;
+    drop(area);
+    Ok(())
+}
