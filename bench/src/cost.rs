@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use strict_rate_limiter::RateLimiter;
+use strict_rate_limiter::{KeyedRateLimiter, Limit, RateLimiter};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, Semaphore};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
@@ -33,7 +33,7 @@ pub(crate) struct Cost {
 }
 
 /// One task after another on one thread, with nobody else about.
-pub(crate) const ALONE: [Contender; 12] = [
+pub(crate) const ALONE: [Contender; 14] = [
     Contender {
         name: "strict-rate-limiter: acquire + complete",
         run: |times| {
@@ -46,6 +46,24 @@ pub(crate) const ALONE: [Contender; 12] = [
         run: |times| {
             let limiter = ours_on_the_systems_clock();
             on_one(times, async || limiter.acquire().await.expect("open").complete())
+        },
+    },
+    Contender {
+        name: "strict-rate-limiter, keyed, a thousand keys: acquire + complete",
+        run: |times| {
+            let settings = RateLimiter::builder().limit(never_binds("1s"));
+            let limiters = KeyedRateLimiter::new(settings).expect("in range");
+            let next = one_of_a_thousand();
+            on_one(times, async || limiters.acquire(&next()).await.expect("open").complete())
+        },
+    },
+    Contender {
+        name: "governor, keyed, a thousand keys: `until_key_ready`",
+        run: |times| {
+            let quota = governor::Quota::per_second(NonZeroU32::MAX);
+            let limiters = governor::DefaultKeyedRateLimiter::keyed(quota);
+            let next = one_of_a_thousand();
+            on_one(times, async || limiters.until_key_ready(&next()).await)
         },
     },
     Contender {
@@ -203,17 +221,26 @@ const A_SECOND: Duration = Duration::from_secs(1);
 
 /// A limit that never binds.
 fn ours() -> RateLimiter {
-    ours_with("1_000_000_000_000/1s")
+    ours_with("1s")
 }
 
 /// For periods under 2 ms the fast clock's doubt would be felt, and it is not used.
 fn ours_on_the_systems_clock() -> RateLimiter {
-    ours_with("1_000_000_000_000/1ms")
+    ours_with("1ms")
 }
 
-fn ours_with(limit: &str) -> RateLimiter {
-    let limit = limit.parse().expect("a limit");
-    RateLimiter::builder().limit(limit).build().expect("in range")
+fn ours_with(per: &str) -> RateLimiter {
+    RateLimiter::builder().limit(never_binds(per)).build().expect("in range")
+}
+
+fn never_binds(per: &str) -> Limit {
+    format!("1_000_000_000_000/{per}").parse().expect("a limit")
+}
+
+/// Keys in an order that no cache foresees, but always the same.
+fn one_of_a_thousand() -> impl Fn() -> u64 {
+    let random = std::cell::RefCell::new(fastrand::Rng::with_seed(7));
+    move || random.borrow_mut().u64(0..1_000)
 }
 
 fn governor() -> governor::DefaultDirectRateLimiter {

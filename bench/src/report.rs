@@ -80,9 +80,9 @@ impl Figures {
     /// What the README says of our cost.
     fn table_of_cost(&self) -> String {
         let mut table = String::from("| figure | measured | aim |\n|---|---|---|\n");
-        let beside = |costs: &[Cost], other: &str| {
+        let beside = |costs: &[Cost], ours: &str, other: &str| {
             let find = |name: &str| costs.iter().find(|cost| cost.name.starts_with(name)).cloned();
-            let (ours, other) = (find("strict")?, find(other)?);
+            let (ours, other) = (find(ours)?, find(other)?);
             let ratio = ours.ns.median / other.ns.median;
             Some(format!("{ratio:.2} ({:.0} ns to {:.0} ns)", ours.ns.median, other.ns.median))
         };
@@ -91,12 +91,22 @@ impl Figures {
         };
         row(
             "acquire + complete, never limiting, beside governor `until_ready` + tokio `Mutex`",
-            beside(&self.alone, "governor `until_ready` + "),
+            beside(&self.alone, "strict", "governor `until_ready` + "),
             "≤ 0.8",
         );
         row(
+            "the same by key, a thousand keys, beside the plain limiter",
+            beside(&self.alone, "strict-rate-limiter, keyed", "strict"),
+            "",
+        );
+        row(
+            "the same by key, beside governor's keyed `until_key_ready`, which keeps no order",
+            beside(&self.alone, "strict-rate-limiter, keyed", "governor, keyed"),
+            "",
+        );
+        row(
             "the same, two threads contending, beside tokio `Semaphore(1)`",
-            beside(&self.contended, "tokio `Semaphore(1)`"),
+            beside(&self.contended, "strict", "tokio `Semaphore(1)`"),
             "≤ 1.2",
         );
         let ns = |growth: &[Growth]| {

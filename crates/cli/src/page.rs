@@ -8,14 +8,14 @@ use strict_rate_limiter::audit::{Record, over_time};
 use crate::audit::{Report, Verdict};
 use crate::times::{show, show_length};
 
-/// How many points of time a chart has: what comes between two of them is shown by its highest.
+/// How many points of time a chart has: what lies between two of them is shown by its highest.
 const COLUMNS: usize = 800;
 const LISTED: usize = 10;
 
 const WITHIN: RGBColor = RGBColor(0, 114, 178);
 const OVER: RGBColor = RGBColor(200, 30, 30);
 
-/// The fullest and the emptiest of the window in each column of a chart.
+/// What the window held in a column of a chart: at the most, and in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Column {
     most: u128,
@@ -138,7 +138,7 @@ fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<Co
     columns
 }
 
-#[expect(clippy::cast_precision_loss, reason = "to be drawn")]
+#[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "to be drawn")]
 fn draw(
     report: &Report,
     records: &[Record],
@@ -156,6 +156,8 @@ fn draw(
         let columns = columns(&limit, records, report.begin_ns, until);
         let seconds = (until - u128::from(report.begin_ns)) as f64 / 1e9;
         let highest = verdict.audit.worst.units.max(u128::from(limit.rate())) as f64 * 1.1;
+        // As many as it takes to tell a tenth of the chart's length.
+        let decimals = (1.0 - seconds.log10()).ceil().clamp(0.0, 9.0) as usize;
         let at = |column: usize| seconds * column as f64 / columns.len() as f64;
         let said = if verdict.audit.is_clean() { "kept" } else { "broken" };
         let caption = format!("{limit}: {said}, fullest window {}", verdict.audit.worst.units);
@@ -170,7 +172,8 @@ fn draw(
             .disable_x_mesh()
             .light_line_style(TRANSPARENT)
             .y_labels(5)
-            .x_label_formatter(&|at| format!("{at} s"))
+            .x_label_formatter(&|at| format!("{at:.decimals$} s"))
+            .y_label_formatter(&|units| format!("{units:.0}"))
             .draw()?;
         let points = columns.iter().enumerate().flat_map(|(index, column)| {
             [(at(index), column.most as f64), (at(index + 1), column.last as f64)]
