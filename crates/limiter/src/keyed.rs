@@ -152,7 +152,17 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
     ///
     /// As [`RateLimiter::run`].
     pub async fn run<R: Future>(&self, key: &K, task: R) -> Result<R::Output, AcquireError> {
-        self.limiter(key).run(task).await
+        self.run_weight(key, 1, task).await
+    }
+
+    /// As [`run`](Self::run), for a task of this weight.
+    pub async fn run_weight<R: Future>(
+        &self,
+        key: &K,
+        weight: u64,
+        task: R,
+    ) -> Result<R::Output, AcquireError> {
+        self.limiter(key).run_weight(weight, task).await
     }
 
     /// Refuses new work from now on, for keys that have yet to come as well. What was accepted still
