@@ -97,12 +97,12 @@ impl Figures {
         row(
             "the same by key, a thousand keys, beside the plain limiter",
             beside(&self.alone, "strict-rate-limiter, keyed", "strict"),
-            "",
+            "none",
         );
         row(
             "the same by key, beside governor's keyed `until_key_ready`, which keeps no order",
             beside(&self.alone, "strict-rate-limiter, keyed", "governor, keyed"),
-            "",
+            "none",
         );
         row(
             "the same, two threads contending, beside tokio `Semaphore(1)`",
