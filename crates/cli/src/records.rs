@@ -19,6 +19,9 @@ struct Columns {
     weight: Option<String>,
 }
 
+/// The column by which a log of our own is known.
+const OUR_START: &str = "start_ns";
+
 /// What was read.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
@@ -41,7 +44,7 @@ pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, S
 impl Columns {
     /// As told; else as the program that wrote these columns has them.
     fn find(args: &AuditArgs, has: impl Fn(&str) -> bool, all: &str) -> Result<Self, String> {
-        let known = [("start_ns", Some("end_ns"), None), ("Starttime", None, Some("JobRuntime"))];
+        let known = [(OUR_START, Some("end_ns"), None), ("Starttime", None, Some("JobRuntime"))];
         let known = known.iter().find(|(start, end, duration)| {
             has(start) && end.is_none_or(&has) && duration.is_none_or(&has)
         });
@@ -58,7 +61,7 @@ impl Columns {
                 end: end.as_ref().map(own),
                 duration: duration.as_ref().map(own),
                 weight: args.weight.clone().or_else(|| {
-                    has("start_ns").then(|| "weight".to_owned()).filter(|weight| has(weight))
+                    has(OUR_START).then(|| "weight".to_owned()).filter(|weight| has(weight))
                 }),
             },
             (None, None) => {
@@ -140,7 +143,6 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, String> {
         };
         match columns.record(field) {
             Ok(record) => records.records.push(record),
-            Err(_) if reader.is_done() && reader.get_ref().last != b'\n' => records.torn = true,
             Err(what) => {
                 let line = row.position().map_or(0, csv::Position::line);
                 let rest = reader.read_byte_record(&mut ByteRecord::new());
@@ -151,6 +153,11 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, String> {
                 return Err(format!("line {line}: {what}"));
             }
         }
+    }
+    // Our rows end with their line: one that does not is still being written, whatever it says so far.
+    let ours = columns.start == OUR_START;
+    if ours && !records.torn && reader.get_ref().last != b'\n' {
+        records.torn = records.records.pop().is_some();
     }
     Ok(records)
 }
@@ -253,6 +260,7 @@ mod tests {
         for torn in [
             "start_ns,end_ns\n1,2\n3",
             "start_ns,end_ns\n1,2\n3,",
+            "start_ns,end_ns,weight\n1,2,15\n3,4,1",
             "{\"start_ns\":1,\"end_ns\":2}\n{\"sta",
         ] {
             let read = read_with(torn, &[]).unwrap();

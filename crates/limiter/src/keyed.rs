@@ -225,7 +225,9 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
                 let settings = keys.own.get(key).unwrap_or(&keys.every).clone();
                 let limiter = settings.build_named(true).expect("checked when this was built");
                 if keys.closed.load(Ordering::SeqCst) {
+                    // Every other of this key will be closed as well: there is nothing to keep.
                     limiter.close();
+                    return limiter;
                 }
                 vacant.insert(limiter.clone());
                 limiter

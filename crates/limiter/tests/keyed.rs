@@ -124,6 +124,7 @@ async fn closing_is_for_keys_that_have_yet_to_come_as_well() {
     keyed.close();
     assert_eq!(keyed.acquire(&1).await.unwrap_err(), AcquireError::Closed);
     assert_eq!(keyed.run(&2, async {}).await.unwrap_err(), AcquireError::Closed);
+    assert_eq!(keyed.len(), 1, "keys that come when all is closed are not kept");
     let mut drained = ByHand::waiting(keyed.drained());
     running.complete();
     clock.advance(PER + NS);
