@@ -4,6 +4,7 @@
 //! queued and not run inside, a turn that could only ever wait for the task itself.
 
 use pyo3::prelude::*;
+use strict_rate_limiter_core::RunningTask;
 
 use crate::line::Line;
 use crate::names::names;
@@ -52,7 +53,10 @@ impl Line {
         let started = inner.started.iter().filter(|(task, _)| here.is(task));
         let mut outer =
             awaited.map(|frame| frame.weight).chain(started.map(|(_, done)| done.get().weight));
-        let fits = |outer| weight.is_some_and(|weight| inner.machine.could_nest(outer, weight));
+        let fits = |outer| {
+            let outer = RunningTask { id: 0, weight: outer };
+            weight.is_some_and(|weight| inner.machine.could_nest(&[outer], weight, &[]))
+        };
         Ok(outer.any(|outer| !fits(outer)))
     }
 

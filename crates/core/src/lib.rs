@@ -21,6 +21,7 @@
 //! | [`limit`] | [`Limit`]: `rate` units in any `per`, its text form and its errors |
 //! | [`config`] | [`Config`]: everything a limiter is told before it starts |
 //! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
+//! | `nesting` | whether a waiter inside of running tasks could ever be granted |
 //! | `answer` | what it answers: permits, decisions, refusals, numbers |
 //! | `queue` | the line of waiters: order, cancelling, capacity |
 //! | `window` | one limit's window: what is held, since when, and when it opens |
@@ -62,6 +63,7 @@ pub mod audit;
 pub mod config;
 pub mod limit;
 pub mod machine;
+mod nesting;
 mod queue;
 pub mod state;
 mod window;
@@ -73,5 +75,6 @@ pub use audit::{Audit, AuditError, Fullest, Record, audit};
 pub use config::{Config, ConfigError};
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};
 pub use machine::Machine;
+pub use nesting::{InsideWaiter, RunningTask};
 pub use queue::Ticket;
 pub use state::{State, StateError, WindowState};

@@ -90,17 +90,6 @@ impl<T> Machine<T> {
         }
     }
 
-    /// Whether a task of weight `inner` could ever be granted while one of weight `outer` runs and
-    /// waits for it.
-    pub fn could_nest(&self, outer: u64, inner: u64) -> bool {
-        self.config.concurrency > 1
-            && self
-                .windows
-                .iter()
-                .map(Window::limit)
-                .all(|limit| limit.units(outer).saturating_add(limit.units(inner)) <= limit.rate())
-    }
-
     /// Grants where there is room even for everything that was held when the machine last looked
     /// at the time. It needs no `now`: what is held only shrinks as time passes. `None` says
     /// nothing; ask [`Self::try_grant`].

@@ -77,6 +77,12 @@ impl<T> Queue<T> {
         self.next
     }
 
+    /// The tickets and weights of all who wait, first to last.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (Ticket, u64)> {
+        let waiting = self.entries.iter().filter(|entry| entry.waiter.is_some());
+        waiting.map(|entry| (entry.ticket, entry.weight))
+    }
+
     /// The ticket and weight of whoever is first.
     pub(crate) fn head(&self) -> Option<(Ticket, u64)> {
         self.entries.front().map(|entry| (entry.ticket, entry.weight))

@@ -75,10 +75,11 @@ fn what_could_never_run_is_told_from_what_has_to_wait() {
     assert_eq!(machine.enqueue(6, ()), Err(EnqueueError::Request(too_heavy)));
     assert_eq!(machine.try_grant(0, 6), Err(TryGrantError::Request(too_heavy)));
     assert!(machine.grant_at_once(u64::MAX).is_none());
-    assert!(machine.could_nest(2, 3) && !machine.could_nest(3, 3));
-    assert!(!machine.could_nest(u64::MAX, u64::MAX));
+    let inside = |weight| [RunningTask { id: 0, weight }];
+    assert!(machine.could_nest(&inside(2), 3, &[]) && !machine.could_nest(&inside(3), 3, &[]));
+    assert!(!machine.could_nest(&inside(u64::MAX), u64::MAX, &[]));
     let alone = Machine::<()>::new(Config::new(limits)).unwrap();
-    assert!(!alone.could_nest(1, 1), "one at a time leaves room for none inside");
+    assert!(!alone.could_nest(&inside(1), 1, &[]), "one at a time leaves room for none inside");
     machine.close();
     assert!(machine.is_closed());
     assert_eq!(machine.enqueue(1, ()), Err(EnqueueError::Closed));

@@ -32,11 +32,18 @@ pub struct RateLimiterBuilder {
     clock: Option<Arc<dyn Clock>>,
     history: Vec<(Duration, u64)>,
     name: Option<Arc<str>>,
+    exact_clock: bool,
 }
 
 impl RateLimiterBuilder {
     pub(crate) fn new() -> Self {
-        Self { config: Config::new([]), clock: None, history: Vec::new(), name: None }
+        Self {
+            config: Config::new([]),
+            clock: None,
+            history: Vec::new(),
+            name: None,
+            exact_clock: false,
+        }
     }
 
     /// Adds a limit. All limits must allow a task for it to run; at least one is needed.
@@ -97,6 +104,15 @@ impl RateLimiterBuilder {
         self
     }
 
+    /// Asks the operating system for the time at every completion, in place of reading the processor's
+    /// counter in between, which costs about as much again as an uncontended acquire. For machines whose
+    /// counter is not to be trusted although the kernel does: see `docs/guarantee.md`, "Assumed". It
+    /// changes nothing where there is no such counter, nor with a [`clock`](Self::clock) of your own.
+    pub fn exact_clock(mut self) -> Self {
+        self.exact_clock = true;
+        self
+    }
+
     /// What completed before the limiter was made (how long ago, and its weight), in any order, so
     /// that a restarted program does not burst.
     ///
@@ -131,8 +147,8 @@ impl RateLimiterBuilder {
     pub(crate) fn build_named(mut self, is_shared: bool) -> Result<RateLimiter, BuildError> {
         let name = Name::new(self.name, &self.config.limits, is_shared);
         let mut machine = Machine::new(self.config)?;
-        let clock = Source::new(self.clock);
-        let now = clock.now();
+        let clock = Source::new(self.clock, self.exact_clock);
+        let now = clock.now().unwrap_or_else(|panic| panic.resume());
         self.history.sort_by_key(|(ago, _)| std::cmp::Reverse(*ago));
         for (ago, weight) in self.history {
             let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);

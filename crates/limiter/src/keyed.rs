@@ -215,37 +215,46 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.keys.limiters.shrink_to_fit();
     }
 
+    /// A key may panic wherever it is hashed, compared or cloned, and a clock where it is read. So a
+    /// key is in the round before it is in the map, and leaves it after: one that is in the round alone
+    /// is forgotten when the hand comes to it.
     #[cold]
     fn make(&self, key: &K) -> RateLimiter {
         let keys = &*self.keys;
         let mut round = self.lock_round();
-        let limiter = match keys.limiters.entry(key.clone()) {
-            Entry::Occupied(known) => return known.get().clone(),
-            Entry::Vacant(vacant) => {
-                let settings = keys.own.get(key).unwrap_or(&keys.every).clone();
-                let limiter = settings.build_named(true).expect("checked when this was built");
-                if keys.closed.load(Ordering::SeqCst) {
-                    // Every other of this key will be closed as well: there is nothing to keep.
-                    limiter.close();
-                    return limiter;
-                }
-                vacant.insert(limiter.clone());
-                limiter
-            }
-        };
         for _ in 0..LOOKS.min(round.len()) {
             self.look_at_next(&mut round);
         }
-        round.push_back(key.clone());
-        limiter
+        let (in_round, in_map) = (key.clone(), key.clone());
+        if let Some(known) = keys.limiters.get(key) {
+            return known.clone();
+        }
+        let settings = keys.own.get(key).unwrap_or(&keys.every).clone();
+        let limiter = settings.build_named(true).expect("checked when this was built");
+        if keys.closed.load(Ordering::SeqCst) {
+            limiter.close();
+            return limiter;
+        }
+        round.push_back(in_round);
+        match keys.limiters.entry(in_map) {
+            Entry::Occupied(known) => known.get().clone(),
+            // Every other of this key will be closed as well: there is nothing to keep.
+            Entry::Vacant(_) if keys.closed.load(Ordering::SeqCst) => {
+                limiter.close();
+                limiter
+            }
+            Entry::Vacant(vacant) => vacant.insert(limiter).clone(),
+        }
     }
 
     fn look_at_next(&self, round: &mut VecDeque<K>) {
-        let Some(key) = round.pop_front() else { return };
+        round.rotate_left(1);
+        let Some(key) = round.back() else { return };
         // Under the shard's lock nobody can come by a handle to it.
-        let forgotten = self.keys.limiters.remove_if(&key, |_, limiter| limiter.is_forgettable());
-        if forgotten.is_none() {
-            round.push_back(key);
+        let forgettable = |_: &K, limiter: &RateLimiter| limiter.is_forgettable();
+        let forgotten = self.keys.limiters.remove_if(key, forgettable);
+        if forgotten.is_some() || !self.keys.limiters.contains_key(key) {
+            round.pop_back();
         }
     }
 

@@ -69,6 +69,7 @@
 mod builder;
 pub mod clock;
 mod error;
+mod foreign;
 pub mod future;
 #[cfg(feature = "keyed")]
 mod keyed;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -194,9 +195,7 @@ impl RateLimiter {
 
     /// A permit of this weight now or not at all.
     pub fn try_acquire_weight(&self, weight: u64) -> Result<Permit<'_>, TryAcquireError> {
-        let permit = self.shared.try_acquire(weight)?;
-        let running = Waiting::default().granted(&self.shared, weight);
-        Ok(Permit(Held::new(&*self.shared, permit, running)))
+        Ok(Permit(try_acquire(&*self.shared, weight)?))
     }
 
     /// A permit that borrows nothing, now or not at all.
@@ -206,9 +205,7 @@ impl RateLimiter {
 
     /// A permit of this weight that borrows nothing, now or not at all.
     pub fn try_acquire_weight_owned(&self, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
-        let permit = self.shared.try_acquire(weight)?;
-        let running = Waiting::default().granted(&self.shared, weight);
-        Ok(OwnedPermit(Held::new(Arc::clone(&self.shared), permit, running)))
+        Ok(OwnedPermit(try_acquire(Arc::clone(&self.shared), weight)?))
     }
 
     // --- Running a task
@@ -409,7 +406,8 @@ impl RateLimiter {
     /// No grant for this long from now.
     pub fn pause_for(&self, pause: Duration) {
         let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
-        self.shared.pause_until(self.shared.clock.now().saturating_add(pause_ns));
+        let now = self.shared.clock.now().unwrap_or_else(|panic| panic.resume());
+        self.shared.pause_until(now.saturating_add(pause_ns));
     }
 
     /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),
@@ -490,6 +488,15 @@ impl RateLimiter {
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
+}
+
+fn try_acquire<S: Deref<Target = Shared>>(
+    shared: S,
+    weight: u64,
+) -> Result<Held<S>, TryAcquireError> {
+    let permit = shared.try_acquire(weight)?;
+    let held = Held::new(shared, permit, &mut Waiting::default());
+    Ok(held.unwrap_or_else(|panic| panic.resume()))
 }
 
 impl fmt::Debug for RateLimiter {

@@ -4,17 +4,20 @@
 //! that is done it is set a little past the opening, should the head not come. It decides when to
 //! look, never whether to grant.
 
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
-use crate::clock::Timer;
+use crate::clock::LimiterTimer;
+use crate::foreign::{self, Panic};
 use crate::lead::Lead;
+
+pub(crate) use crate::clock::TimerSet;
 
 /// How long after an opening the timer looks for itself, if the head that was woken for it has not.
 pub(crate) const HEAD_OVERDUE_NS: u64 = 300_000;
 
 pub(crate) struct Lookout {
-    timer: Box<dyn Timer>,
+    timer: LimiterTimer,
     /// What the timer wakes.
     looker: Waker,
     lead: Lead,
@@ -27,6 +30,14 @@ pub(crate) struct Lookout {
 struct Armed {
     opening: u64,
     head: Head,
+}
+
+/// What to set the timer for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    armed: Armed,
+    /// When the timer is to come.
+    pub(crate) look_at: u64,
 }
 
 /// Where the head of the line is about an opening.
@@ -52,7 +63,7 @@ pub(crate) enum Look {
 }
 
 impl Lookout {
-    pub(crate) fn new(timer: Box<dyn Timer>, looker: Waker, lead: Lead) -> Self {
+    pub(crate) fn new(timer: LimiterTimer, looker: Waker, lead: Lead) -> Self {
         Self { timer, looker, lead, armed_for: None }
     }
 
@@ -68,6 +79,9 @@ impl Lookout {
 
     /// The head of the line is polled.
     pub(crate) fn head_looks(&mut self, now: u64) -> Look {
+        if self.timer.is_lost() {
+            return Look::Open;
+        }
         let Some(armed) = &mut self.armed_for else { return Look::Far };
         let open = now >= armed.opening;
         if armed.head == Head::Woken {
@@ -81,33 +95,34 @@ impl Lookout {
         }
     }
 
-    /// Plans for an opening: when the timer is to come, unless it is set already, and whether to
-    /// wake the head of the line now.
-    pub(crate) fn plan(&mut self, opening: u64, now: u64, has_head: bool) -> (Option<u64>, bool) {
+    /// Plans for an opening: what to set the timer for, and whether to wake the head of the line
+    /// now. `None` where all of that is done.
+    pub(crate) fn plan(&self, opening: u64, now: u64, has_head: bool) -> Option<Plan> {
         let lead_ns = if has_head { self.lead.ns() } else { 0 };
-        let wake_head_at = opening - lead_ns;
+        let wake_head_at = opening.saturating_sub(lead_ns);
         let due = lead_ns > 0 && now >= wake_head_at;
-        match self.armed_for.filter(|armed| armed.opening == opening) {
-            Some(Armed { head: Head::Asleep, .. }) if !due => (None, false),
-            Some(Armed { head: Head::Woken | Head::Watching, .. }) => (None, false),
-            _ if due => {
-                self.armed_for = Some(Armed { opening, head: Head::Woken });
-                (Some(opening.saturating_add(HEAD_OVERDUE_NS)), true)
-            }
-            _ => {
-                self.armed_for = Some(Armed { opening, head: Head::Asleep });
-                (Some(wake_head_at), false)
-            }
+        let plan = |head, look_at| Some(Plan { armed: Armed { opening, head }, look_at });
+        let is_set = |armed: &Armed| armed.opening == opening && !self.timer.is_lost();
+        match self.armed_for.filter(is_set) {
+            Some(Armed { head: Head::Asleep, .. }) if !due => None,
+            Some(Armed { head: Head::Woken | Head::Watching, .. }) => None,
+            _ if due => plan(Head::Woken, opening.saturating_add(HEAD_OVERDUE_NS)),
+            _ => plan(Head::Asleep, wake_head_at),
         }
     }
 
-    /// `Ready`: that time has come, and the timer is not set.
-    pub(crate) fn set_timer(&mut self, at: Instant) -> Poll<()> {
-        let set = self.timer.set(at, &self.looker);
-        if set.is_ready() {
-            self.timer_has_come();
+    /// Sets the timer as planned. An instant later than the platform can say (`None`) is one that
+    /// nobody will live to see. Whatever the timer does, it counts as set only if it says so.
+    pub(crate) fn set_timer(&mut self, plan: Plan, at: Option<Instant>) -> Result<TimerSet, Panic> {
+        self.armed_for = None;
+        let set = match at {
+            Some(at) => foreign::call(|| self.timer.set(at, &self.looker))?,
+            None => TimerSet::Set,
+        };
+        if set == TimerSet::Set {
+            self.armed_for = Some(plan.armed);
         }
-        set
+        Ok(set)
     }
 
     /// The timer has come, or cannot any more: whatever it was set for is to be planned anew.
@@ -117,9 +132,17 @@ impl Lookout {
 
     /// There is nothing to look out for.
     #[inline]
-    pub(crate) fn disarm(&mut self) {
+    pub(crate) fn disarm(&mut self) -> Result<(), Panic> {
         if self.armed_for.take().is_some() {
-            self.timer.clear();
+            foreign::call(|| self.timer.clear())?;
         }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Whether the head is woken now, ahead of its opening.
+    pub(crate) fn wakes_head(&self) -> bool {
+        self.armed.head == Head::Woken
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use strict_rate_limiter_core as core;
 
-use crate::observe::{End, Running};
+use crate::foreign::Panic;
+use crate::observe::{End, Running, Waiting};
 use crate::shared::Shared;
 
 /// What both kinds of permit are: the machine's permit, to be handed back exactly once.
@@ -16,6 +17,8 @@ pub(crate) struct Held<S: Deref<Target = Shared>> {
     /// `None` once handed back.
     permit: Option<core::Permit>,
     running: Running,
+    /// Whether the task itself has panicked, which is how it ended.
+    has_panicked: AtomicBool,
 }
 
 /// The right to run one task now, from [`RateLimiter::acquire`](crate::RateLimiter::acquire) and its
@@ -28,7 +31,9 @@ pub(crate) struct Held<S: Deref<Target = Shared>> {
 /// * [`release_unused`](Self::release_unused) says that it was never started;
 /// * dropping it is a completion too. Where the limiter has an
 ///   [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace), a permit that is merely dropped
-///   may be a call that was cancelled half-way, so the grace is added; a panic is a completion.
+///   may be a call that was cancelled half-way, so the grace is added. That goes for a permit that is
+///   dropped while a thread panics, too: whose panic it is cannot be known. (A task of
+///   [`run`](crate::RateLimiter::run) or a push that panics has completed.)
 #[must_use = "a permit that is dropped at once is a task that has completed at once"]
 pub struct Permit<'a>(pub(crate) Held<&'a Shared>);
 
@@ -37,17 +42,43 @@ pub struct Permit<'a>(pub(crate) Held<&'a Shared>);
 pub struct OwnedPermit(pub(crate) Held<Arc<Shared>>);
 
 impl<S: Deref<Target = Shared>> Held<S> {
+    /// Takes the permit into custody, and tells whoever listens that its task begins. Where that panics,
+    /// no task will run: the permit is given back unused.
     #[inline]
-    pub(crate) fn new(shared: S, permit: core::Permit, running: Running) -> Self {
-        Self { shared, permit: Some(permit), running }
+    pub(crate) fn new(
+        shared: S,
+        permit: core::Permit,
+        waiting: &mut Waiting,
+    ) -> Result<Self, Panic> {
+        let (running, has_panicked) = (Running::default(), AtomicBool::new(false));
+        let mut held = Self { shared, permit: Some(permit), running, has_panicked };
+        match waiting.granted(&held.shared, held.weight(), &mut held.running) {
+            Ok(()) => Ok(held),
+            Err(panic) => {
+                held.release_unused();
+                Err(panic)
+            }
+        }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
 
+    #[cfg(feature = "tracing")]
     pub(crate) fn running(&self) -> &Running {
         &self.running
+    }
+
+    /// Does some of the task's work. If that panics, the task has: the panic is its end.
+    #[inline]
+    pub(crate) fn work<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.running.inside(|| {
+            let unwinding = Unwinding(&self.has_panicked);
+            let answer = work();
+            std::mem::forget(unwinding);
+            answer
+        })
     }
 
     pub(crate) fn weight(&self) -> u64 {
@@ -83,12 +114,21 @@ impl<S: Deref<Target = Shared>> Drop for Held<S> {
     #[inline]
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
-        if thread::panicking() {
+        if *self.has_panicked.get_mut() {
             self.end(permit, None);
         } else {
             self.shared.abandon(permit);
             self.running.ended(&self.shared, End::Abandoned);
         }
+    }
+}
+
+/// Dropped only where the work that it stands beside does not return.
+struct Unwinding<'a>(&'a AtomicBool);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -98,7 +138,7 @@ macro_rules! permit_methods {
         /// inside it, instrument the task's future with a clone of it.
         #[cfg(feature = "tracing")]
         pub fn span(&self) -> &tracing::Span {
-            &self.0.running().span
+            self.0.running().span.as_span()
         }
 
         /// The weight that the permit reserves.

@@ -136,11 +136,11 @@ pub(crate) async fn push<K>(
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {
-    if scope::any_running(&**shared, |_| true) {
+    if scope::is_inside(&**shared) {
         return try_push(shared, weight, task).map(Pushed::Queued);
     }
     let mut waiter = Waiter::new(Arc::clone(shared), weight, Kind::Push);
-    let turn = poll_fn(|context| match waiter.turn(context.waker()) {
+    let turn = poll_fn(|context| match waiter.turn_in_task(context) {
         Ok(Turn::Queued { accepted: false }) => Poll::Pending,
         turn => Poll::Ready(turn),
     });

@@ -1,25 +1,33 @@
 //! What all handles, waiters and permits of one limiter share: the machine under its lock, the
 //! clock, the timer.
 //!
-//! Every change goes the same way: lock, change the machine, `drive` it until it has nothing more to
-//! grant, unlock, wake whoever was granted. Nobody is woken under the lock.
+//! Every change is a [`Turn`]: lock, change the machine, drive it until it has nothing more to grant,
+//! unlock, wake whoever was granted. Nobody is woken under the lock. A panic of foreign code is noted
+//! where it happens and the turn goes on; who asked is told of it when the turn is over (`foreign.rs`).
 //!
-//! There is no background task. Driving arms the timer for when the machine wants to be looked at
+//! There is no background task. Driving sets the timer for when the machine wants to be looked at
 //! again; the timer wakes a [`Looker`], not a waiter, so that a waiter that is not polled holds its
 //! own place in the line and never the timer of those behind it.
+//!
+//! Where the clock could not be read or no timer could be set, a look is *owed*: the first waiter is
+//! woken and looks for itself, at each poll, until a look succeeds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, Machine, Place, Ticket, TicketStatus, TryGrantError};
+use strict_rate_limiter_core::{
+    Decision, InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError,
+};
 
 use crate::clock::{Fast, Reading, Source};
 use crate::error::{AcquireError, TryAcquireError};
+use crate::foreign::{self, FirstPanic};
 use crate::lead::Lead;
-use crate::lookout::{Look, Lookout};
+use crate::lookout::{Look, Lookout, TimerSet};
 use crate::observe::{Name, Observer};
-use crate::scope;
+use crate::scope::{self, TaskId};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wakes::Wakes;
@@ -27,6 +35,8 @@ use crate::wakes::Wakes;
 pub(crate) struct Shared {
     pub(crate) clock: Source,
     pub(crate) observer: Observer,
+    /// Whether anyone in the line was asked for inside a task of this limiter.
+    has_inside_waiters: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -36,6 +46,20 @@ struct Inner {
     lookout: Lookout,
     drained: Vec<(u64, Waker)>,
     next_drained: u64,
+    /// Who in the line was asked for inside running tasks of this limiter.
+    inside: Vec<InsideWaiter>,
+    /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than
+    /// the truth, so nothing is loosened.
+    unstamped: Vec<(core::Permit, End)>,
+    /// A look failed, and no timer will make up for it.
+    is_look_owed: bool,
+}
+
+/// How a task has ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Completed { actual: Option<u64> },
+    Abandoned,
 }
 
 /// What the timer wakes.
@@ -57,12 +81,23 @@ pub(crate) enum Standing {
     Queued { ticket: Ticket, accepted: bool },
 }
 
+/// One change under the lock, with everything that has to follow from it.
+struct Turn<'a> {
+    clock: &'a Source,
+    inner: MutexGuard<'a, Inner>,
+    wakes: Wakes,
+    /// Wakers that nobody needs any more, dropped when the lock is released.
+    replaced: Vec<Waker>,
+    panics: FirstPanic,
+}
+
 impl Shared {
     pub(crate) fn new(machine: Machine<Waker>, clock: Source, name: Name) -> Arc<Self> {
         let shortest_per = machine.config().limits.iter().map(core::Limit::per).min();
         let shortest_per = shortest_per.expect("a machine has at least one limit");
         let observer = Observer::new(name, &machine.config().limits);
         Arc::new_cyclic(|this| Self {
+            has_inside_waiters: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 machine,
                 fast: clock.fast(shortest_per),
@@ -73,6 +108,9 @@ impl Shared {
                 ),
                 drained: Vec::new(),
                 next_drained: 0,
+                inside: Vec::new(),
+                unstamped: Vec::new(),
+                is_look_owed: false,
             }),
             observer,
             clock,
@@ -80,12 +118,13 @@ impl Shared {
     }
 
     pub(crate) fn try_acquire(&self, weight: u64) -> Result<core::Permit, TryAcquireError> {
-        let mut inner = self.lock();
-        if let Some(permit) = inner.machine.grant_at_once(weight) {
+        let mut turn = self.turn();
+        if let Some(permit) = turn.inner.machine.grant_at_once(weight) {
             return Ok(permit);
         }
-        let now = self.clock.now();
-        inner.machine.try_grant(now, weight).map_err(|error| match error {
+        let Some(now) = turn.now() else { turn.end_and_tell() };
+        let granted = turn.inner.machine.try_grant(now, weight);
+        granted.map_err(|error| match error {
             TryGrantError::Request(error) => TryAcquireError::Weight(error),
             TryGrantError::Busy { not_before } => TryAcquireError::Busy {
                 not_before: not_before.and_then(|at| self.clock.to_instant(at)),
@@ -105,65 +144,77 @@ impl Shared {
         let mut inner = self.lock();
         match inner.machine.grant_at_once(weight) {
             Some(permit) => Ok(Standing::Granted(permit)),
-            None => self.join(inner, weight, kind, waker),
+            None => self.join(Turn::new(&self.clock, inner), weight, kind, waker),
         }
     }
 
     fn join(
         &self,
-        mut inner: MutexGuard<'_, Inner>,
+        mut turn: Turn<'_>,
         weight: u64,
         kind: Kind,
         waker: &Waker,
     ) -> Result<Standing, AcquireError> {
         // Where only a completion can make room, the time does not matter.
-        let now = (!inner.machine.awaits_completion()).then(|| self.clock.now());
-        if let Some(Ok(permit)) = now.map(|now| inner.machine.try_grant(now, weight)) {
-            return Ok(Standing::Granted(permit));
+        let mut now = None;
+        if turn.inner.is_look_owed || !turn.inner.machine.awaits_completion() {
+            let Some(read) = turn.now() else { turn.end_and_tell() };
+            if let Ok(permit) = turn.inner.machine.try_grant(read, weight) {
+                turn.end_quietly();
+                return Ok(Standing::Granted(permit));
+            }
+            now = Some(read);
         }
-        let would_deadlock = |outer| !inner.machine.could_nest(outer, weight);
-        if kind == Kind::Acquire && scope::any_running(self, would_deadlock) {
-            inner.machine.check(weight)?;
-            let closed = inner.machine.is_closed();
+        let tasks = if kind == Kind::Acquire { scope::tasks_of(self) } else { Vec::new() };
+        let Inner { machine, inside, .. } = &mut *turn.inner;
+        if !tasks.is_empty() && !machine.could_nest(&tasks, weight, inside) {
+            machine.check(weight)?;
+            let closed = machine.is_closed();
             return Err(if closed { AcquireError::Closed } else { AcquireError::WouldDeadlock });
         }
-        let enqueued = inner.machine.enqueue(weight, waker.clone());
-        let Place { ticket, accepted } = enqueued?;
+        let cloned = foreign::call(|| waker.clone());
+        let Some(waker) = turn.panics.note(cloned) else { turn.end_and_tell() };
+        let Place { ticket, accepted } = turn.inner.machine.enqueue(weight, waker)?;
+        if !tasks.is_empty() {
+            turn.inner.inside.push(InsideWaiter { ticket, tasks });
+            self.has_inside_waiters.store(true, Ordering::Relaxed);
+        }
         let Some(now) = now else { return Ok(Standing::Queued { ticket, accepted }) };
-        let mut wakes = Wakes::default();
-        self.drive(&mut inner, now, &mut wakes);
-        let standing = inner.standing(ticket);
-        drop(inner);
-        wakes.wake();
+        turn.drive(now);
+        if turn.panics.is_some() {
+            // Nobody will ever ask for this place.
+            self.forget(&mut turn, ticket);
+            turn.end_and_tell();
+        }
+        let standing = self.standing(&mut turn, ticket);
+        turn.end_quietly();
         standing
     }
 
     /// What has become of a waiter that joined. If it is first, it looks at the clock as well.
     pub(crate) fn look_for(&self, ticket: Ticket, waker: &Waker) -> Result<Standing, AcquireError> {
-        let mut inner = self.lock();
-        if let Some(permit) = inner.machine.claim(ticket) {
-            return Ok(Standing::Granted(permit));
-        }
-        let mut replaced = None;
-        let mut wakes = Wakes::default();
+        let mut turn = self.turn();
         let mut look_at_once = false;
-        if let Some(old) = inner.machine.waiter_mut(ticket) {
+        if let Some(old) = turn.inner.machine.waiter_mut(ticket) {
             if !old.will_wake(waker) {
-                replaced = Some(std::mem::replace(old, waker.clone()));
-            }
-            if inner.machine.head() == Some(ticket) && inner.lookout.is_armed() {
-                let now = self.clock.now();
-                match inner.lookout.head_looks(now) {
-                    Look::Open => self.drive(&mut inner, now, &mut wakes),
-                    Look::Near => look_at_once = true,
-                    Look::Far => {}
+                let cloned = foreign::call(|| waker.clone());
+                if let Some(waker) = turn.panics.note(cloned)
+                    && let Some(old) = turn.inner.machine.waiter_mut(ticket)
+                {
+                    let old = std::mem::replace(old, waker);
+                    turn.replaced.push(old);
                 }
             }
+            if turn.inner.machine.head() == Some(ticket) {
+                look_at_once = turn.head_looks();
+            }
         }
-        let standing = inner.standing(ticket);
-        drop(inner);
-        drop(replaced);
-        wakes.wake();
+        if turn.panics.is_some() {
+            // The place is kept: dropping the waiter gives it up.
+            turn.end_and_tell();
+        }
+        let standing = self.standing(&mut turn, ticket);
+        turn.end_quietly();
         if look_at_once && matches!(standing, Ok(Standing::Queued { .. })) {
             // The opening is near: come back as soon as the executor has let others run.
             waker.wake_by_ref();
@@ -173,61 +224,103 @@ impl Shared {
 
     /// A waiter leaves, granted or not.
     pub(crate) fn leave(&self, ticket: Ticket) {
-        let mut inner = self.lock();
-        if inner.machine.head() == Some(ticket) {
+        let mut turn = self.turn();
+        self.forget(&mut turn, ticket);
+        turn.settle(None);
+        turn.end_quietly();
+    }
+
+    fn forget(&self, turn: &mut Turn<'_>, ticket: Ticket) {
+        if turn.inner.machine.head() == Some(ticket) {
             // Whoever is first from now on has not been woken for the opening.
-            inner.lookout.disarm();
+            turn.disarm();
         }
-        let waker = inner.machine.cancel(ticket);
-        self.settle(inner, None);
-        drop(waker);
+        let waker = turn.inner.machine.cancel(ticket);
+        turn.replaced.extend(waker);
+        self.no_longer_waits(turn, ticket);
     }
 
     /// A task has ended. Returns what it used beyond its reservation.
     #[inline]
     pub(crate) fn complete(&self, permit: core::Permit, actual: Option<u64>) -> u64 {
-        let mut inner = self.lock();
-        let Reading { earliest, latest } = self.clock.read(&mut inner.fast);
-        let excess = inner.machine.complete(permit, earliest, latest, actual);
-        self.settle(inner, Some(earliest));
+        let excess = actual.map_or(0, |actual| actual.saturating_sub(permit.weight()));
+        self.end(permit, End::Completed { actual });
         excess
     }
 
     /// A task was dropped while it ran, or may have been.
     #[inline]
     pub(crate) fn abandon(&self, permit: core::Permit) {
+        self.end(permit, End::Abandoned);
+    }
+
+    #[inline]
+    fn end(&self, permit: core::Permit, end: End) {
         let mut inner = self.lock();
-        let Reading { earliest, latest } = self.clock.read(&mut inner.fast);
-        inner.machine.abandon(permit, earliest, latest);
-        self.settle(inner, Some(earliest));
+        match self.clock.read(&mut inner.fast) {
+            Ok(reading) => {
+                inner.record(permit, end, reading);
+                // Nobody waits: the usual case.
+                if inner.needs_a_look() {
+                    Turn::new(&self.clock, inner).settle_and_end(reading.earliest);
+                }
+            }
+            Err(panic) => {
+                inner.unstamped.push((permit, end));
+                let mut turn = Turn::new(&self.clock, inner);
+                turn.panics.note::<()>(Err(panic));
+                turn.owe_a_look();
+                turn.end_quietly();
+            }
+        }
     }
 
     /// A task that has its permit will not be started.
     pub(crate) fn undo(&self, permit: core::Permit) {
-        let mut inner = self.lock();
-        inner.machine.undo(permit);
-        self.settle(inner, None);
+        let mut turn = self.turn();
+        turn.inner.machine.undo(permit);
+        turn.settle(None);
+        turn.end_quietly();
+    }
+
+    /// A task of this limiter has ended, so that nothing waits inside of it any more.
+    #[inline]
+    pub(crate) fn task_ended(&self, task: TaskId) {
+        if self.has_inside_waiters.load(Ordering::Relaxed) {
+            let inner = &mut *self.lock();
+            for waiter in &mut inner.inside {
+                waiter.tasks.retain(|outer| outer.id != task);
+            }
+            inner.inside.retain(|waiter| !waiter.tasks.is_empty());
+            self.has_inside_waiters.store(!inner.inside.is_empty(), Ordering::Relaxed);
+        }
     }
 
     /// The other side says how much of a limit is in use.
     pub(crate) fn reconcile(&self, limit: usize, used: u64) -> u64 {
-        let mut inner = self.lock();
-        let now = self.clock.now();
-        let added = inner.machine.reconcile(now, now, limit, used);
-        self.settle(inner, Some(now));
+        let mut turn = self.turn();
+        let Some(now) = turn.now() else { turn.end_and_tell() };
+        let added = turn.inner.machine.reconcile(now, now, limit, used);
+        turn.settle(Some(now));
+        turn.end_quietly();
         added
     }
 
     /// Whether a limiter made just now would decide the same from here on.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_blank(&self) -> bool {
-        self.lock().machine.is_blank(self.clock.now())
+        let mut turn = self.turn();
+        let now = turn.now();
+        let is_blank = now.is_some_and(|now| turn.inner.machine.is_blank(now));
+        turn.end_quietly();
+        is_blank
     }
 
     pub(crate) fn pause_until(&self, until: u64) {
-        let mut inner = self.lock();
-        inner.machine.pause_until(until);
-        self.settle(inner, None);
+        let mut turn = self.turn();
+        turn.inner.machine.pause_until(until);
+        turn.settle(None);
+        turn.end_quietly();
     }
 
     pub(crate) fn close(&self) {
@@ -235,10 +328,11 @@ impl Shared {
     }
 
     pub(crate) fn abort(&self) {
-        let mut inner = self.lock();
-        let aborted: Vec<Waker> = inner.machine.abort().collect();
-        self.settle(inner, None);
-        aborted.into_iter().for_each(Waker::wake);
+        let mut turn = self.turn();
+        let aborted = turn.inner.machine.abort();
+        turn.wakes.extend(aborted);
+        turn.settle(None);
+        turn.end_quietly();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -246,9 +340,11 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut inner = self.lock();
+        let mut turn = self.turn();
+        let Some(now) = turn.now() else { turn.end_and_tell() };
         let core::Stats { running, queued, completed, held, next_opening } =
-            inner.machine.stats(self.clock.now());
+            turn.inner.machine.stats(now);
+        turn.end_quietly();
         let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
         Stats { running, queued, completed, held, next_opening }
     }
@@ -260,94 +356,66 @@ impl Shared {
     /// Whether nothing runs and nobody waits; else `waker` is woken, once, when that is so. `id` is
     /// the listener's place, `None` before it has one.
     pub(crate) fn poll_drained(&self, id: &mut Option<u64>, waker: &Waker) -> Poll<()> {
-        let mut inner = self.lock();
-        let now = self.clock.now();
-        let mut replaced = None;
+        let mut turn = self.turn();
+        let Some(now) = turn.now() else { turn.end_and_tell() };
+        let cloned = foreign::call(|| waker.clone());
+        let Some(waker) = turn.panics.note(cloned) else { turn.end_and_tell() };
+        let inner = &mut *turn.inner;
         let place = inner.drained.iter_mut().find(|(listener, _)| Some(*listener) == *id);
         if let Some((_, old)) = place {
-            replaced = Some(std::mem::replace(old, waker.clone()));
+            let old = std::mem::replace(old, waker);
+            turn.replaced.push(old);
         } else {
             let listener = inner.next_drained;
             inner.next_drained += 1;
-            inner.drained.push((listener, waker.clone()));
+            inner.drained.push((listener, waker));
             *id = Some(listener);
         }
-        let mut wakes = Wakes::default();
-        self.drive(&mut inner, now, &mut wakes);
+        turn.drive(now);
+        if turn.panics.is_some() {
+            turn.end_and_tell();
+        }
         // Driving has emptied the list of listeners if it is so.
-        let drained = inner.machine.is_drained();
-        drop(inner);
-        drop(replaced);
-        wakes.wake();
+        let drained = turn.inner.machine.is_drained();
+        turn.end_quietly();
         if drained { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(crate) fn forget_drained(&self, id: u64) {
-        let mut inner = self.lock();
-        let index = inner.drained.iter().position(|(listener, _)| *listener == id);
-        let forgotten = index.map(|index| inner.drained.swap_remove(index));
-        drop(inner);
-        drop(forgotten);
-    }
-
-    /// After a change: lets it take effect on whoever waits. `now` where it was read already.
-    #[inline]
-    fn settle(&self, inner: MutexGuard<'_, Inner>, now: Option<u64>) {
-        let nobody_waits = inner.machine.head().is_none() && inner.drained.is_empty();
-        if !nobody_waits || inner.lookout.is_armed() {
-            self.drive_and_wake(inner, now.unwrap_or_else(|| self.clock.now()));
-        }
-    }
-
-    #[inline(never)]
-    fn drive_and_wake(&self, mut inner: MutexGuard<'_, Inner>, now: u64) {
-        let mut wakes = Wakes::default();
-        self.drive(&mut inner, now, &mut wakes);
-        drop(inner);
-        wakes.wake();
-    }
-
-    /// Has the machine decide all it can, and arms the timer for the rest.
-    #[inline]
-    fn drive(&self, inner: &mut Inner, mut now: u64, wakes: &mut Wakes) {
-        loop {
-            match inner.machine.poll(now) {
-                Decision::Grant { waiter, .. } => wakes.push(waiter),
-                Decision::Accept { ticket } => {
-                    wakes.extend(inner.machine.waiter_mut(ticket).cloned());
-                }
-                Decision::LookAgainAt(opening) => match self.arm(inner, opening, now, wakes) {
-                    Poll::Ready(()) => now = self.clock.now(),
-                    Poll::Pending => break,
-                },
-                Decision::WaitForCompletion | Decision::Idle => {
-                    inner.lookout.disarm();
-                    break;
-                }
-            }
-        }
-        if !inner.drained.is_empty() && inner.machine.is_drained() {
-            wakes.extend(inner.drained.drain(..).map(|(_, waker)| waker));
-        }
-    }
-
-    #[inline(never)]
-    fn arm(&self, inner: &mut Inner, opening: u64, now: u64, wakes: &mut Wakes) -> Poll<()> {
-        let head = inner.machine.head();
-        let (look_at, wake_head) = inner.lookout.plan(opening, now, head.is_some());
-        if let Some(head) = head.filter(|_| wake_head) {
-            wakes.extend(inner.machine.waiter_mut(head).cloned());
-        }
-        // An instant later than the platform can say is one that nobody will live to see.
-        let look_at = look_at.and_then(|at| self.clock.to_instant(at));
-        look_at.map_or(Poll::Pending, |at| inner.lookout.set_timer(at))
+        let mut turn = self.turn();
+        let index = turn.inner.drained.iter().position(|(listener, _)| *listener == id);
+        let forgotten = index.map(|index| turn.inner.drained.swap_remove(index).1);
+        turn.replaced.extend(forgotten);
+        turn.end_quietly();
     }
 
     /// The timer has come, early or late.
     fn look(&self) {
-        let mut inner = self.lock();
-        inner.lookout.timer_has_come();
-        self.drive_and_wake(inner, self.clock.now());
+        let mut turn = self.turn();
+        turn.inner.lookout.timer_has_come();
+        turn.look();
+        turn.end_quietly();
+    }
+
+    fn standing(&self, turn: &mut Turn<'_>, ticket: Ticket) -> Result<Standing, AcquireError> {
+        let standing = turn.inner.standing(ticket);
+        if !matches!(standing, Ok(Standing::Queued { .. })) {
+            self.no_longer_waits(turn, ticket);
+        }
+        standing
+    }
+
+    fn no_longer_waits(&self, turn: &mut Turn<'_>, ticket: Ticket) {
+        let inside = &mut turn.inner.inside;
+        if !inside.is_empty() {
+            inside.retain(|waiter| waiter.ticket != ticket);
+            self.has_inside_waiters.store(!inside.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn turn(&self) -> Turn<'_> {
+        Turn::new(&self.clock, self.lock())
     }
 
     #[inline]
@@ -357,7 +425,190 @@ impl Shared {
     }
 }
 
+impl<'a> Turn<'a> {
+    #[inline]
+    fn new(clock: &'a Source, inner: MutexGuard<'a, Inner>) -> Self {
+        let (wakes, panics) = (Wakes::default(), FirstPanic::default());
+        Self { clock, inner, wakes, replaced: Vec::new(), panics }
+    }
+
+    /// The time. `None`, and noted, where the clock panics.
+    fn now(&mut self) -> Option<u64> {
+        let now = self.panics.note(self.clock.now())?;
+        for (permit, end) in std::mem::take(&mut self.inner.unstamped) {
+            self.inner.record(permit, end, Reading::exact(now));
+        }
+        Some(now)
+    }
+
+    /// After a change: lets it take effect on whoever waits. `now` where it was read already.
+    #[inline]
+    fn settle(&mut self, now: Option<u64>) {
+        if self.inner.needs_a_look() {
+            match now {
+                Some(now) => self.drive(now),
+                None => self.look(),
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn settle_and_end(mut self, now: u64) {
+        self.settle(Some(now));
+        self.end_quietly();
+    }
+
+    /// Reads the clock, and has the machine decide.
+    fn look(&mut self) {
+        match self.now() {
+            Some(now) => self.drive(now),
+            None => self.owe_a_look(),
+        }
+    }
+
+    /// The head of the line is polled. Whether it should be polled again at once.
+    fn head_looks(&mut self) -> bool {
+        if self.inner.is_look_owed {
+            self.look();
+            return false;
+        }
+        if !self.inner.lookout.is_armed() {
+            return false;
+        }
+        let Some(now) = self.now() else {
+            self.owe_a_look();
+            return false;
+        };
+        match self.inner.lookout.head_looks(now) {
+            Look::Open => self.drive(now),
+            Look::Near => return true,
+            Look::Far => {}
+        }
+        false
+    }
+
+    /// Has the machine decide all it can, and sets the timer for the rest.
+    #[inline]
+    fn drive(&mut self, mut now: u64) {
+        self.inner.is_look_owed = false;
+        if !self.inner.unstamped.is_empty() {
+            match self.now() {
+                Some(read) => now = read,
+                None => return self.owe_a_look(),
+            }
+        }
+        loop {
+            match self.inner.machine.poll(now) {
+                Decision::Grant { waiter, .. } => self.wakes.push(waiter),
+                Decision::Accept { ticket } => self.wake_later(ticket),
+                Decision::LookAgainAt(opening) => match self.arm(opening, now) {
+                    TimerSet::Due => match self.now() {
+                        Some(read) => now = read,
+                        None => return self.owe_a_look(),
+                    },
+                    TimerSet::Set => break,
+                    TimerSet::Unavailable => return self.owe_a_look(),
+                },
+                Decision::WaitForCompletion | Decision::Idle => {
+                    self.disarm();
+                    break;
+                }
+            }
+        }
+        if !self.inner.drained.is_empty() && self.inner.machine.is_drained() {
+            let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
+            self.wakes.extend(listeners);
+        }
+    }
+
+    #[inline(never)]
+    fn arm(&mut self, opening: u64, now: u64) -> TimerSet {
+        let head = self.inner.machine.head();
+        let Some(plan) = self.inner.lookout.plan(opening, now, head.is_some()) else {
+            return TimerSet::Set;
+        };
+        if let Some(head) = head.filter(|_| plan.wakes_head()) {
+            self.wake_later(head);
+        }
+        let at = self.clock.to_instant(plan.look_at);
+        let set = self.inner.lookout.set_timer(plan, at);
+        self.panics.note(set).unwrap_or(TimerSet::Unavailable)
+    }
+
+    fn disarm(&mut self) {
+        let disarmed = self.inner.lookout.disarm();
+        self.panics.note(disarmed);
+    }
+
+    /// A look has failed, or no timer will make one: whoever is first looks for itself.
+    #[cold]
+    fn owe_a_look(&mut self) {
+        self.inner.is_look_owed = true;
+        match self.inner.machine.head() {
+            Some(head) => self.wake_later(head),
+            None => {
+                let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
+                self.wakes.extend(listeners);
+            }
+        }
+    }
+
+    /// Wakes someone in the line, who stays there, once the lock is released.
+    fn wake_later(&mut self, ticket: Ticket) {
+        let waker = self.inner.machine.waiter_mut(ticket);
+        let cloned = waker.map(|waker| foreign::call(|| waker.clone()));
+        let waker = cloned.and_then(|cloned| self.panics.note(cloned));
+        self.wakes.extend(waker);
+    }
+
+    /// Unlocks, and wakes.
+    #[inline]
+    fn end(self) -> FirstPanic {
+        let Self { inner, mut wakes, replaced, mut panics, .. } = self;
+        drop(inner);
+        wakes.wake(&mut panics);
+        for waker in replaced {
+            panics.note(foreign::call(|| drop(waker)));
+        }
+        panics
+    }
+
+    /// The caller is not told of panics: it asked for nothing, or has its answer.
+    #[inline]
+    fn end_quietly(self) {
+        self.end().discard();
+    }
+
+    /// Something that the caller asked for could not be done.
+    #[cold]
+    fn end_and_tell(self) -> ! {
+        match self.end().into_result() {
+            Err(panic) => panic.resume(),
+            Ok(()) => unreachable!("a turn fails by a panic alone"),
+        }
+    }
+}
+
 impl Inner {
+    #[inline]
+    fn record(&mut self, permit: core::Permit, end: End, Reading { earliest, latest }: Reading) {
+        match end {
+            End::Completed { actual } => {
+                self.machine.complete(permit, earliest, latest, actual);
+            }
+            End::Abandoned => self.machine.abandon(permit, earliest, latest),
+        }
+    }
+
+    /// Whether a change may let somebody move up.
+    #[inline]
+    fn needs_a_look(&self) -> bool {
+        self.machine.head().is_some()
+            || !self.drained.is_empty()
+            || self.lookout.is_armed()
+            || self.is_look_owed
+    }
+
     fn standing(&mut self, ticket: Ticket) -> Result<Standing, AcquireError> {
         match self.machine.status(ticket) {
             TicketStatus::Queued { accepted } => Ok(Standing::Queued { ticket, accepted }),
@@ -465,7 +716,7 @@ mod tests {
         let machine = Machine::new(Config::new([limit])).unwrap();
         let shared = Shared::new(
             machine,
-            Source::new(Some(Arc::new(AsIfReal(clock.clone())))),
+            Source::new(Some(Arc::new(AsIfReal(clock.clone()))), false),
             Name::new(None, &[limit], false),
         );
         let permit = shared.try_acquire(1).unwrap();
@@ -524,7 +775,7 @@ mod tests {
         let (shared, clock, lead) = full();
         let head = Waiting::new(&shared);
         let timer_comes = || {
-            shared.lock().lookout.disarm();
+            let _ = shared.lock().lookout.disarm();
             shared.look();
         };
         for _ in 0..5 {

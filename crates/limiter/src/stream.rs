@@ -116,14 +116,20 @@ impl<'a, S: Stream, W: FnMut(&S::Item) -> u64> Stream for RateLimited<'a, S, W> 
             let Some(item) = ready!(this.stream.poll_next(context)) else {
                 return Poll::Ready(None);
             };
-            let limiter: &'a RateLimiter = this.limiter;
-            *this.waiting = Some(limiter.acquire_weight((this.weight)(&item)));
             *this.item = Some(item);
         }
-        let waiting = this.waiting.as_mut().expect("an item that was taken is in line");
+        let item = this.item.as_ref().expect("it was taken from the stream");
+        let waiting = match this.waiting {
+            Some(waiting) => waiting,
+            None => {
+                let limiter: &'a RateLimiter = this.limiter;
+                // Where this panics, the item is still here.
+                this.waiting.insert(limiter.acquire_weight((this.weight)(item)))
+            }
+        };
         let permit = ready!(Pin::new(waiting).poll(context));
         *this.waiting = None;
-        let item = this.item.take().expect("it is what is in line");
+        let item = this.item.take().expect("it was in line");
         Poll::Ready(Some(match permit {
             Ok(permit) => Ok(Permitted { item, permit }),
             Err(reason) => Err(Refused { reason, item }),

@@ -3,6 +3,7 @@
 //! It is what the acquire futures, `run`, `push` and the blocking calls have in common. Dropping it
 //! at any point leaves no trace: out of the line, or the grant that it never saw undone.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -21,14 +22,15 @@ pub(crate) struct Waiter<S: Deref<Target = Shared> + Clone> {
     shared: S,
     weight: u64,
     kind: Kind,
-    state: State,
+    state: State<S>,
     waiting: Waiting,
 }
 
-#[derive(Debug)]
-enum State {
+enum State<S: Deref<Target = Shared>> {
     New,
     Queued(Ticket),
+    /// Granted, and kept back until the executor lets this task go on.
+    Granted(Held<S>),
     Done,
 }
 
@@ -47,23 +49,30 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
         Self { shared, weight, kind, state: State::New, waiting: Waiting::default() }
     }
 
-    /// Joins, or looks again.
+    /// Joins, or looks again. A panic of foreign code leaves the waiter where it was.
     #[inline]
     pub(crate) fn turn(&mut self, waker: &Waker) -> Result<Turn<S>, AcquireError> {
         let standing = match self.state {
             State::New => self.shared.enter(self.weight, self.kind, waker),
             State::Queued(ticket) => self.shared.look_for(ticket, waker),
+            State::Granted(_) => {
+                let State::Granted(permit) = std::mem::replace(&mut self.state, State::Done) else {
+                    unreachable!("it was granted just now")
+                };
+                return Ok(Turn::Granted(permit));
+            }
             State::Done => panic!("polled after it was ready"),
         };
         self.state = State::Done;
         match standing {
             Ok(Standing::Granted(permit)) => {
-                let running = self.waiting.granted(&self.shared, self.weight);
-                Ok(Turn::Granted(Held::new(self.shared.clone(), permit, running)))
+                let held = Held::new(self.shared.clone(), permit, &mut self.waiting);
+                Ok(Turn::Granted(held.unwrap_or_else(|panic| panic.resume())))
             }
             Ok(Standing::Queued { ticket, accepted }) => {
                 self.state = State::Queued(ticket);
-                self.waiting.queued(&self.shared, self.weight);
+                let told = self.waiting.queued(&self.shared, self.weight);
+                told.unwrap_or_else(|panic| panic.resume());
                 Ok(Turn::Queued { accepted })
             }
             Err(error) => {
@@ -73,23 +82,59 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
         }
     }
 
+    /// As [`turn`](Self::turn), for a task of an executor. On tokio a loop of tasks that never wait yields
+    /// now and then, as with tokio's own primitives: the permit is then kept back until the next poll.
     #[inline]
-    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<Held<S>, AcquireError>> {
-        match self.turn(context.waker()) {
+    pub(crate) fn turn_in_task(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Result<Turn<S>, AcquireError> {
+        let turn = self.turn(context.waker());
+        #[cfg(feature = "tokio")]
+        if let Ok(Turn::Granted(permit)) = turn {
+            return Ok(match tokio::task::coop::poll_proceed(context) {
+                Poll::Ready(budget) => {
+                    budget.made_progress();
+                    Turn::Granted(permit)
+                }
+                Poll::Pending => {
+                    self.state = State::Granted(permit);
+                    Turn::Queued { accepted: false }
+                }
+            });
+        }
+        turn
+    }
+
+    #[inline]
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Held<S>, AcquireError>> {
+        match self.turn_in_task(context) {
             Ok(Turn::Granted(permit)) => Poll::Ready(Ok(permit)),
             Ok(Turn::Queued { .. }) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 
+    /// Joins at once and without a waker, to be polled later. `None`: it waits.
+    #[cfg(feature = "tower")]
+    pub(crate) fn join(&mut self) -> Option<Result<Held<S>, AcquireError>> {
+        match self.turn(Waker::noop()) {
+            Ok(Turn::Granted(permit)) => Some(Ok(permit)),
+            Ok(Turn::Queued { .. }) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// Waits on this thread.
     pub(crate) fn block(mut self) -> Result<Held<S>, AcquireError> {
         let waker = Waker::from(Arc::new(Unpark(current())));
-        let context = Context::from_waker(&waker);
         loop {
-            match self.poll(&context) {
-                Poll::Ready(permit) => return permit,
-                Poll::Pending => park(),
+            match self.turn(&waker)? {
+                Turn::Granted(permit) => return Ok(permit),
+                Turn::Queued { .. } => park(),
             }
         }
     }
@@ -98,10 +143,26 @@ impl<S: Deref<Target = Shared> + Clone> Waiter<S> {
 impl<S: Deref<Target = Shared> + Clone> Drop for Waiter<S> {
     #[inline]
     fn drop(&mut self) {
-        if let State::Queued(ticket) = self.state {
-            self.shared.leave(ticket);
-            self.waiting.left(&self.shared);
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Queued(ticket) => {
+                self.shared.leave(ticket);
+                self.waiting.left(&self.shared);
+            }
+            // Nobody has seen it: no task ran.
+            State::Granted(permit) => permit.release_unused(),
+            State::New | State::Done => {}
         }
+    }
+}
+
+impl<S: Deref<Target = Shared>> fmt::Debug for State<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "New",
+            Self::Queued(_) => "Queued",
+            Self::Granted(_) => "Granted",
+            Self::Done => "Done",
+        })
     }
 }
 

@@ -1,8 +1,12 @@
-//! Whom to wake, kept until nobody holds the lock.
+//! Wakers to be woken once nobody holds the lock.
 
 use std::task::Waker;
 
-/// Wakers to be woken after the lock is released. Nearly always one or none.
+use crate::foreign::{self, FirstPanic};
+
+/// Wakers that are woken after the lock is released. Nearly always one or none.
+///
+/// Each is woken whatever the others do. Those that are left when this is dropped are woken then.
 #[derive(Default)]
 pub(crate) struct Wakes {
     first: Option<Waker>,
@@ -22,10 +26,20 @@ impl Wakes {
     }
 
     /// Wakes them all. Call it after the lock is released.
-    pub(crate) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self, panics: &mut FirstPanic) {
         if let Some(first) = self.first.take() {
-            first.wake();
+            panics.note(foreign::call(|| first.wake()));
         }
-        self.rest.drain(..).for_each(Waker::wake);
+        for waker in self.rest.drain(..) {
+            panics.note(foreign::call(|| waker.wake()));
+        }
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        let mut panics = FirstPanic::default();
+        self.wake(&mut panics);
+        panics.discard();
     }
 }

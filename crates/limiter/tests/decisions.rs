@@ -232,15 +232,31 @@ async fn a_panic_goes_to_the_caller_and_neither_poisons_nor_stops_the_queue() {
     assert_eq!(behind.await.unwrap(), "behind it");
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 #[test]
-fn a_permit_dropped_by_a_panic_is_a_completion_without_grace() {
-    let (limiter, _clock) =
-        limiter(&["5/10ms"], |builder| builder.abandon_grace(Duration::from_secs(60)));
+fn a_task_that_panics_has_completed_and_needs_no_grace() {
+    let (limiter, _clock) = limiter(&["5/10ms"], |builder| builder.abandon_grace(MINUTE));
+    let mut run = ByHand::new(limiter.run(async { panic!("itself") }));
+    assert!(catch_unwind(AssertUnwindSafe(|| run.poll())).is_err());
+    drop(run);
+    assert_eq!(limiter.stats().running, 0);
+}
+
+#[test]
+fn a_call_that_is_dropped_because_something_else_panics_has_its_grace() {
+    let (limiter, clock) =
+        limiter(&["5/10ms"], |builder| builder.concurrency(5).abandon_grace(MINUTE));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let _permit = limiter.try_acquire().unwrap();
-        panic!("with the permit in hand");
+        let mut call = ByHand::new(limiter.run(pending::<()>()));
+        assert!(call.poll().is_none());
+        let _in_hand = limiter.try_acquire().unwrap();
+        let mut panics = ByHand::new(limiter.run(async { panic!("beside them") }));
+        panics.poll();
     }));
     assert!(panicked.is_err());
+    assert_eq!(limiter.stats().running, 2, "the call and the permit in hand");
+    clock.advance(MINUTE);
     assert_eq!(limiter.stats().running, 0);
 }
 

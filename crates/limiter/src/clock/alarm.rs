@@ -4,55 +4,82 @@
 //! A thread of its own and the operating system's own wait have nanosecond resolution, need no
 //! runtime, and depend on nobody's polling: the thread wakes the limiter itself, which looks, grants
 //! and wakes whoever is first. (A runtime's timer wheel counts in whole milliseconds.)
+//!
+//! A child of a `fork` has none of its parent's threads, and its parent's lock may be held by one of them
+//! for ever. So a process has alarms of its own, known by the process's id; what was set in the parent is
+//! lost, and says so. A thread that the system refuses is asked for again by the next alarm.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::thread;
 use std::time::Instant;
 
-use super::Timer;
+use super::TimerSet;
+use super::process;
+
+/// The alarms of one process.
+struct Alarms {
+    process: u32,
+    state: Mutex<State>,
+    earlier: Condvar,
+    /// Those of the child of a `fork` that this process is, if it is one.
+    child: Next,
+}
+
+type Next = OnceLock<&'static Alarms>;
 
 #[derive(Default)]
-struct Alarms {
-    pending: Mutex<BTreeMap<(Instant, u64), Waker>>,
-    earlier: Condvar,
+struct State {
+    pending: BTreeMap<Key, Waker>,
+    has_thread: bool,
 }
+
+type Key = (Instant, u64);
 
 /// A timer of the real clock.
-#[derive(Debug, Default)]
-pub(super) struct Alarm {
-    set: Option<(Instant, u64)>,
+#[derive(Default)]
+pub(crate) struct Alarm {
+    set: Option<(&'static Alarms, Key)>,
 }
 
-impl Timer for Alarm {
-    fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
+impl Alarm {
+    pub(super) fn set(&mut self, at: Instant, waker: &Waker) -> TimerSet {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
         self.clear();
         if at <= Instant::now() {
-            return Poll::Ready(());
+            return TimerSet::Due;
         }
         let key = (at, NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        let alarms = alarms();
-        let mut pending = alarms.lock();
-        pending.insert(key, waker.clone());
-        let is_earliest = pending.first_key_value().is_some_and(|(first, _)| *first == key);
-        drop(pending);
+        let alarms = Alarms::of_this_process();
+        let mut state = alarms.lock();
+        if !alarms.has_thread(&mut state) {
+            return TimerSet::Unavailable;
+        }
+        state.pending.insert(key, waker.clone());
+        let is_earliest = state.pending.first_key_value().is_some_and(|(first, _)| *first == key);
+        drop(state);
         if is_earliest {
             alarms.earlier.notify_one();
         }
-        self.set = Some(key);
-        Poll::Pending
+        self.set = Some((alarms, key));
+        TimerSet::Set
     }
 
-    fn clear(&mut self) {
-        if let Some(key) = self.set.take() {
-            let waker = alarms().lock().remove(&key);
+    pub(super) fn clear(&mut self) {
+        if let Some((alarms, key)) = self.set.take()
+            && alarms.process == process::id()
+        {
+            let waker = alarms.lock().pending.remove(&key);
             drop(waker);
         }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.set.is_some_and(|(alarms, _)| alarms.process != process::id())
     }
 }
 
@@ -63,44 +90,59 @@ impl Drop for Alarm {
 }
 
 impl Alarms {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Instant, u64), Waker>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of_this_process() -> &'static Self {
+        static FIRST: Next = OnceLock::new();
+
+        let id = process::id();
+        let mut next = &FIRST;
+        loop {
+            let alarms = *next.get_or_init(|| Box::leak(Box::new(Self::new(id))));
+            if alarms.process == id && alarms.child.get().is_none() {
+                return alarms;
+            }
+            next = &alarms.child;
+        }
+    }
+
+    fn new(process: u32) -> Self {
+        Self { process, state: Mutex::default(), earlier: Condvar::new(), child: OnceLock::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a thread to wake what is due; started, where there is none yet.
+    fn has_thread(&'static self, state: &mut State) -> bool {
+        if !state.has_thread {
+            let thread = thread::Builder::new().name("rate-limiter-timer".into());
+            state.has_thread = thread.spawn(|| self.run()).is_ok();
+        }
+        state.has_thread
     }
 
     /// The thread: wakes what is due, and sleeps until the next is.
     fn run(&self) {
-        let mut pending = self.lock();
+        let mut state = self.lock();
         loop {
-            let Some(first) = pending.first_entry() else {
-                pending = self.earlier.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            let Some(first) = state.pending.first_entry() else {
+                state = self.earlier.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let now = Instant::now();
             let (at, _) = *first.key();
             if at <= now {
                 let waker = first.remove();
-                drop(pending);
+                drop(state);
                 // One limiter's bad waker must not stop the clock of all the others.
                 let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-                pending = self.lock();
+                state = self.lock();
             } else {
-                let wait = self.earlier.wait_timeout(pending, at - now);
-                pending = wait.unwrap_or_else(PoisonError::into_inner).0;
+                let wait = self.earlier.wait_timeout(state, at - now);
+                state = wait.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
-}
-
-fn alarms() -> &'static Alarms {
-    static ALARMS: OnceLock<&'static Alarms> = OnceLock::new();
-    ALARMS.get_or_init(|| {
-        let alarms: &'static Alarms = Box::leak(Box::default());
-        thread::Builder::new()
-            .name("rate-limiter-timer".into())
-            .spawn(|| alarms.run())
-            .expect("the operating system refused a thread for the timer");
-        alarms
-    })
 }
 
 #[cfg(test)]
@@ -133,7 +175,7 @@ mod tests {
 
     fn set(alarm: &mut Alarm, at: Instant, sender: &mpsc::Sender<Instant>) {
         let waker = Waker::from(Arc::new(Tell(sender.clone())));
-        if alarm.set(at, &waker).is_ready() {
+        if alarm.set(at, &waker) == TimerSet::Due {
             waker.wake();
         }
     }

@@ -6,6 +6,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::{Clock, Timer};
+use crate::foreign::FirstPanic;
+use crate::wakes::Wakes;
 
 /// A clock for tests: time passes when [`advance`](Self::advance) says so, and only then. Clones
 /// share their time.
@@ -53,7 +55,8 @@ impl ManualClock {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Moves time forward and wakes, in the order of their times, the timers that have come due.
+    /// Moves time forward and wakes, in the order of their times, the timers that have come due. A waker
+    /// that panics does so once all of them are woken.
     pub fn advance(&self, by: Duration) {
         let mut state = lock(&self.state);
         state.now += by;
@@ -61,7 +64,10 @@ impl ManualClock {
         let later = state.timers.split_off(&after);
         let due = std::mem::replace(&mut state.timers, later);
         drop(state);
-        due.into_values().for_each(Waker::wake);
+        let (mut wakes, mut panics) = (Wakes::default(), FirstPanic::default());
+        wakes.extend(due.into_values());
+        wakes.wake(&mut panics);
+        panics.into_result().unwrap_or_else(|panic| panic.resume());
     }
 
     /// Moves time forward to the next timer and wakes it; by nothing if that time has passed.

@@ -5,10 +5,13 @@
 //! early, late or spurious costs throughput at most and never strictness.
 
 mod alarm;
+mod fast;
 mod manual;
+mod process;
 mod source;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 mod ticks;
+mod timer;
 #[cfg(feature = "tokio")]
 mod tokio;
 
@@ -16,23 +19,34 @@ use std::fmt;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+pub(crate) use fast::Fast;
 pub use manual::ManualClock;
-pub(crate) use source::{Fast, Reading, Source};
+pub(crate) use source::{Reading, Source};
+pub(crate) use timer::{LimiterTimer, TimerSet};
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioClock;
 
 /// A source of time for a limiter: the real one unless the
 /// [builder](crate::RateLimiterBuilder::clock) was given another.
+///
+/// # Panics
+///
+/// A clock or a timer that panics loses nothing. A call that asked for something panics with it, once the
+/// limiter is as it should be; the end of a task that could not be timed is timed by the next reading.
+/// While it goes on panicking nobody can be granted what needs the time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time. Should not go backwards; where it does, the limiter takes the latest it has seen.
+    ///
+    /// It is called under the limiter's lock, so it must not use the limiter.
     fn now(&self) -> Instant;
 
     /// A timer of this clock, not set to anything. A limiter asks for one when it is built.
     fn timer(&self) -> Box<dyn Timer>;
 
     /// Whether whoever its timers wake comes late, as threads do: then the head of the queue is woken
-    /// a little ahead of its opening, and looks until that comes. A limiter asks when it is built.
+    /// a little ahead of its opening, and looks until that comes. A limiter asks when it is built, and
+    /// does so for periods up to 20 ms: above, nothing is gained.
     fn wakes_late(&self) -> bool {
         false
     }
@@ -44,9 +58,10 @@ pub trait Timer: Send {
     /// was arranged before. Where `at` has already come, arranges nothing and answers
     /// [`Poll::Ready`].
     ///
-    /// It is called under the limiter's lock, so it must never wake the waker itself.
+    /// It is called under the limiter's lock, so it must never wake the waker itself, nor use the
+    /// limiter.
     fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()>;
 
-    /// Forgets what was arranged.
+    /// Forgets what was arranged. Called under the limiter's lock, as [`set`](Self::set) is.
     fn clear(&mut self);
 }

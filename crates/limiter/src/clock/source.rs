@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::alarm::Alarm;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::ticks::Ticks;
-use super::{Clock, Timer};
+use super::fast::Fast;
+use super::{Clock, LimiterTimer};
+use crate::foreign::{self, Panic};
 
 /// The time, to within a doubt: the true one lies in `earliest..=latest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn exact(ns: u64) -> Self {
+    pub(crate) fn exact(ns: u64) -> Self {
         Self { earliest: ns, latest: ns }
     }
 }
@@ -35,26 +35,23 @@ pub(crate) struct Source {
     clock: Option<Arc<dyn Clock>>,
     /// Whether whoever is woken by this clock comes late, as threads do.
     wakes_late: bool,
-}
-
-/// What a fast reading remembers between calls; kept under the limiter's lock.
-#[derive(Debug)]
-pub(crate) struct Fast {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    ticks: Option<Ticks>,
+    /// Whether the processor's counter may stand in for the real clock.
+    may_be_fast: bool,
 }
 
 impl Source {
-    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+    /// `is_exact`: the operating system is asked each time.
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>, is_exact: bool) -> Self {
         let begin = clock.as_ref().map_or_else(Instant::now, |clock| clock.now());
         let wakes_late = clock.as_ref().is_none_or(|clock| clock.wakes_late());
-        Self { begin, clock, wakes_late }
+        let may_be_fast = clock.is_none() && !is_exact;
+        Self { begin, clock, wakes_late, may_be_fast }
     }
 
-    pub(crate) fn timer(&self) -> Box<dyn Timer> {
+    pub(crate) fn timer(&self) -> LimiterTimer {
         match &self.clock {
-            Some(clock) => clock.timer(),
-            None => Box::new(Alarm::default()),
+            Some(clock) => LimiterTimer::Foreign(Some(clock.timer())),
+            None => LimiterTimer::Real(Alarm::default()),
         }
     }
 
@@ -63,31 +60,31 @@ impl Source {
         self.wakes_late
     }
 
-    pub(crate) fn now(&self) -> u64 {
+    #[inline]
+    pub(crate) fn now(&self) -> Result<u64, Panic> {
         match &self.clock {
-            Some(clock) => self.to_ns(clock.now()),
-            None => self.to_ns(Instant::now()),
+            Some(clock) => Ok(self.to_ns(foreign::call(|| clock.now())?)),
+            None => Ok(self.real_now()),
         }
+    }
+
+    #[inline]
+    fn real_now(&self) -> u64 {
+        self.to_ns(Instant::now())
     }
 
     /// What [`Self::read`] needs to be fast, where that is possible and worth it.
     pub(crate) fn fast(&self, shortest_per: Duration) -> Fast {
-        let worth_it = self.clock.is_none() && shortest_per >= FAST_PER_MIN;
-        Fast {
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            ticks: worth_it.then(Ticks::new).flatten(),
-        }
+        if self.may_be_fast && shortest_per >= FAST_PER_MIN { Fast::new() } else { Fast::none() }
     }
 
     /// The time as fast as it can be read, to within a doubt.
     #[inline]
-    pub(crate) fn read(&self, fast: &mut Fast) -> Reading {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if let Some(ticks) = &mut fast.ticks {
-            return ticks.read(|| self.now());
+    pub(crate) fn read(&self, fast: &mut Fast) -> Result<Reading, Panic> {
+        match fast.read(|| self.real_now()) {
+            Some(reading) => Ok(reading),
+            None => self.now().map(Reading::exact),
         }
-        let _ = fast;
-        Reading::exact(self.now())
     }
 
     pub(crate) fn to_ns(&self, instant: Instant) -> u64 {

@@ -15,9 +15,16 @@
 //! operating system may change the pace of its clock by 500 ppm, 500 ns of it; the anchor's own
 //! place is off by 125 ns at most; and the processor may read the counter ahead of instructions
 //! before it, by well under 500 ns.
+//!
+//! All of this assumes a counter that is steady and the same on every processor. The kernel watches that:
+//! where it keeps time by the counter itself, it has found it so, and where it finds otherwise it turns to
+//! another source. It is asked which it uses when the first limiter is made and every
+//! [`ASK_AGAIN`] while one is in use; once it has given the counter up, so has every limiter.
 
 use std::arch::x86_64::_rdtsc;
-use std::sync::OnceLock;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Reading;
 
@@ -31,6 +38,9 @@ const ANCHOR_SPREAD_NS: u64 = 250;
 /// The true time is within this much of a reading, either way.
 const DOUBT_NS: u64 = 2_000;
 
+/// How often the kernel is asked whether it still keeps time by the counter.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Two measurements of the tick length that differ by more than one part in this many do not
 /// belong to one steady counter.
 const STEADY: u64 = 1_000;
@@ -41,8 +51,9 @@ struct Anchor {
     ns: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ticks {
+    counter: &'static Trust,
     anchor: Option<Anchor>,
     /// The length of a tick in 2⁻³² ns, from the last two anchors. 0 when not known.
     tick_length: u64,
@@ -50,16 +61,52 @@ pub(super) struct Ticks {
     valid_for: u64,
 }
 
+/// Whether the counter is to be trusted, as the kernel says from time to time.
+#[derive(Debug)]
+struct Trust {
+    kernel_uses_it: fn() -> bool,
+    ask_again: Duration,
+    asked: Mutex<Option<Instant>>,
+    is_given_up: AtomicBool,
+}
+
+static TRUST: Trust = Trust::new(kernel_uses_counter, ASK_AGAIN);
+
+fn kernel_uses_counter() -> bool {
+    let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc")
+}
+
+impl Trust {
+    const fn new(kernel_uses_it: fn() -> bool, ask_again: Duration) -> Self {
+        let (asked, is_given_up) = (Mutex::new(None), AtomicBool::new(false));
+        Self { kernel_uses_it, ask_again, asked, is_given_up }
+    }
+
+    /// Asks the kernel where it was not asked of late. What was given up once is so for good.
+    fn holds(&self) -> bool {
+        // Whoever has the lock is asking.
+        if let Ok(mut asked) = self.asked.try_lock()
+            && asked.is_none_or(|at| at.elapsed() >= self.ask_again)
+        {
+            *asked = Some(Instant::now());
+            if !(self.kernel_uses_it)() {
+                self.is_given_up.store(true, Ordering::Relaxed);
+            }
+        }
+        !self.is_given_up.load(Ordering::Relaxed)
+    }
+}
+
 impl Ticks {
     /// A reader of the counter, if the kernel itself keeps time by it: it has then found the
     /// counter steady and the same on every processor.
     pub(super) fn new() -> Option<Self> {
-        static TRUSTED: OnceLock<bool> = OnceLock::new();
-        let trusted = TRUSTED.get_or_init(|| {
-            let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-            std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc")
-        });
-        trusted.then(Self::default)
+        TRUST.holds().then(|| Self::trusting(&TRUST))
+    }
+
+    fn trusting(counter: &'static Trust) -> Self {
+        Self { counter, anchor: None, tick_length: 0, valid_for: 0 }
     }
 
     /// The time, from the counter where the last anchor still serves, by asking the operating system.
@@ -81,10 +128,14 @@ impl Ticks {
         self.drop_anchor(counter, ask)
     }
 
-    /// Asks the operating system, and measures.
+    /// Asks the operating system, and measures; unless the kernel has given the counter up.
     #[cold]
     fn drop_anchor(&mut self, counter: impl Fn() -> u64, ask: impl Fn() -> u64) -> Reading {
         let mut ns = ask();
+        if !self.counter.holds() {
+            *self = Self::trusting(self.counter);
+            return Reading::exact(ns);
+        }
         // The first time round all of this is out of the processor's caches.
         for _ in 0..3 {
             let before = counter();
@@ -119,7 +170,7 @@ impl Ticks {
         }
         let is_steady = tick_length.abs_diff(self.tick_length) <= self.tick_length / STEADY;
         let valid_for = if is_steady { in_ticks(ANCHOR_NS) } else { 0 };
-        *self = Self { anchor: Some(new), tick_length, valid_for };
+        *self = Self { anchor: Some(new), tick_length, valid_for, ..*self };
         true
     }
 }
@@ -135,7 +186,6 @@ fn counter() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::time::Instant;
 
     use super::*;
 
@@ -191,6 +241,8 @@ mod tests {
         }
     }
 
+    static STEADY: Trust = Trust::new(|| true, Duration::MAX);
+
     fn is_fast(reading: Reading) -> bool {
         reading.earliest != reading.latest
     }
@@ -199,7 +251,7 @@ mod tests {
     fn the_true_time_is_always_within_the_reading() {
         for ticks_per_us in [1_000, 2_596, 5_000] {
             let world = World::new(ticks_per_us);
-            let mut ticks = Ticks::default();
+            let mut ticks = Ticks::trusting(&STEADY);
             let mut fast = 0;
             for step in 0..200_000_u64 {
                 world
@@ -215,7 +267,7 @@ mod tests {
     #[test]
     fn a_counter_that_changes_its_pace_is_not_trusted_until_it_is_steady_again() {
         let world = World::new(2_596);
-        let mut ticks = Ticks::default();
+        let mut ticks = Ticks::trusting(&STEADY);
         let mut fast = 0;
         for _ in 0..10_000 {
             world.pass(1_000);
@@ -228,6 +280,29 @@ mod tests {
         assert!(!is_fast(world.read(&mut ticks)), "a long time has passed");
         world.pass(10_000);
         assert!(!is_fast(world.read(&mut ticks)), "two measurements disagree");
+    }
+
+    #[test]
+    fn a_counter_that_the_kernel_gives_up_is_given_up_while_the_process_lives() {
+        static KERNEL_USES_IT: AtomicBool = AtomicBool::new(true);
+        static TRUST: Trust = Trust::new(|| KERNEL_USES_IT.load(Ordering::Relaxed), Duration::ZERO);
+
+        let world = World::new(2_596);
+        let mut ticks = Ticks::trusting(&TRUST);
+        let mut fast_readings = |readings: u32| {
+            let is_fast = |_: &u32| {
+                world.pass(1_000);
+                is_fast(world.read(&mut ticks))
+            };
+            (0..readings).filter(is_fast).count()
+        };
+        assert!(fast_readings(10_000) > 5_000);
+        KERNEL_USES_IT.store(false, Ordering::Relaxed);
+        // What the last anchor still serves for, a millisecond.
+        fast_readings(2_000);
+        assert_eq!(fast_readings(10_000), 0);
+        KERNEL_USES_IT.store(true, Ordering::Relaxed);
+        assert_eq!(fast_readings(10_000), 0, "for good");
     }
 
     #[test]

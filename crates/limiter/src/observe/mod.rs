@@ -1,5 +1,8 @@
 //! Telling others what happens: spans for `tracing`, numbers for `metrics`. It only listens.
 //!
+//! Recorders and subscribers are foreign code (`foreign.rs`). Everyone is told everything whatever the
+//! others do. Only the beginning of a wait or of a task passes a panic on; its end does not.
+//!
 //! Each comes with its feature. Without both, everything in here is empty and compiles to nothing.
 
 #[cfg(feature = "metrics")]
@@ -12,6 +15,7 @@ use std::sync::Arc;
 
 use strict_rate_limiter_core::Limit;
 
+use crate::foreign::{FirstPanic, Panic};
 use crate::shared::Shared;
 
 /// What the limiter is called, and where its numbers go.
@@ -39,13 +43,13 @@ pub(crate) struct Waiting {
     since_ns: Option<u64>,
 }
 
-/// A task with its permit.
-#[derive(Debug)]
+/// A task with its permit; by default one that nobody was told of.
+#[derive(Debug, Default)]
 pub(crate) struct Running {
     #[cfg(feature = "tracing")]
-    pub(crate) span: tracing::Span,
+    pub(crate) span: spans::Running,
     #[cfg(feature = "metrics")]
-    since_ns: u64,
+    since_ns: Option<u64>,
 }
 
 /// How a permit ended.
@@ -97,32 +101,41 @@ impl Observer {
 impl Waiting {
     /// It waits; told as often as it looks.
     #[inline]
-    pub(crate) fn queued(&mut self, shared: &Shared, weight: u64) {
+    pub(crate) fn queued(&mut self, shared: &Shared, weight: u64) -> Result<(), Panic> {
+        let mut panics = FirstPanic::default();
         #[cfg(feature = "tracing")]
-        self.span.begin(&shared.observer.name, weight);
+        panics.note(self.span.begin(&shared.observer.name, weight));
         #[cfg(feature = "metrics")]
-        if self.since_ns.is_none() {
-            self.since_ns = Some(shared.clock.now());
-            shared.observer.numbers.queued();
+        if self.since_ns.is_none()
+            && let Some(now) = panics.note(shared.clock.now())
+        {
+            self.since_ns = Some(now);
+            shared.observer.numbers.queued(&mut panics);
         }
+        panics.into_result()
     }
 
     /// It has its permit.
     #[inline]
-    pub(crate) fn granted(&mut self, shared: &Shared, weight: u64) -> Running {
+    pub(crate) fn granted(
+        &mut self,
+        shared: &Shared,
+        weight: u64,
+        running: &mut Running,
+    ) -> Result<(), Panic> {
+        let mut panics = FirstPanic::default();
         #[cfg(feature = "metrics")]
-        let now = shared.clock.now();
-        // A clock may go backwards: then nothing is taken to have passed.
-        #[cfg(feature = "metrics")]
-        let waited = self.since_ns.take().map(|since| now.saturating_sub(since));
-        #[cfg(feature = "metrics")]
-        shared.observer.numbers.granted(shared, waited);
-        Running {
-            #[cfg(feature = "tracing")]
-            span: self.span.granted(&shared.observer.name, weight),
-            #[cfg(feature = "metrics")]
-            since_ns: now,
+        {
+            let now = panics.note(shared.clock.now());
+            // A clock may go backwards: then nothing is taken to have passed.
+            let since = self.since_ns.take();
+            let waited = since.map(|since| now.map_or(0, |now| now.saturating_sub(since)));
+            running.since_ns = Some(now.or(since).unwrap_or(0));
+            shared.observer.numbers.granted(shared, waited, &mut panics);
         }
+        #[cfg(feature = "tracing")]
+        panics.note(self.span.granted(&shared.observer.name, weight, &mut running.span));
+        panics.into_result()
     }
 
     /// It goes without a permit.
@@ -146,11 +159,11 @@ impl Running {
     #[inline]
     pub(crate) fn ended(&mut self, shared: &Shared, end: End) {
         #[cfg(feature = "tracing")]
-        spans::ended(&mut self.span, end);
+        self.span.ended(end);
         #[cfg(feature = "metrics")]
-        let took = shared.clock.now().saturating_sub(self.since_ns);
-        #[cfg(feature = "metrics")]
-        shared.observer.numbers.ended(shared, took, end);
+        if let Some(since) = self.since_ns.take() {
+            shared.observer.numbers.ended(shared, since, end);
+        }
     }
 
     /// Does some of the task's work inside its span.

@@ -11,6 +11,7 @@ use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit
 use strict_rate_limiter_core::Limit;
 
 use super::{End, Name};
+use crate::foreign::{self, FirstPanic, Panic};
 use crate::shared::Shared;
 
 const METADATA: Metadata<'static> =
@@ -33,6 +34,9 @@ pub(crate) struct Numbers {
     /// Something has changed since.
     stale: AtomicBool,
 }
+
+/// How often one thread publishes for others before it goes on with its own work.
+const PUBLISHED_IN_A_ROW_MAX: usize = 64;
 
 const QUEUED: &str = "rate_limiter_queued";
 const RUNNING: &str = "rate_limiter_running";
@@ -70,53 +74,65 @@ impl Numbers {
         }
     }
 
-    pub(super) fn queued(&self) {
-        with_recorder(|to| to.register_gauge(&self.queued, &METADATA).increment(1.0));
+    pub(super) fn queued(&self, panics: &mut FirstPanic) {
+        panics.note(tell(|to| to.register_gauge(&self.queued, &METADATA).increment(1.0)));
     }
 
     pub(super) fn left(&self) {
-        with_recorder(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0));
+        foreign::discard(tell(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0)));
     }
 
     /// `waited_ns` is `None` where it did not have to wait.
-    pub(super) fn granted(&self, shared: &Shared, waited_ns: Option<u64>) {
-        with_recorder(|to| {
-            if waited_ns.is_some() {
-                to.register_gauge(&self.queued, &METADATA).decrement(1.0);
-            }
-            to.register_gauge(&self.running, &METADATA).increment(1.0);
-            let waited = seconds(waited_ns.unwrap_or(0));
-            to.register_histogram(&self.wait_seconds, &METADATA).record(waited);
-        });
-        self.publish_held(shared);
+    pub(super) fn granted(&self, shared: &Shared, waited_ns: Option<u64>, panics: &mut FirstPanic) {
+        if waited_ns.is_some() {
+            panics.note(tell(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0)));
+        }
+        panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).increment(1.0)));
+        let waited = seconds(waited_ns.unwrap_or(0));
+        panics.note(tell(|to| to.register_histogram(&self.wait_seconds, &METADATA).record(waited)));
+        panics.note(foreign::call(|| self.publish_held(shared)));
     }
 
-    pub(super) fn ended(&self, shared: &Shared, took_ns: u64, end: End) {
-        with_recorder(|to| {
-            to.register_gauge(&self.running, &METADATA).decrement(1.0);
-            let ended = match end {
-                End::Completed { .. } => &self.completed,
-                End::Abandoned => &self.abandoned,
-                End::Unused => return,
-            };
-            to.register_counter(ended, &METADATA).increment(1);
-            to.register_histogram(&self.task_seconds, &METADATA).record(seconds(took_ns));
-            if let End::Completed { excess: excess @ 1.. } = end {
-                to.register_counter(&self.overspent, &METADATA).increment(excess);
+    /// Nobody is told of a panic: what it is about has ended.
+    pub(super) fn ended(&self, shared: &Shared, since_ns: u64, end: End) {
+        let mut panics = FirstPanic::default();
+        panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).decrement(1.0)));
+        let ended = match end {
+            End::Completed { .. } => Some(&self.completed),
+            End::Abandoned => Some(&self.abandoned),
+            End::Unused => None,
+        };
+        if let Some(ended) = ended {
+            panics.note(tell(|to| to.register_counter(ended, &METADATA).increment(1)));
+            if let Some(now) = panics.note(shared.clock.now()) {
+                let took = seconds(now.saturating_sub(since_ns));
+                panics.note(tell(|to| {
+                    to.register_histogram(&self.task_seconds, &METADATA).record(took)
+                }));
             }
-        });
-        self.publish_held(shared);
+        }
+        if let End::Completed { excess: excess @ 1.. } = end {
+            panics
+                .note(tell(|to| to.register_counter(&self.overspent, &METADATA).increment(excess)));
+        }
+        panics.note(foreign::call(|| self.publish_held(shared)));
+        panics.discard();
     }
 
     /// Sets what is held of each limit to what it is now. Several threads may come here at once, and
-    /// a recorder may do anything, so nobody waits: whoever sets the numbers does so again.
+    /// a recorder may do anything, so nobody waits: where another thread is publishing, the gauges are
+    /// marked stale and that thread publishes once more. A few times at most: where they are stale
+    /// again and again, the next grant or completion publishes.
     #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
     pub(super) fn publish_held(&self, shared: &Shared) {
         if self.held.is_empty() {
             return;
         }
         self.stale.store(true, Ordering::SeqCst);
-        while self.stale.load(Ordering::SeqCst) {
+        for _ in 0..PUBLISHED_IN_A_ROW_MAX {
+            if !self.stale.load(Ordering::SeqCst) {
+                return;
+            }
             let _publishing = match self.publishing.try_lock() {
                 Ok(publishing) => publishing,
                 Err(TryLockError::Poisoned(publishing)) => publishing.into_inner(),
@@ -133,6 +149,11 @@ impl Numbers {
             });
         }
     }
+}
+
+/// Tells the recorder one thing, whatever became of what it was told before.
+fn tell(what: impl FnOnce(&dyn Recorder)) -> Result<(), Panic> {
+    foreign::call(|| with_recorder(what))
 }
 
 fn seconds(ns: u64) -> f64 {

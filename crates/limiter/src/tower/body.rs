@@ -48,7 +48,11 @@ impl<B: Body> Body for LimitedBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(context));
+        let mut poll = || this.body.as_mut().poll_frame(context);
+        let frame = ready!(match this.permit {
+            Some(permit) => permit.0.work(poll),
+            None => poll(),
+        });
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
             end(this.permit, *this.actual);
         }

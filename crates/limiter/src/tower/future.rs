@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -60,10 +60,10 @@ impl<S: Service<R>, R, A: Clone, C: Clone> ResponseFuture<S, R, A, C> {
         mut waiting: AcquireOwned,
         layer: &RateLimitLayer<W, A, C>,
     ) -> Self {
-        let state = match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(permit)) => State::call(&mut service, request, permit),
-            Poll::Ready(Err(error)) => State::Refused { error: Some(error) },
-            Poll::Pending => State::Waiting { waiting, call: Some((service, request)) },
+        let state = match waiting.0.join() {
+            Some(Ok(permit)) => State::call(&mut service, request, OwnedPermit(permit)),
+            Some(Err(error)) => State::Refused { error: Some(error) },
+            None => State::Waiting { waiting, call: Some((service, request)) },
         };
         Self::new(state, layer)
     }
@@ -71,7 +71,7 @@ impl<S: Service<R>, R, A: Clone, C: Clone> ResponseFuture<S, R, A, C> {
 
 impl<S: Service<R>, R> State<S, S::Future, R> {
     fn call(service: &mut S, request: R, permit: OwnedPermit) -> Self {
-        let response = permit.0.running().inside(|| service.call(request));
+        let response = permit.0.work(|| service.call(request));
         Self::Calling { response, permit: Some(permit) }
     }
 }
@@ -99,11 +99,11 @@ where
                 }
                 StateProjection::Calling { response, permit } => {
                     let held = permit.as_ref().expect("polled after it was ready");
-                    let response = ready!(held.0.running().inside(|| response.poll(context)));
+                    let response = ready!(held.0.work(|| response.poll(context)));
                     let permit = permit.take().expect("it was there just now");
                     return Poll::Ready(match response {
                         Ok(response) => {
-                            let actual = this.actual.of(&response);
+                            let actual = permit.0.work(|| this.actual.of(&response));
                             Ok(this.complete_on.end(permit, actual, response))
                         }
                         Err(error) => {

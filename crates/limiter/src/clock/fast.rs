@@ -1,0 +1,51 @@
+//! A fast reading of the real clock, where the machine has one.
+//!
+//! The rest of the library is the same everywhere. `--cfg portable` builds it as it is built for machines
+//! without a fast reading, so that the tests see that build too.
+
+use super::Reading;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
+use super::ticks::Ticks;
+
+/// What a fast reading remembers between calls; kept under the limiter's lock.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
+#[derive(Debug)]
+pub(crate) struct Fast(Option<Ticks>);
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
+impl Fast {
+    pub(super) fn new() -> Self {
+        Self(Ticks::new())
+    }
+
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// `None` where there is no fast reading; `ask` asks the operating system.
+    #[inline]
+    pub(super) fn read(&mut self, ask: impl Fn() -> u64) -> Option<Reading> {
+        self.0.as_mut().map(|ticks| ticks.read(ask))
+    }
+}
+
+/// There is no fast reading on this machine.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(portable))))]
+#[derive(Debug)]
+pub(crate) struct Fast;
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(portable))))]
+impl Fast {
+    pub(super) fn new() -> Self {
+        Self
+    }
+
+    pub(super) fn none() -> Self {
+        Self
+    }
+
+    #[expect(clippy::unused_self, reason = "where there is a fast reading it remembers")]
+    pub(super) fn read(&mut self, _ask: impl Fn() -> u64) -> Option<Reading> {
+        None
+    }
+}

@@ -1,0 +1,304 @@
+//! Foreign code that panics takes nothing with it, wherever it is called.
+//!
+//! A life of a limiter is lived again and again. Each time the foreign code that it calls (the clock, its
+//! timer, wakers, the recorder, the subscriber) panics at another one of its calls, until there is no call
+//! left to panic at: once, twice in a row, or from then on until the trouble is over. Afterwards every
+//! permit has come back, every waiter that did not panic itself has had its turn, and no window has
+//! overflowed.
+
+mod fuse;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Context;
+use std::time::Duration;
+
+use fuse::{BadClock, BadRecorder, BadSubscriber, Blown};
+use strict_rate_limiter::audit::{Record, audit};
+use strict_rate_limiter::clock::{Clock, ManualClock};
+use strict_rate_limiter::{Limit, RateLimiter};
+
+const MS: Duration = Duration::from_millis(1);
+const LIMIT: &str = "3/10ms";
+const GRACE: Duration = Duration::from_millis(4);
+
+/// What differs between lives.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// The clock says that those whom its timers wake come late.
+    wakes_late: bool,
+    /// The limiter is aborted in the end.
+    is_aborted: bool,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A life: one thread, tasks polled by hand when they were woken.
+struct Life {
+    clock: ManualClock,
+    limiter: RateLimiter,
+    /// `None` once it is over, in whichever way.
+    tasks: Vec<(Option<Task>, Arc<AtomicBool>)>,
+    calls: Arc<Mutex<Vec<Record>>>,
+    begin: std::time::Instant,
+    kind: Kind,
+    /// How many tasks ended by somebody's panic.
+    panicked: usize,
+}
+
+/// A call to the protected system. It is recorded when it is over, as the other side may count it.
+struct Call {
+    calls: Arc<Mutex<Vec<Record>>>,
+    clock: ManualClock,
+    begin: std::time::Instant,
+    start: u64,
+}
+
+impl Call {
+    fn start(life: &Life) -> impl FnOnce() -> Self + use<> {
+        let (calls, clock, begin) = (Arc::clone(&life.calls), life.clock.clone(), life.begin);
+        move || {
+            let start = ns(clock.now() - begin);
+            Self { calls, clock, begin, start }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let end = ns(self.clock.now() - self.begin);
+        self.calls.lock().unwrap().push(Record { start: self.start, end, weight: 1 });
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap()
+}
+
+/// A step that asks for something: it may panic with what foreign code panicked with.
+fn ask<R>(step: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(answer) => Some(answer),
+        Err(payload) if payload.is::<Blown>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// A step that gives something back: it never panics.
+fn give_back(step: impl FnOnce()) {
+    let done = catch_unwind(AssertUnwindSafe(step));
+    assert!(done.is_ok(), "whoever gives something back is not told of other people's panics");
+}
+
+impl Life {
+    fn new(kind: Kind) -> Self {
+        let clock = ManualClock::new();
+        let limiter = RateLimiter::builder()
+            .limit(LIMIT.parse().unwrap())
+            .concurrency(2)
+            .abandon_grace(GRACE)
+            .clock(BadClock(clock.clone(), kind.wakes_late))
+            .build()
+            .unwrap();
+        let begin = clock.now();
+        Self { clock, limiter, tasks: vec![], calls: Arc::default(), begin, kind, panicked: 0 }
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.push((Some(Box::pin(task)), Arc::new(AtomicBool::new(true))));
+        self.poll_woken();
+    }
+
+    /// A call through `run`, which takes no time.
+    fn run(&mut self) {
+        let (limiter, call) = (self.limiter.clone(), Call::start(self));
+        self.spawn(async move { _ = limiter.run(async { drop(call()) }).await });
+    }
+
+    /// A call through `run` that never answers, until it is dropped.
+    fn run_for_ever(&mut self) {
+        let (limiter, call) = (self.limiter.clone(), Call::start(self));
+        self.spawn(async move {
+            let call = async {
+                let _call = call();
+                std::future::pending::<()>().await;
+            };
+            let _ = limiter.run(call).await;
+        });
+    }
+
+    /// A call with a permit in hand.
+    fn acquire(&mut self) {
+        let (limiter, call) = (self.limiter.clone(), Call::start(self));
+        self.spawn(async move {
+            if let Ok(permit) = limiter.acquire_owned().await {
+                drop(call());
+                give_back(|| permit.complete());
+            }
+        });
+    }
+
+    /// Polls whoever was woken, until nobody is.
+    fn poll_woken(&mut self) {
+        for _ in 0..100 {
+            let woken = |(task, woken): &(Option<Task>, Arc<AtomicBool>)| {
+                task.is_some() && woken.load(Ordering::SeqCst)
+            };
+            let Some(index) = self.tasks.iter().position(woken) else { return };
+            let (task, woken) = &mut self.tasks[index];
+            woken.store(false, Ordering::SeqCst);
+            let waker = fuse::waker(woken);
+            let polled =
+                ask(|| task.as_mut().unwrap().as_mut().poll(&mut Context::from_waker(&waker)));
+            self.panicked += usize::from(polled.is_none());
+            if polled.is_none_or(|polled| polled.is_ready()) {
+                let over = task.take();
+                give_back(|| drop(over));
+            }
+            // The executor's own waker, which the limiter has nothing to do with.
+            let _ = ask(|| drop(waker));
+        }
+        // Whoever is first keeps looking while its opening is near, on a clock that wakes late.
+        assert!(self.kind.wakes_late, "somebody keeps waking themselves");
+    }
+
+    fn cancel(&mut self, index: usize) {
+        let cancelled = self.tasks[index].0.take();
+        give_back(|| drop(cancelled));
+        self.poll_woken();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        // Timers wake the limiter, which tells nobody.
+        give_back(|| self.clock.advance(time));
+        self.poll_woken();
+    }
+
+    /// What happens, whatever panics meanwhile.
+    fn live(&mut self) {
+        let in_hand = ask(|| self.limiter.try_acquire_owned().ok()).flatten();
+        let call = in_hand.as_ref().map(|_| Call::start(self)());
+        self.run();
+        self.run(); // Waits for room in the window.
+        self.run_for_ever();
+        self.acquire();
+        self.pass(MS);
+        drop(call);
+        give_back(|| drop(in_hand)); // Abandoned: held for its grace.
+        self.poll_woken();
+        self.cancel(3); // From the middle of the queue, or granted.
+        let _ = ask(|| self.limiter.stats());
+        let _ = ask(|| self.limiter.pause_for(2 * MS));
+        self.acquire();
+        for _ in 0..110 {
+            // Past the moments at which a head is woken ahead of its opening, and looks for itself.
+            self.pass(MS / 10);
+        }
+        let reconciled = ask(|| self.limiter.reconcile(0, 1));
+        self.pass(5 * MS);
+        self.cancel(2); // The call that never answers.
+        if let Some(unused) = ask(|| self.limiter.try_acquire_owned().ok()).flatten() {
+            give_back(|| unused.release_unused());
+        }
+        self.poll_woken();
+        self.run();
+        let limiter = self.limiter.clone();
+        self.spawn(async move { limiter.drained().await });
+        self.pass(MS * u32::from(reconciled.is_some()));
+        if self.kind.is_aborted {
+            self.run();
+            give_back(|| self.limiter.abort());
+            self.poll_woken();
+        }
+    }
+
+    /// The trouble is over: everyone who did not panic gets what it waits for.
+    fn last_judgement(mut self) {
+        // An end that could not be timed is timed by whoever asks for the time next.
+        let _ = self.limiter.stats();
+        for _ in 0..20 {
+            self.poll_woken();
+            self.pass(11 * MS);
+        }
+        let waiting = self.tasks.iter().filter(|(task, _)| task.is_some()).count();
+        assert_eq!(waiting, 0, "somebody waits for ever");
+        let stats = self.limiter.stats();
+        assert_eq!((stats.running, stats.queued), (0, 0), "a permit or a waiter is lost");
+        assert_eq!(stats.held[0].units, 0);
+        assert_eq!(self.limiter.try_acquire().is_err(), self.kind.is_aborted);
+        let limit: Limit = LIMIT.parse().unwrap();
+        let audit = audit(&limit, &self.calls.lock().unwrap()).unwrap();
+        assert!(audit.is_clean(), "a window overflows: {audit:?}");
+    }
+}
+
+/// Lives once, with panics at `calls` calls from the `first` on. How many calls there were in all, and
+/// what was called where it panicked last.
+fn live(first: u64, calls: u64, kind: Kind) -> (u64, &'static str) {
+    let mut life = Life::new(kind);
+    fuse::arm(first, calls);
+    life.live();
+    let (made, blown) = fuse::disarm();
+    assert!(!blown.is_empty() || life.panicked == 0);
+    life.last_judgement();
+    (made, blown)
+}
+
+fn panics_everywhere(kind: Kind) -> BTreeSet<&'static str> {
+    let mut seen = BTreeSet::new();
+    for calls in [1, 2, u64::MAX] {
+        for first in 0.. {
+            let outcome = catch_unwind(AssertUnwindSafe(|| live(first, calls, kind)));
+            let Ok((made, blown)) = outcome else {
+                let (_, blown) = fuse::disarm();
+                panic!("{calls} panics from {first} on, the last of {blown}; {kind:?}");
+            };
+            if made <= first {
+                break;
+            }
+            seen.insert(blown);
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_panic_in_any_call_of_foreign_code_takes_nothing_with_it() {
+    let mut seen = BTreeSet::new();
+    for (wakes_late, is_aborted) in [(false, false), (true, false), (false, true)] {
+        let kind = Kind { wakes_late, is_aborted };
+        metrics::with_local_recorder(&BadRecorder, || {
+            tracing::subscriber::with_default(BadSubscriber, || {
+                seen.extend(panics_everywhere(kind));
+            });
+        });
+    }
+    let all = [
+        "Clock::now",
+        "Counter::increment",
+        "Gauge::decrement",
+        "Gauge::increment",
+        "Gauge::set",
+        "Histogram::record",
+        "Recorder::register_counter",
+        "Recorder::register_gauge",
+        "Recorder::register_histogram",
+        "Subscriber::current_span",
+        "Subscriber::enter",
+        "Subscriber::exit",
+        "Subscriber::new_span",
+        "Subscriber::record",
+        "Subscriber::try_close",
+        "Timer::clear",
+        "Timer::set",
+        "Waker::clone",
+        "Waker::drop",
+        "Waker::wake",
+        "Waker::wake_by_ref",
+    ];
+    assert_eq!(seen, BTreeSet::from(all));
+}
