@@ -6,7 +6,8 @@ use strict_rate_limiter_core::config::{
     ABANDON_GRACE_NS_MAX, CLOCK_DRIFT_PPM_MAX, CONCURRENCY_MAX,
 };
 use strict_rate_limiter_core::{
-    Config, ConfigError, EnqueueError, Limit, Machine, RequestError, StateError, TryGrantError,
+    Config, ConfigError, EnqueueError, Limit, Machine, RequestError, RunningTask, StateError,
+    TryGrantError,
 };
 
 fn limit(text: &str) -> Limit {

@@ -391,6 +391,21 @@ fn no_burst_follows_a_task_that_ran_longer_than_the_period() {
     assert!(limiter.try_acquire().is_err(), "two within 10 ms, whatever came before");
 }
 
+#[test]
+fn a_pause_lasts_as_long_as_it_is_told_to() {
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    let (limiter, clock) = limiter(&["9/10ms"], |builder| builder);
+    for pause in [MS, DAY, 400 * DAY] {
+        limiter.pause_for(pause);
+        assert_eq!(limiter.stats().next_opening, Some(clock.now() + pause));
+        clock.advance(pause.saturating_sub(NS));
+        assert!(limiter.try_acquire().is_err());
+        clock.advance(NS);
+        limiter.try_acquire().unwrap().complete();
+    }
+}
+
 // --- A task and its own limiter
 
 #[tokio::test]
@@ -420,6 +435,24 @@ async fn an_acquire_inside_a_task_that_leaves_it_no_room_is_an_error() {
     let inner = limiter.run(async { limiter.acquire_blocking().map(drop) }).await.unwrap();
     assert_eq!(inner.unwrap_err(), AcquireError::WouldDeadlock);
     assert!(limiter.acquire().await.is_ok(), "outside of it all is well");
+}
+
+#[tokio::test]
+async fn a_closed_limiter_says_so_inside_of_its_tasks_too() {
+    let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder);
+    let asks_once_closed = async {
+        limiter.close();
+        limiter.acquire().await.map(drop)
+    };
+    assert_eq!(limiter.run(asks_once_closed).await.unwrap(), Err(AcquireError::Closed));
+}
+
+#[tokio::test]
+async fn a_task_that_panics_leaves_nobody_inside_of_it() {
+    let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder);
+    let mut panics = ByHand::new(limiter.run(async { panic!("itself") }));
+    assert!(catch_unwind(AssertUnwindSafe(|| panics.poll())).is_err());
+    assert!(limiter.push(|| async {}).await.unwrap().has_run(), "it is not asked for inside");
 }
 
 #[tokio::test]

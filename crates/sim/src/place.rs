@@ -1,7 +1,8 @@
 //! What the judges are told of one who asks: when it leaves, when its task starts, and how that ends.
 //!
 //! Told by dropping as well, as the library is: who is dropped before its task starts has left, a task
-//! that is dropped while it runs was abandoned, or has panicked.
+//! that is dropped while it runs was abandoned. Only a task that the limiter runs, and that panics itself,
+//! has completed.
 
 use std::sync::Arc;
 use std::thread;
@@ -18,7 +19,7 @@ pub(crate) struct Place {
     has_started: bool,
 }
 
-/// A task that runs. Dropped before its end, it is abandoned, or has panicked.
+/// A task that runs. Dropped before its end, it is abandoned, unless it says that it panics.
 pub(crate) struct Running {
     pub(crate) world: Arc<World>,
     pub(crate) id: u32,
@@ -27,6 +28,7 @@ pub(crate) struct Running {
     /// When it ended, in the server's time.
     end: Option<u64>,
     is_told: bool,
+    has_panicked: bool,
 }
 
 impl Place {
@@ -46,7 +48,7 @@ impl Place {
         book.tally.note(u64::from(id) << 32 | now & 0xFFFF_FFFF);
         drop(book);
         let start = world.clock.true_ns();
-        Running { world, id, weight, start, end: None, is_told: false }
+        Running { world, id, weight, start, end: None, is_told: false, has_panicked: false }
     }
 }
 
@@ -63,6 +65,11 @@ impl Running {
     /// The server has answered.
     pub(crate) fn has_ended(&mut self) {
         self.end = Some(self.world.clock.true_ns());
+    }
+
+    /// It is about to panic, inside the limiter, which sees whose panic it is.
+    pub(crate) fn panics(&mut self) {
+        self.has_panicked = true;
     }
 
     /// The limiter has been told so.
@@ -97,11 +104,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.is_told {
-            let panics = thread::panicking();
-            if panics {
+            if thread::panicking() {
                 self.world.book().tally.panicked += 1;
             }
-            self.tell(None, !panics);
+            self.tell(None, !self.has_panicked);
         }
     }
 }

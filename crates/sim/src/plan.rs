@@ -131,6 +131,7 @@ impl Plan {
             },
             stall_ns: if self.is_trouble(rng) { self.some_time(rng) } else { 0 },
             patience_ns: self.is_trouble(rng).then(|| self.some_time(rng)),
+            panics_beside_ns: self.is_trouble(rng).then(|| self.some_time(rng)),
             child: (may_have_child && self.is_trouble(rng))
                 .then(|| Box::new(self.task(rng, false))),
         }

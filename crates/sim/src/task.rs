@@ -59,6 +59,8 @@ pub(crate) struct Task {
     pub(crate) stall_ns: u64,
     /// After how long whoever asks is dropped.
     pub(crate) patience_ns: Option<u64>,
+    /// After how long somebody panics beside it, in the same task of the executor.
+    pub(crate) panics_beside_ns: Option<u64>,
     /// What it pushes to its own limiter.
     pub(crate) child: Option<Box<Task>>,
 }
@@ -69,8 +71,23 @@ impl Way {
     }
 }
 
-/// Asks the limiter and sees it through.
+/// Asks the limiter and sees it through, unless somebody panics beside it.
 pub(crate) async fn ask(world: Arc<World>, limiter: RateLimiter, task: Task) {
+    let Some(ns) = task.panics_beside_ns else { return ask_alone(world, limiter, task).await };
+    let mut beside = pin!({
+        let world = Arc::clone(&world);
+        async move { world.nap(ns).await }
+    });
+    let mut asks = pin!(ask_alone(world, limiter, task));
+    poll_fn(|context| {
+        let asked = asks.as_mut().poll(context);
+        panic_if(asked.is_pending() && beside.as_mut().poll(context).is_ready());
+        asked
+    })
+    .await;
+}
+
+async fn ask_alone(world: Arc<World>, limiter: RateLimiter, task: Task) {
     match task.way {
         Way::Acquire => acquire(world, limiter, task).await,
         Way::Run => run(world, limiter, task).await,
@@ -94,7 +111,7 @@ async fn acquire(world: Arc<World>, limiter: RateLimiter, task: Task) {
         Err(error) => refused(&world, place.id, task.weight, error),
         Ok(permit) => {
             let mut running = place.start();
-            live_through(&world, &task, None).await;
+            live_through(&world, &task, None, || ()).await;
             running.has_ended();
             world.stall(task.stall_ns);
             match task.finish {
@@ -123,7 +140,7 @@ async fn try_acquire(world: Arc<World>, limiter: RateLimiter, task: Task) {
         Ok(permit) => {
             drop(limiter);
             let mut running = place.start();
-            live_through(&world, &task, None).await;
+            live_through(&world, &task, None, || ()).await;
             running.has_ended();
             permit.complete();
             running.complete(None);
@@ -254,7 +271,7 @@ async fn see_through(world: &World, handle: TaskHandle<u32>, fate: Handle, id: u
 async fn body(place: Place, task: Task, child: Option<(RateLimiter, Box<Task>)>) -> u32 {
     let world = Arc::clone(&place.world);
     let mut running = place.start();
-    live_through(&world, &task, child).await;
+    live_through(&world, &task, child, || running.panics()).await;
     running.has_ended();
     let id = running.id;
     running.complete(None);
@@ -267,6 +284,9 @@ fn body_at_once(place: Place, task: &Task, child: Option<(RateLimiter, Box<Task>
     let mut running = place.start();
     world.clock.pass(task.naps[0]);
     push_child(&world, child);
+    if task.panics {
+        running.panics();
+    }
     panic_if(task.panics);
     running.has_ended();
     let id = running.id;
@@ -274,10 +294,18 @@ fn body_at_once(place: Place, task: &Task, child: Option<(RateLimiter, Box<Task>
     id
 }
 
-async fn live_through(world: &Arc<World>, task: &Task, child: Option<(RateLimiter, Box<Task>)>) {
+async fn live_through(
+    world: &Arc<World>,
+    task: &Task,
+    child: Option<(RateLimiter, Box<Task>)>,
+    before_panic: impl FnOnce(),
+) {
     world.nap(task.naps[0]).await;
     push_child(world, child);
     world.nap(task.naps[1]).await;
+    if task.panics {
+        before_panic();
+    }
     panic_if(task.panics);
 }
 

@@ -114,6 +114,10 @@ impl Alarms {
 
     /// Whether there is a thread to wake what is due; started, where there is none yet.
     fn has_thread(&'static self, state: &mut State) -> bool {
+        #[cfg(test)]
+        if tests::NO_THREAD.get() {
+            return false;
+        }
         if !state.has_thread {
             let thread = thread::Builder::new().name("rate-limiter-timer".into());
             state.has_thread = thread.spawn(|| self.run()).is_ok();
@@ -147,11 +151,18 @@ impl Alarms {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::{Arc, mpsc};
     use std::task::Wake;
     use std::time::Duration;
 
     use super::*;
+    use crate::RateLimiter;
+
+    thread_local! {
+        /// Whether the system refuses this thread another one, as far as the alarms can tell.
+        pub(super) static NO_THREAD: Cell<bool> = const { Cell::new(false) };
+    }
 
     struct Tell(mpsc::Sender<Instant>);
 
@@ -200,11 +211,28 @@ mod tests {
         let (mut moved, mut cleared) = (Alarm::default(), Alarm::default());
         set(&mut moved, an_hour_from_now, &sender);
         set(&mut cleared, an_hour_from_now, &sender);
+        let mut dropped = Alarm::default();
+        set(&mut dropped, an_hour_from_now, &sender);
         cleared.clear();
+        drop(dropped);
         set(&mut moved, Instant::now() + Duration::from_millis(5), &sender);
         drop(sender);
         assert!(woken.recv().is_ok());
         assert!(woken.recv().is_err(), "nobody holds a waker any more");
+    }
+
+    #[test]
+    fn without_a_thread_the_first_waiter_looks_for_itself_and_nobody_else_overtakes_it() {
+        let limiter = RateLimiter::new(1, Duration::from_millis(30)).unwrap();
+        limiter.acquire_blocking().unwrap().complete();
+        NO_THREAD.set(true);
+        limiter.acquire_blocking().unwrap().complete();
+        let mut alarm = Alarm::default();
+        let far = Instant::now() + Duration::from_secs(3_600);
+        assert_eq!(alarm.set(far, Waker::noop()), TimerSet::Unavailable);
+        NO_THREAD.set(false);
+        limiter.acquire_blocking().unwrap().complete();
+        assert_eq!(alarm.set(far, Waker::noop()), TimerSet::Set);
     }
 
     #[test]

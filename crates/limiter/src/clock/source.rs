@@ -103,3 +103,21 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_real_clock_wakes_late_and_an_exact_one_is_never_read_fast() {
+        let exact = Source::new(None, true);
+        assert!(exact.wakes_late());
+        let mut fast = exact.fast(SECOND);
+        for _ in 0..100_000 {
+            let reading = exact.read(&mut fast).unwrap_or_else(|panic| panic.resume());
+            assert_eq!(reading.earliest, reading.latest);
+        }
+    }
+}

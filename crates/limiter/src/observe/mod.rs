@@ -96,7 +96,7 @@ impl Observer {
 
 #[cfg_attr(
     not(all(feature = "tracing", feature = "metrics")),
-    allow(unused_variables, clippy::unused_self, reason = "not everyone listens")
+    allow(unused_mut, unused_variables, clippy::unused_self, reason = "not everyone listens")
 )]
 impl Waiting {
     /// It waits; told as often as it looks.

@@ -107,7 +107,7 @@ impl Numbers {
             if let Some(now) = panics.note(shared.clock.now()) {
                 let took = seconds(now.saturating_sub(since_ns));
                 panics.note(tell(|to| {
-                    to.register_histogram(&self.task_seconds, &METADATA).record(took)
+                    to.register_histogram(&self.task_seconds, &METADATA).record(took);
                 }));
             }
         }

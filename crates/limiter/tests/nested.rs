@@ -1,0 +1,99 @@
+//! Tasks that ask their own limiter for more while they run: told at once where all that could make room
+//! for them waits inside as well.
+
+mod support;
+
+use std::future::poll_fn;
+use std::mem::replace;
+use std::task::Poll;
+
+use strict_rate_limiter::AcquireError::{self, WouldDeadlock};
+use strict_rate_limiter::RateLimiter;
+use support::{ByHand, MS, NS, limiter};
+
+/// Answers at the second poll.
+async fn once() {
+    let mut was_polled = false;
+    poll_fn(|_| if replace(&mut was_polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// A task that asks once more inside when it is polled again, and answers what came of that.
+async fn asks_inside(limiter: &RateLimiter, weights: [u64; 2]) -> Result<(), AcquireError> {
+    let inside = async {
+        once().await;
+        limiter.run_weight(weights[1], async {}).await
+    };
+    limiter.run_weight(weights[0], inside).await.expect("it is open")
+}
+
+#[test]
+fn the_last_of_the_tasks_that_all_wait_inside_is_told_and_the_others_go_on() {
+    let (limiter, _clock) = limiter(&["100/10ms"], |builder| builder.concurrency(3));
+    let mut tasks = [(); 3].map(|()| ByHand::waiting(asks_inside(&limiter, [1, 1])));
+    assert!(tasks[0].poll().is_none() && tasks[1].poll().is_none(), "the third may end");
+    assert_eq!(tasks[2].poll(), Some(Err(WouldDeadlock)), "all that could make room wait inside");
+    for task in &mut tasks[..2] {
+        assert_eq!(task.poll_if_woken(), Some(Ok(())));
+    }
+    assert_eq!(limiter.stats().running, 0);
+}
+
+#[test]
+fn a_chain_of_tasks_inside_of_each_other_is_told_where_it_fills_the_limiter() {
+    let (limiter, _clock) = limiter(&["100/10ms"], |builder| builder.concurrency(2));
+    let third = limiter.run(limiter.run(async { limiter.run(async {}).await }));
+    assert_eq!(ByHand::new(third).poll(), Some(Ok(Ok(Err(WouldDeadlock)))));
+}
+
+#[test]
+fn a_window_that_those_who_wait_inside_fill_together_is_told_of_as_well() {
+    let (limiter, clock) = limiter(&["5w/10ms"], |builder| builder.concurrency(9));
+    let mut first = ByHand::waiting(asks_inside(&limiter, [2, 3]));
+    let mut second = ByHand::waiting(asks_inside(&limiter, [2, 1]));
+    assert!(first.poll().is_none(), "3 beside its own 2, once the second has ended");
+    assert_eq!(second.poll(), Some(Err(WouldDeadlock)), "the first in line never fits beside both");
+    clock.advance(10 * MS + NS);
+    assert_eq!(first.poll_if_woken(), Some(Ok(())));
+}
+
+#[test]
+fn a_task_is_told_where_it_would_wait_behind_someone_who_waits_for_it() {
+    let (limiter, clock) = limiter(&["5w/10ms"], |builder| builder.concurrency(2));
+    let mut outer = ByHand::waiting(asks_inside(&limiter, [1, 1]));
+    let mut heavy = ByHand::waiting(limiter.acquire_weight(5));
+    assert_eq!(outer.poll(), Some(Err(WouldDeadlock)));
+    clock.advance(10 * MS + NS);
+    assert!(heavy.poll_if_woken().unwrap().is_ok());
+}
+
+#[test]
+fn whoever_gives_up_waiting_inside_keeps_nobody_else_from_it() {
+    let (limiter, _clock) = limiter(&["100/10ms"], |builder| builder.concurrency(2));
+    let mut first = ByHand::waiting(asks_inside(&limiter, [1, 1]));
+    let mut second = ByHand::waiting(asks_inside(&limiter, [1, 1]));
+    assert!(first.poll().is_none());
+    drop(first);
+    assert_eq!(second.poll(), Some(Ok(())));
+}
+
+#[test]
+fn a_waiter_that_outlives_the_task_it_was_asked_for_in_counts_as_anyone_else() {
+    let (limiter, clock) = limiter(&["2/10ms"], |builder| builder.concurrency(2));
+    let beside = limiter.try_acquire().unwrap();
+    let mut left_behind = None;
+    {
+        let mut outer = ByHand::new(limiter.run(async {
+            left_behind = Some(ByHand::waiting(limiter.acquire()));
+        }));
+        assert_eq!(outer.poll().unwrap(), Ok(()));
+    }
+    // Both of two run from here on, and neither waits inside.
+    clock.advance(10 * MS + NS);
+    let mut left_behind = left_behind.unwrap();
+    let permit = left_behind.poll_if_woken().unwrap().unwrap();
+    let mut waits = ByHand::waiting(limiter.run(async { limiter.acquire().await.map(drop) }));
+    permit.complete();
+    beside.complete();
+    clock.advance(10 * MS + NS);
+    assert_eq!(waits.poll_if_woken().unwrap(), Ok(Ok(())));
+}
