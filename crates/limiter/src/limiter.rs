@@ -90,9 +90,17 @@ impl RateLimiter {
     /// # Errors
     ///
     /// [`Closed`](AcquireError::Closed) at once, if the limiter is; [`Aborted`](AcquireError::Aborted)
-    /// when it is aborted meanwhile; [`WouldDeadlock`](AcquireError::WouldDeadlock) from inside a
-    /// task (of `run` or `push`) of the same limiter that leaves this one no room. A task that holds
-    /// a permit of its own and asks for a second one is not detected, and waits for itself.
+    /// when it is aborted meanwhile; [`WouldDeadlock`](AcquireError::WouldDeadlock) if it is called inside
+    /// a task that this limiter runs (`run` or `push`), and every task that could make room for it waits
+    /// for a permit inside as well.
+    ///
+    /// Not detected, and a wait for ever: a task that holds a [`Permit`] and acquires another; a task that
+    /// awaits a spawned task, or the handle of a push, which waits for a permit of the same limiter.
+    ///
+    /// # Fairness
+    ///
+    /// On tokio (feature `tokio`) it takes part in cooperative scheduling: a loop that never has to wait
+    /// yields now and then.
     ///
     /// # Cancel safety
     ///

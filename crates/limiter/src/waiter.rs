@@ -30,6 +30,7 @@ enum State<S: Deref<Target = Shared>> {
     New,
     Queued(Ticket),
     /// Granted, and kept back until the executor lets this task go on.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only tokio keeps tasks back"))]
     Granted(Held<S>),
     Done,
 }
