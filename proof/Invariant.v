@@ -462,7 +462,7 @@ Qed.
 Lemma good_step (c : config) (s : state) (o : op) : good s -> good (fst (step c s o)).
 Proof.
   intros Hgood. pose proof Hgood as [Hinv Hline].
-  destruct o as [w | at_ w | w | at_ | t | n | n at_ ended actual | n at_ ended | until | | | which i];
+  destruct o as [w | at_ w | w | at_ | t | n | n at_ ended actual | n at_ ended | until | | | | which i];
     cbn [step].
   - destruct (closed s || negb (possible s w)) eqn:Hrefused; [exact Hgood |].
     rewrite orb_false_iff, negb_false_iff in Hrefused. destruct Hrefused as [_ Hpossible].
@@ -490,6 +490,7 @@ Proof.
   - destruct (grace c =? 0); [apply good_complete; exact Hgood |].
     destruct (good_advance s at_ Hgood) as [H1 H2]. split; assumption.
   - simpl. destruct (now s <? until); [split; assumption | exact Hgood].
+  - split; assumption.
   - split; assumption.
   - split; [exact Hinv | constructor].
   - split.

@@ -57,6 +57,7 @@ Inductive op :=
 | Complete (n at_ ended : Z) (actual : option Z)
 | Abandon (n at_ ended : Z)
 | Pause (until : Z)
+| Resume
 | Close
 | Abort
 | Merge (which entry : nat).  (* two neighbours in a log become one, stamped with the later *)
@@ -351,6 +352,7 @@ Section Deciding.
           (set_abandoned s' (abandoned s' ++ [(grace_ends s' (end_of s at_ ended), n)]), Done)
     | Pause until =>
         (if now s <? until then set_pause s (Z.max (paused_until s) until) (closed s) else s, Done)
+    | Resume => (set_pause s 0 (closed s), Done)
     | Close => (set_pause s (paused_until s) true, Done)
     | Abort => (set_line (set_pause s (paused_until s) true) [] (next_ticket s), Done)
     | Merge which entry =>

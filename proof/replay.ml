@@ -37,6 +37,7 @@ let operation text =
   | [ "complete"; name; at; ended; actual ] -> Complete (n name, n at, n ended, Some (n actual))
   | [ "abandon"; name; at; ended ] -> Abandon (n name, n at, n ended)
   | [ "pause"; until ] -> Pause (n until)
+  | [ "resume" ] -> Resume
   | [ "close" ] -> Close
   | [ "abort" ] -> Abort
   | _ -> failwith ("no such operation: " ^ text)

@@ -83,6 +83,7 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
                 used: bytes.int_in_range(0..=12)?,
                 doubt: bytes.int_in_range(0..=3)?,
             },
+            128..192 => Op::Resume,
             _ => Op::Advance(1),
         },
     })

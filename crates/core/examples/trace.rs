@@ -119,6 +119,10 @@ impl Life {
                 self.tell(&format!("undo {name}"), "done");
             }
             49..62 => self.end_one(rng, now),
+            62 if rng.bool() => {
+                self.machine.resume();
+                self.tell("resume", "done");
+            }
             62 => {
                 let until = now + rng.u64(..60);
                 self.machine.pause_until(until);

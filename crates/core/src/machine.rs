@@ -243,11 +243,41 @@ impl<T> Machine<T> {
     }
 
     /// No grant before `until`. A later pause than the present one extends it; an earlier one
-    /// changes nothing.
+    /// changes nothing; [`Self::resume`] ends it.
     pub fn pause_until(&mut self, until: u64) {
         if until > self.now {
             self.paused_until = self.paused_until.max(until);
         }
+    }
+
+    /// Ends a pause, whenever it was to end. The limits hold as ever: this makes room only where
+    /// nothing but the pause was in the way. Poll afterwards.
+    pub fn resume(&mut self) {
+        self.paused_until = 0;
+    }
+
+    /// How long to pause where the protected system refuses a task and does not say for how long,
+    /// in nanoseconds: the shortest period, stretched by the clock drift, among the limits that have
+    /// no unit left, running tasks included. Where each has a unit left, the shortest of all
+    /// periods. The pace is no limit of the protected system's, and is not among them.
+    ///
+    /// ```
+    /// # use strict_rate_limiter_core::{Config, Limit, Machine};
+    /// let limits: [Limit; 2] = ["10/1s".parse()?, "2/1h".parse()?];
+    /// let mut machine = Machine::<()>::new(Config { concurrency: 2, ..Config::new(limits) })?;
+    /// let _running = machine.try_grant(0, 1)?;
+    /// assert_eq!(machine.backoff_ns(0), 1_000_000_000);
+    /// let _running = machine.try_grant(0, 1)?;
+    /// assert_eq!(machine.backoff_ns(0), 3_600_000_000_000);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn backoff_ns(&mut self, now: u64) -> u64 {
+        self.advance(now);
+        let asked_for = &self.windows[..self.config.limits.len()];
+        let used_up = asked_for.iter().filter(|window| !window.has_room(1));
+        let shortest = used_up.map(Window::per_ns).min();
+        let shortest = shortest.or_else(|| asked_for.iter().map(Window::per_ns).min());
+        shortest.expect("a machine has at least one limit")
     }
 
     /// The protected system says that `used` units of a limit (by its place in the configuration)

@@ -81,6 +81,11 @@ impl Window {
         self.limit
     }
 
+    /// The limit's period, stretched by the clock drift.
+    pub(crate) fn per_ns(&self) -> u64 {
+        self.per_ns
+    }
+
     pub(crate) fn held(&self) -> u64 {
         self.held
     }

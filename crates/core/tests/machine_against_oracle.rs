@@ -27,6 +27,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(which, actual, doubt)| Op::Complete { which, actual, doubt }),
         2 => which().prop_map(Op::Abandon),
         1 => (0_u64..60).prop_map(Op::Pause),
+        1 => Just(Op::Resume),
         1 => (which(), 0_u64..10, 0_u64..3)
             .prop_map(|(which, used, doubt)| Op::Reconcile { which, used, doubt }),
         2 => Just(Op::WriteDownAndReadBack),

@@ -103,6 +103,19 @@ fn the_busy_say_when_it_makes_sense_to_ask_again() {
 }
 
 #[test]
+fn a_pause_that_is_ended_early_leaves_nothing_behind() {
+    let mut machine = Machine::<()>::new(Config::new([limit("1/100ns")])).unwrap();
+    machine.pause_until(u64::MAX);
+    assert_eq!(machine.try_grant(10, 1), Err(TryGrantError::Busy { not_before: Some(u64::MAX) }));
+    assert!(!machine.is_blank(10));
+    machine.resume();
+    assert!(machine.is_blank(10));
+    assert!(machine.try_grant(10, 1).is_ok());
+    machine.resume();
+    assert_eq!(machine.try_grant(10, 1), Err(TryGrantError::Busy { not_before: None }));
+}
+
+#[test]
 fn what_is_remembered_is_held_from_the_latest_before_it() {
     let mut machine = Machine::<()>::new(Config::new([limit("10w/100ns")])).unwrap();
     machine.remember(50, 3);

@@ -397,7 +397,8 @@ impl RateLimiter {
     // --- Commands
 
     /// No grant before `until`, as when a server answers `Retry-After`. What runs is not affected;
-    /// a pause that ends earlier than the present one changes nothing.
+    /// a pause that ends earlier than the present one changes nothing, and [`resume`](Self::resume)
+    /// ends it.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -416,6 +417,47 @@ impl RateLimiter {
         let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
         let now = self.shared.clock.now().unwrap_or_else(|panic| panic.resume());
         self.shared.pause_until(now.saturating_add(pause_ns));
+    }
+
+    /// Ends a pause at once, whenever it was to end, and wakes the first waiter where there is room
+    /// for it. The limits hold as ever: what was held during the pause is held after it. Does
+    /// nothing where there is no pause.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
+    /// limiter.pause_for(Duration::from_secs(86_400));
+    /// assert!(limiter.try_acquire().is_err());
+    /// // Somebody has raised the quota.
+    /// limiter.resume();
+    /// assert!(limiter.try_acquire().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume(&self) {
+        self.shared.resume();
+    }
+
+    /// How long to [pause](Self::pause_for) where the other side refuses a call and does not say for
+    /// how long (a 429 without `Retry-After`): the shortest period among the limits that have no
+    /// unit left, running tasks included; where each has a unit left, the shortest period of all.
+    /// [Pacing](RateLimiterBuilder::paced) is not among them.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter =
+    ///     RateLimiter::builder().limit("2/1s".parse()?).limit("1000/1d".parse()?).build()?;
+    /// limiter.try_acquire()?.complete();
+    /// let refused = limiter.try_acquire()?;
+    /// // The day has room for 998 more: it is the second that is used up.
+    /// assert_eq!(limiter.backoff(), Duration::from_secs(1));
+    /// limiter.pause_for(limiter.backoff());
+    /// refused.complete();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backoff(&self) -> Duration {
+        Duration::from_nanos(self.shared.backoff_ns())
     }
 
     /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),

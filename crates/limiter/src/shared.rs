@@ -323,6 +323,16 @@ impl Shared {
         turn.end_quietly();
     }
 
+    pub(crate) fn resume(&self) {
+        let mut inner = self.lock();
+        inner.machine.resume();
+        self.settle(inner, None);
+    }
+
+    pub(crate) fn backoff_ns(&self) -> u64 {
+        self.lock().machine.backoff_ns(self.clock.now())
+    }
+
     pub(crate) fn close(&self) {
         self.lock().machine.close();
     }

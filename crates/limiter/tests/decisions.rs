@@ -673,6 +673,84 @@ fn a_pause_that_ends_in_the_past_is_none() {
 }
 
 #[test]
+fn resuming_wakes_the_head_of_the_queue_at_once() {
+    let (limiter, clock) = limiter(&["9/10ms"], |builder| builder);
+    limiter.pause_for(Duration::MAX);
+    let (mut head, mut next) =
+        (ByHand::waiting(limiter.acquire()), ByHand::waiting(limiter.acquire()));
+    clock.advance(MS);
+    assert!(!head.is_woken());
+    limiter.resume();
+    assert!(head.is_woken() && !next.is_woken());
+    let running = head.poll().expect("the pause is over").unwrap();
+    assert!(next.poll().is_none(), "one at a time");
+    running.complete();
+    next.poll().expect("the pause is over").unwrap().complete();
+    assert_eq!(clock.advance_to_next_timer(), None, "the timer of the pause is gone");
+}
+
+#[test]
+fn resuming_loosens_no_limit() {
+    let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
+    limiter.resume();
+    limiter.try_acquire().unwrap().complete();
+    let completed = clock.now();
+    limiter.pause_for(Duration::from_secs(3600));
+    let mut waiting = ByHand::waiting(limiter.acquire());
+    clock.advance(9 * MS);
+    limiter.resume();
+    assert!(!waiting.is_woken() && waiting.poll().is_none(), "its window is still full");
+    assert_eq!(limiter.stats().next_opening, Some(completed + 10 * MS + NS));
+    assert_eq!(clock.advance_to_next_timer(), Some(MS + NS));
+    assert!(waiting.poll().is_some());
+}
+
+#[test]
+fn a_pause_after_resuming_may_end_earlier_than_the_one_before() {
+    let (limiter, clock) = limiter(&["9/10ms"], |builder| builder);
+    limiter.pause_for(50 * MS);
+    limiter.resume();
+    limiter.pause_for(20 * MS);
+    clock.advance(20 * MS - NS);
+    assert!(limiter.try_acquire().is_err());
+    clock.advance(NS);
+    assert!(limiter.try_acquire().is_ok());
+}
+
+#[test]
+fn the_backoff_is_the_shortest_period_that_is_used_up_else_the_shortest() {
+    let limits = ["1000/1d", "5w/10ms", "2/1s"];
+    let (limiter, clock) = limiter(&limits, |builder| builder.concurrency(3).paced());
+    let (day, second) = (Duration::from_secs(86_400), Duration::from_secs(1));
+    assert_eq!(
+        limiter.backoff(),
+        10 * MS,
+        "nothing is used up, and the pace is no limit of theirs"
+    );
+    let first = limiter.try_acquire_weight(1).unwrap();
+    assert_eq!(limiter.backoff(), 10 * MS);
+    first.complete_with(4);
+    clock.advance(day / 1_000 + NS);
+    let second_one = limiter.try_acquire_weight(5).unwrap();
+    assert_eq!(limiter.backoff(), 10 * MS, "the weight is used up by what runs");
+    second_one.complete_with(1);
+    limiter.reconcile(2, 2);
+    assert_eq!(limiter.backoff(), second, "of the weight there is some left");
+    limiter.reconcile(0, 1_000);
+    assert_eq!(limiter.backoff(), second);
+    clock.advance(second + NS);
+    assert_eq!(limiter.backoff(), day);
+    clock.advance(day);
+    assert_eq!(limiter.backoff(), 10 * MS);
+}
+
+#[test]
+fn the_backoff_is_stretched_by_the_clock_drift() {
+    let (limiter, _clock) = limiter(&["1/10ms"], |builder| builder.clock_drift(1_000));
+    assert_eq!(limiter.backoff(), 10 * MS + 10_000 * NS);
+}
+
+#[test]
 fn a_clock_that_may_run_fast_stretches_the_period() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder.clock_drift(1_000));
     limiter.try_acquire().unwrap().complete();

@@ -64,7 +64,7 @@ fn settings_that_make_no_sense_are_refused_before_their_key_comes() {
 #[test]
 fn a_key_is_forgotten_only_when_a_new_limiter_would_decide_the_same() {
     type Use = fn(&KeyedRateLimiter<u64>) -> Box<dyn Send>;
-    let uses: [(&str, Duration, Use); 6] = [
+    let uses: [(&str, Duration, Use); 7] = [
         ("nothing", Duration::ZERO, |keyed| Box::new(keyed.limiter(&1).stats().running)),
         ("a completion", PER + NS, |keyed| {
             keyed.try_acquire(&1).unwrap().complete();
@@ -74,6 +74,11 @@ fn a_key_is_forgotten_only_when_a_new_limiter_would_decide_the_same() {
         ("a handle", Duration::MAX, |keyed| Box::new(keyed.limiter(&1))),
         ("a pause", 3 * PER, |keyed| {
             keyed.limiter(&1).pause_for(3 * PER);
+            Box::new(())
+        }),
+        ("a pause that was ended", Duration::ZERO, |keyed| {
+            keyed.limiter(&1).pause_for(3 * PER);
+            keyed.limiter(&1).resume();
             Box::new(())
         }),
         ("closing it", Duration::MAX, |keyed| {

@@ -162,6 +162,13 @@ impl Life {
                     self.world.book().referee.pause_until(now + ns, now);
                 }
             }
+            Event::Resume => {
+                if let Some(limiter) = &self.limiter {
+                    let now = self.world.clock.reading_ns();
+                    limiter.resume();
+                    self.world.book().referee.resume(now);
+                }
+            }
             Event::AwaitDrained => self.await_drained(),
             Event::SetBack(ns) => {
                 self.world.clock.set_back(ns);
@@ -190,6 +197,9 @@ impl Life {
         if self.plan.is_trouble(&mut self.rng) {
             let ns = self.plan.some_time(&mut self.rng);
             self.world.after(ns, Event::Pause(ns / 2));
+            if self.rng.bool() {
+                self.world.after(ns + self.rng.u64(..=ns / 2), Event::Resume);
+            }
         }
         if self.plan.is_set_back && self.plan.is_trouble(&mut self.rng) {
             self.world.after(0, Event::SetBack(self.plan.some_time(&mut self.rng)));
@@ -259,6 +269,11 @@ impl Life {
         if (stats.running, stats.queued) != expected {
             let found = (stats.running, stats.queued);
             return Err(format!("(running, queued) is {found:?}, and should be {expected:?}"));
+        }
+        let backoff = referee.backoff(now);
+        if limiter.backoff() != backoff {
+            let found = limiter.backoff();
+            return Err(format!("the backoff is {found:?}, and should be {backoff:?}"));
         }
         for (which, held) in stats.held.iter().enumerate() {
             let expected = referee.held(now, which);

@@ -7,6 +7,7 @@
 //! early, or leaves somebody waiting for whom there is room.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use strict_rate_limiter_core::{Config, Limit};
 
@@ -36,6 +37,8 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Referee {
     limits: Vec<(Limit, u64)>,
+    /// How many of them were asked for; what follows is the pace.
+    asked_for: usize,
     longest_ns: u64,
     concurrency: usize,
     capacity: usize,
@@ -61,13 +64,14 @@ impl Referee {
             let of_tasks = config.limits.iter().filter(|limit| limit.units(2) == 1);
             let paces = of_tasks.map(|limit| limit.per_ns().div_ceil(limit.rate()));
             limits.extend(paces.map(|ns| {
-                let per = std::time::Duration::from_nanos(ns);
+                let per = Duration::from_nanos(ns);
                 stretched(Limit::tasks(1, per).expect("a pace is a limit"))
             }));
         }
         Self {
             longest_ns: limits.iter().map(|(_, per_ns)| *per_ns).max().unwrap_or(0),
             limits,
+            asked_for: config.limits.len(),
             concurrency: config.concurrency,
             capacity: config.queue_capacity,
             grace_ns: config.abandon_grace_ns,
@@ -245,6 +249,25 @@ impl Referee {
     pub(crate) fn pause_until(&mut self, until: u64, now: u64) {
         self.paused_until = self.paused_until.max(until);
         self.look(now);
+    }
+
+    pub(crate) fn resume(&mut self, now: u64) {
+        self.paused_until = 0;
+        self.look(now);
+    }
+
+    /// How long a refusal that says nothing is to pause: the shortest period of the limits that are
+    /// used up, else the shortest of all.
+    pub(crate) fn backoff(&self, at: u64) -> Duration {
+        let shortest = |wants_used_up: bool| {
+            let limits = self.limits.iter().take(self.asked_for).enumerate();
+            let pers = limits.filter_map(|(which, (limit, per_ns))| {
+                let is_used_up = self.held(at, which) == limit.rate();
+                (is_used_up || !wants_used_up).then_some(*per_ns)
+            });
+            pers.min()
+        };
+        Duration::from_nanos(shortest(true).or_else(|| shortest(false)).unwrap_or(0))
     }
 
     pub(crate) fn close(&mut self) {

@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Kill(usize),
     /// The server asks for a pause.
     Pause(u64),
+    /// Somebody ends it before its time.
+    Resume,
     /// Somebody waits until the limiter is drained.
     AwaitDrained,
     /// The clock is set back.

@@ -86,6 +86,16 @@ impl Oracle {
             })
     }
 
+    /// The shortest period of the limits that are used up, else the shortest of all; no pace.
+    pub(crate) fn backoff_ns(&self) -> u64 {
+        let asked_for = 0..self.config.limits.len();
+        let is_used_up =
+            |which: &usize| self.held(*which, self.now) >= self.limits[*which].0.rate();
+        let used_up: Vec<usize> = asked_for.clone().filter(is_used_up).collect();
+        let those = if used_up.is_empty() { asked_for.collect() } else { used_up };
+        those.iter().map(|which| self.limits[*which].1).min().unwrap()
+    }
+
     pub(crate) fn could_ever_run(&self, weight: u64) -> bool {
         weight > 0 && self.limits.iter().all(|(limit, _)| limit.units(weight) <= limit.rate())
     }

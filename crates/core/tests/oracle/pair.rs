@@ -23,6 +23,7 @@ pub(crate) enum Op {
     Complete { which: usize, actual: Option<u64>, doubt: u64 },
     Abandon(usize),
     Pause(u64),
+    Resume,
     Reconcile { which: usize, used: u64, doubt: u64 },
     WriteDownAndReadBack,
     Close,
@@ -133,6 +134,10 @@ impl Pair {
             Op::Pause(ns) => {
                 self.machine.pause_until(now + ns);
                 self.oracle.paused_until = self.oracle.paused_until.max(now + ns);
+            }
+            Op::Resume => {
+                self.machine.resume();
+                self.oracle.paused_until = 0;
             }
             Op::Reconcile { which, used, doubt } => {
                 let limits = self.machine.config().limits.len();
@@ -328,6 +333,7 @@ impl Pair {
             assert!(held.units <= real);
             assert_eq!(held.units.min(limit.rate()), real.min(limit.rate()));
         }
+        assert_eq!(self.machine.backoff_ns(now), self.oracle.backoff_ns());
         let blank = (0..self.oracle.limits.len()).all(|which| self.oracle.held(which, now) == 0)
             && stats.running == 0
             && stats.queued == 0
