@@ -83,7 +83,13 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
                 used: bytes.int_in_range(0..=12)?,
                 doubt: bytes.int_in_range(0..=3)?,
             },
-            128..192 => Op::Resume,
+            128..168 => Op::Resume,
+            168..208 => Op::CompleteMadeUp {
+                weight: bytes.arbitrary()?,
+                actual: if bytes.arbitrary()? { Some(bytes.int_in_range(0..=12)?) } else { None },
+                doubt: bytes.int_in_range(0..=3)?,
+            },
+            208..224 => Op::UndoMadeUp(bytes.arbitrary()?),
             _ => Op::Advance(1),
         },
     })

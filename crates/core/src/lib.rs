@@ -22,9 +22,11 @@
 //! | [`config`] | [`Config`]: everything a limiter is told before it starts |
 //! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
 //! | `nesting` | whether a waiter inside of running tasks could ever be granted |
+//! | `elsewhere` | what was used without a permit of this machine's |
 //! | `answer` | what it answers: permits, decisions, refusals, numbers |
 //! | `queue` | the line of waiters: order, cancelling, capacity |
 //! | `window` | one limit's window: what is held, since when, and when it opens |
+//! | `stats` | what can be asked of the machine about itself |
 //! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
 //! | [`audit`](mod@audit) | given records of what ran, the fullest window and where it is |
 //!
@@ -61,11 +63,13 @@ extern crate alloc;
 mod answer;
 pub mod audit;
 pub mod config;
+mod elsewhere;
 pub mod limit;
 pub mod machine;
 mod nesting;
 mod queue;
 pub mod state;
+mod stats;
 mod window;
 
 pub use answer::{

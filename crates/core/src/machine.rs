@@ -18,14 +18,18 @@
 //!   than it had reserved; then nothing is granted until the excess has expired.
 //! * The line is served strictly first in, first out: only its head is ever looked at.
 //! * Time never goes backwards in here: an earlier `now` counts as the latest one seen.
+//! * It fails closed: one answer says whether there is room (`has_room`), and everything that
+//!   grants asks it. A permit made up from a number frees no more than a permit that is out can
+//!   hold, and nothing where none is out.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::answer::{
-    Decision, EnqueueError, Held, Permit, Place, RequestError, Stats, TicketStatus, TryGrantError,
+    Decision, EnqueueError, Permit, Place, RequestError, TicketStatus, TryGrantError,
 };
 use crate::config::{Config, ConfigError};
+use crate::limit::{Limit, Unit};
 use crate::queue::{Queue, Ticket};
 use crate::window::{Opening, Window};
 
@@ -37,13 +41,19 @@ pub struct Machine<T> {
     pub(crate) config: Config,
     /// One for each limit asked for, and one for the pace if there is one.
     pub(crate) windows: Vec<Window>,
+    /// Which of them is the first that counts weights; past the end where none does.
+    weighing: usize,
     pub(crate) queue: Queue<T>,
     /// Granted, and not yet claimed by their waiters, in the order of their tickets.
     pub(crate) unclaimed: VecDeque<(Ticket, u64)>,
     /// Dropped while they ran; each completes when its grace is over. In the order of that time.
     pub(crate) abandoned: VecDeque<(u64, u64)>,
-    /// Tasks that hold a permit and have not completed, the unclaimed and abandoned among them.
+    /// Tasks that hold a permit and have not completed, the unclaimed and abandoned among them. The
+    /// permits of the others are *out*.
     pub(crate) running: usize,
+    /// What the unclaimed and the abandoned weigh together; wraps around. (It does not wherever a
+    /// limit counts weights.)
+    pub(crate) kept_weight: u64,
     pub(crate) completed: u64,
     pub(crate) now: u64,
     /// The latest completion stamped so far.
@@ -57,14 +67,18 @@ impl<T> Machine<T> {
     /// A machine that holds nothing yet.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let limits = config.checked_limits()?;
+        let weighs = |limit: &Limit| limit.unit() == Unit::Weight;
+        let weighing = limits.iter().position(weighs).unwrap_or(limits.len());
         let windows = limits.into_iter().map(|limit| Window::new(limit, config.clock_drift_ppm));
         Ok(Self {
             windows: windows.collect(),
+            weighing,
             queue: Queue::new(config.queue_capacity, Ticket(0)),
             config,
             unclaimed: VecDeque::new(),
             abandoned: VecDeque::new(),
             running: 0,
+            kept_weight: 0,
             completed: 0,
             now: 0,
             last_end: 0,
@@ -157,6 +171,7 @@ impl<T> Machine<T> {
             Some((first, _)) if *first == ticket => self.unclaimed.pop_front(),
             _ => self.find_unclaimed(ticket).and_then(|index| self.unclaimed.remove(index)),
         }?;
+        self.kept_weight = self.kept_weight.wrapping_sub(weight);
         Some(Permit::from_weight(weight))
     }
 
@@ -171,8 +186,9 @@ impl<T> Machine<T> {
     }
 
     /// Takes a grant back whose task never started, as if it had never been. Poll afterwards.
+    /// Where no permit is out, this one was made up, and nothing changes.
     pub fn undo(&mut self, permit: Permit) {
-        let weight = permit.into_weight();
+        let Some(weight) = self.reserved(permit.into_weight()) else { return };
         self.running -= 1;
         for window in &mut self.windows {
             window.give_back(weight);
@@ -189,6 +205,9 @@ impl<T> Machine<T> {
     /// frees the rest at once; more is recorded, and later grants wait for it. Returns what it
     /// used beyond its reservation. (Beyond the rate the record stops: one rate's worth already
     /// bars every other task until it expires.)
+    ///
+    /// Where no permit is out, this one was [made up](Permit::from_weight): nothing is freed. A call
+    /// may have gone out all the same, so what it used is held like any other task's.
     #[inline]
     pub fn complete(
         &mut self,
@@ -198,9 +217,13 @@ impl<T> Machine<T> {
         actual: Option<u64>,
     ) -> u64 {
         self.advance(now);
-        let reserved = permit.into_weight();
-        let actual = actual.unwrap_or(reserved);
-        self.record(reserved, actual, ended_at.max(self.now));
+        let ended_at = ended_at.max(self.now);
+        let weight = permit.into_weight();
+        let Some(reserved) = self.reserved(weight) else {
+            return self.record_unknown(actual.unwrap_or(weight), ended_at);
+        };
+        let actual = actual.unwrap_or(weight.max(reserved));
+        self.record(reserved, actual, ended_at);
         actual.saturating_sub(reserved)
     }
 
@@ -213,11 +236,23 @@ impl<T> Machine<T> {
         }
         self.advance(now);
         let ends = ended_at.max(self.now).saturating_add(self.config.abandon_grace_ns);
+        let weight = permit.into_weight();
+        let Some(reserved) = self.reserved(weight) else {
+            self.record_unknown(weight, ends);
+            return;
+        };
+        if ends <= self.now {
+            // The end of time: its grace would never be over.
+            self.record(reserved, reserved, ends);
+            return;
+        }
         let ends = self.abandoned.back().map_or(ends, |(last, _)| ends.max(*last));
-        self.abandoned.push_back((ends, permit.into_weight()));
+        self.abandoned.push_back((ends, reserved));
+        self.kept_weight = self.kept_weight.wrapping_add(reserved);
     }
 
-    /// Decides one thing. See the module's calling order.
+    /// Decides one thing. See the module's calling order. Where it names a time, that is later than
+    /// `now`.
     #[inline]
     pub fn poll(&mut self, now: u64) -> Decision<T> {
         self.advance(now);
@@ -232,14 +267,11 @@ impl<T> Machine<T> {
             let next_end = self.abandoned.front();
             return next_end.map_or(Decision::Idle, |(ends, _)| Decision::LookAgainAt(*ends));
         };
-        if !self.has_room(weight) {
-            match self.opening(weight) {
-                Opening::At(at) => return Decision::LookAgainAt(at),
-                Opening::AfterCompletion => return Decision::WaitForCompletion,
-                Opening::Now => {}
-            }
+        match self.opening(weight) {
+            Opening::Now => self.grant_head(),
+            Opening::At(at) => Decision::LookAgainAt(at),
+            Opening::AfterCompletion => Decision::WaitForCompletion,
         }
-        self.grant_head()
     }
 
     /// No grant before `until`. A later pause than the present one extends it; an earlier one
@@ -254,51 +286,6 @@ impl<T> Machine<T> {
     /// nothing but the pause was in the way. Poll afterwards.
     pub fn resume(&mut self) {
         self.paused_until = 0;
-    }
-
-    /// How long to pause where the protected system refuses a task and does not say for how long,
-    /// in nanoseconds: the shortest period, stretched by the clock drift, among the limits that have
-    /// no unit left, running tasks included. Where each has a unit left, the shortest of all
-    /// periods. The pace is no limit of the protected system's, and is not among them.
-    ///
-    /// ```
-    /// # use strict_rate_limiter_core::{Config, Limit, Machine};
-    /// let limits: [Limit; 2] = ["10/1s".parse()?, "2/1h".parse()?];
-    /// let mut machine = Machine::<()>::new(Config { concurrency: 2, ..Config::new(limits) })?;
-    /// let _running = machine.try_grant(0, 1)?;
-    /// assert_eq!(machine.backoff_ns(0), 1_000_000_000);
-    /// let _running = machine.try_grant(0, 1)?;
-    /// assert_eq!(machine.backoff_ns(0), 3_600_000_000_000);
-    /// # Ok::<(), Box<dyn core::error::Error>>(())
-    /// ```
-    pub fn backoff_ns(&mut self, now: u64) -> u64 {
-        self.advance(now);
-        let asked_for = &self.windows[..self.config.limits.len()];
-        let used_up = asked_for.iter().filter(|window| !window.has_room(1));
-        let shortest = used_up.map(Window::per_ns).min();
-        let shortest = shortest.or_else(|| asked_for.iter().map(Window::per_ns).min());
-        shortest.expect("a machine has at least one limit")
-    }
-
-    /// The protected system says that `used` units of a limit (by its place in the configuration)
-    /// are in use. What has not completed here it may not have counted yet; so what it has counted
-    /// beyond the completions in this window was used by somebody else, and counts as having
-    /// completed at `ended_at`. Never more than the rate is counted, and nothing is ever taken back:
-    /// this only tightens. Returns the units that were added. Times as in [`Self::complete`].
-    ///
-    /// # Panics
-    ///
-    /// If there is no such limit.
-    pub fn reconcile(&mut self, now: u64, ended_at: u64, limit: usize, used: u64) -> u64 {
-        assert!(limit < self.config.limits.len(), "there is no limit {limit}");
-        self.advance(now);
-        let window = &mut self.windows[limit];
-        let elsewhere = used.min(window.limit().rate()).saturating_sub(window.completed());
-        if elsewhere > 0 {
-            self.last_end = self.last_end.max(ended_at.max(self.now));
-            window.count(elsewhere, self.last_end);
-        }
-        elsewhere
     }
 
     /// Refuses new work from now on. What is in the line still runs.
@@ -317,63 +304,20 @@ impl<T> Machine<T> {
         self.closed
     }
 
-    /// How many tasks run and how many wait. As [`Self::stats`] says it, without a look at the time.
-    pub fn load(&self) -> (usize, usize) {
-        (self.running, self.queue.len())
-    }
-
-    /// Whether nothing runs and nobody waits.
-    pub fn is_drained(&self) -> bool {
-        self.running == 0 && self.queue.is_empty()
-    }
-
-    /// Whether a machine made just now would decide the same from here on: nothing is held, runs or
-    /// waits, and it is neither paused nor closed. Whoever drops it then loosens nothing.
-    pub fn is_blank(&mut self, now: u64) -> bool {
-        self.advance(now);
-        let holds_nothing = self.windows.iter().all(|window| window.held() == 0);
-        holds_nothing && self.is_drained() && self.paused_until == 0 && !self.closed
-    }
-
-    /// Reads a completion from before this machine began back into its windows, so that a restart
-    /// never bursts. Call it before anything is granted, oldest first: a completion earlier than
-    /// the one before it is held as long as that one.
-    pub fn remember(&mut self, ended_at: u64, weight: u64) {
-        self.last_end = self.last_end.max(ended_at);
-        for window in &mut self.windows {
-            window.remember(weight, self.last_end);
-        }
-    }
-
-    /// The machine in numbers.
-    pub fn stats(&mut self, now: u64) -> Stats {
-        self.advance(now);
-        let asked_for = &self.windows[..self.config.limits.len()];
-        Stats {
-            running: self.running,
-            queued: self.queue.len(),
-            completed: self.completed,
-            held: asked_for
-                .iter()
-                .map(|window| Held { limit: window.limit(), units: window.held() })
-                .collect(),
-            next_opening: self.not_before(self.queue.head().map_or(1, |(_, weight)| weight)),
-        }
-    }
-
-    /// Bytes allocated for the window logs.
-    pub fn log_bytes(&self) -> usize {
-        self.windows.iter().map(Window::log_bytes).sum()
-    }
-
     /// Moves time on: abandoned tasks whose grace is over complete, what is no longer held expires.
     #[inline]
-    fn advance(&mut self, now: u64) {
+    pub(crate) fn advance(&mut self, now: u64) {
         // At the same instant nothing can have changed: whatever is stamped ends no earlier.
         if now <= self.now {
             return;
         }
         self.now = now;
+        self.catch_up();
+    }
+
+    /// Ends and drops whatever is over by now.
+    #[inline]
+    pub(crate) fn catch_up(&mut self) {
         if self.paused_until <= self.now {
             self.paused_until = 0;
         }
@@ -381,6 +325,7 @@ impl<T> Machine<T> {
             && ends <= self.now
         {
             self.abandoned.pop_front();
+            self.kept_weight = self.kept_weight.wrapping_sub(weight);
             self.record(weight, weight, ends);
         }
         for window in &mut self.windows {
@@ -393,11 +338,14 @@ impl<T> Machine<T> {
         let Some((ticket, weight, waiter)) = self.queue.pop() else { return Decision::Idle };
         let weight = self.take(weight).into_weight();
         self.unclaimed.push_back((ticket, weight));
+        self.kept_weight = self.kept_weight.wrapping_add(weight);
         Decision::Grant { ticket, waiter }
     }
 
+    /// The one way to a permit. Needs [`Self::has_room`].
     #[inline]
     fn take(&mut self, weight: u64) -> Permit {
+        debug_assert!(self.has_room(weight), "granted without room");
         self.running += 1;
         for window in &mut self.windows {
             window.take(weight);
@@ -415,7 +363,22 @@ impl<T> Machine<T> {
         }
     }
 
-    /// Whether the law allows a task of `weight`, as of the last look at the time.
+    /// What a permit that comes back has reserved, `None` where none is out. The caller says its
+    /// weight, which core cannot know; but no more can come free than what is held less what every
+    /// other running task is known to hold: those kept in here their weights, those out 1 each.
+    #[inline]
+    fn reserved(&self, weight: u64) -> Option<u64> {
+        let others_out =
+            (self.running - self.unclaimed.len() - self.abandoned.len()).checked_sub(1)?;
+        let Some(window) = self.windows.get(self.weighing) else {
+            return Some(weight);
+        };
+        let others = self.kept_weight.saturating_add(others_out as u64);
+        Some(weight.min(window.running().saturating_sub(others)).max(1))
+    }
+
+    /// Whether the law allows a task of `weight`, as of the last look at the time. The one answer:
+    /// all that grants asks it.
     #[inline]
     fn has_room(&self, weight: u64) -> bool {
         self.paused_until == 0
@@ -423,8 +386,12 @@ impl<T> Machine<T> {
             && self.windows.iter().all(|window| window.has_room(weight))
     }
 
-    /// When a task of `weight` could be granted, if it is first and nothing else happens.
+    /// When a task of `weight` could be granted, if it is first and nothing else happens: `Now` where
+    /// [`Self::has_room`] says so and nowhere else, or later than now.
     fn opening(&self, weight: u64) -> Opening {
+        if self.has_room(weight) {
+            return Opening::Now;
+        }
         // Where only a completion can make room, the next one that is known to come is the end of
         // an abandoned task's grace.
         let next_known_end = self.abandoned.front().map(|(ends, _)| *ends);
@@ -444,10 +411,10 @@ impl<T> Machine<T> {
             };
             opens_at = opens_at.max(Some(at));
         }
-        opens_at.map_or(Opening::Now, Opening::At)
+        Opening::later(opens_at, self.now, self.windows[0].per_ns())
     }
 
-    fn not_before(&self, weight: u64) -> Option<u64> {
+    pub(crate) fn not_before(&self, weight: u64) -> Option<u64> {
         match self.opening(weight) {
             Opening::Now => Some(self.now),
             Opening::At(at) => Some(at),

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::config::{Config, ConfigError};
+use crate::limit::Unit;
 use crate::machine::Machine;
 use crate::queue::{Queue, Ticket};
 use crate::window::{HELD_MAX, Window};
@@ -120,6 +121,14 @@ impl<T> Machine<T> {
             saved.check(window, state).map_err(StateError::Corrupt)?;
             window.restore(saved.held, saved.completions.iter().copied());
         }
+        let weighs = |window: &&Window| window.limit().unit() == Unit::Weight;
+        let mut weighed = machine.windows.iter().filter(weighs);
+        let first = weighed.next().map(Window::running);
+        require(
+            weighed.all(|window| Some(window.running()) == first),
+            "running tasks weigh more for one limit than for another",
+        )
+        .map_err(StateError::Corrupt)?;
         machine.queue = Queue::new(state.config.queue_capacity, Ticket(state.next_ticket));
         for &(ticket, weight) in &state.queue {
             let weight_is_possible = machine.check(weight).is_ok();
@@ -130,12 +139,23 @@ impl<T> Machine<T> {
         let tickets = state.unclaimed.iter();
         machine.unclaimed = tickets.map(|&(ticket, weight)| (Ticket(ticket), weight)).collect();
         machine.abandoned = VecDeque::from(state.abandoned.clone());
+        let kept = state.unclaimed.iter().chain(&state.abandoned);
+        for &(_, weight) in kept {
+            require(
+                machine.check(weight).is_ok(),
+                "a weight that runs could never have been granted",
+            )
+            .map_err(StateError::Corrupt)?;
+            machine.kept_weight = machine.kept_weight.wrapping_add(weight);
+        }
         machine.running = state.running;
         machine.completed = state.completed;
         machine.now = state.now;
         machine.last_end = state.last_end;
         machine.paused_until = state.paused_until;
         machine.closed = state.closed;
+        // No machine leaves anything that is over by its own time; what was made up may.
+        machine.catch_up();
         Ok(machine)
     }
 }
@@ -179,8 +199,9 @@ impl WindowState {
             sum.checked_add(*units).ok_or("the completions add up to more than can be held")
         })?;
         let running = self.held.checked_sub(completed).ok_or("more has completed than is held")?;
-        let known = state.unclaimed.iter().chain(&state.abandoned);
-        let known = known.fold(0_u64, |sum, (_, weight)| sum.saturating_add(limit.units(*weight)));
+        let kept = state.unclaimed.iter().chain(&state.abandoned);
+        let known = kept.fold(0_u64, |sum, (_, weight)| sum.saturating_add(limit.units(*weight)));
+        let out = state.running - state.unclaimed.len() - state.abandoned.len();
 
         require(self.held <= HELD_MAX, "more is held than ever can be")?;
         require(self.completions.is_sorted_by_key(|(at, _)| at), "completions out of order")?;
@@ -188,17 +209,15 @@ impl WindowState {
             self.completions.last().is_none_or(|(at, _)| *at <= state.last_end),
             "a completion later than the last one",
         )?;
+        // Each running task took at least 1, and all together took no more than the rate.
+        let least = known.saturating_add(out as u64);
         require(running >= known, "less is held than the unclaimed and abandoned took")?;
-        match limit.unit() {
-            crate::Unit::Task => {
-                require(running == state.running as u64, "not one unit held for each running task")
-            }
-            // Each running task takes at least 1, and all together took no more than the rate.
-            crate::Unit::Weight => require(
-                (state.running as u64..=limit.rate()).contains(&running),
-                "running tasks hold less than 1 each, or more than the rate",
-            ),
-        }
+        require(running >= least, "running tasks hold less than 1 each")?;
+        require(running <= limit.rate(), "running tasks hold more than the rate")?;
+        require(
+            limit.unit() == Unit::Weight || running == least,
+            "not one unit held for each running task",
+        )
     }
 }
 

@@ -5,9 +5,9 @@
 //! totals instead of weights, "when will `n` units be free again" is a binary search, and merging
 //! two neighbours is dropping the earlier one.
 //!
-//! Invariants: stamps never decrease; `held` is what running tasks have taken plus what the log
+//! Invariants: stamps never decrease; what is held is what running tasks have taken plus what the log
 //! holds; an entry is stamped with the latest completion that it stands for; the log has at most
-//! [`ENTRIES_MAX`] entries. Nothing here knows of order, concurrency or
+//! [`ENTRIES_MAX`] entries; no sum wraps, whatever is said to have completed. Nothing here knows of order, concurrency or
 //! who asks.
 
 use alloc::collections::VecDeque;
@@ -41,7 +41,10 @@ pub(crate) struct Window {
     limit: Limit,
     /// The limit's period, stretched by the clock drift that the machine allows for.
     per_ns: u64,
-    held: u64,
+    /// The units that running tasks have taken.
+    running: u64,
+    /// The units in the log.
+    completed: u64,
     log: VecDeque<Entry>,
     /// The running total before the first entry of the log.
     expired_total: u64,
@@ -62,6 +65,18 @@ pub(crate) enum Opening {
     AfterCompletion,
 }
 
+impl Opening {
+    /// An opening later than `now`, where there is no room now: `opens_at`, as far as that is known
+    /// and to come. Else something here is wrong, or `now` is the end of time: then there is no room
+    /// either, and a `period` later is soon enough to look again.
+    pub(crate) fn later(opens_at: Option<u64>, now: u64, period: u64) -> Self {
+        let to_come = |at: &u64| *at > now;
+        let in_a_period = now.saturating_add(period);
+        let at = opens_at.filter(to_come).or(Some(in_a_period).filter(to_come));
+        at.map_or(Self::AfterCompletion, Self::At)
+    }
+}
+
 impl Window {
     pub(crate) fn new(limit: Limit, drift_ppm: u32) -> Self {
         let per_ns = limit.per_ns();
@@ -69,7 +84,8 @@ impl Window {
         Self {
             limit,
             per_ns: per_ns + drift_ns,
-            held: 0,
+            running: 0,
+            completed: 0,
             log: VecDeque::new(),
             expired_total: 0,
             merging_until: 0,
@@ -86,29 +102,36 @@ impl Window {
         self.per_ns
     }
 
+    #[inline]
     pub(crate) fn held(&self) -> u64 {
-        self.held
+        self.running + self.completed
     }
 
     /// What of it is held for completed tasks.
     pub(crate) fn completed(&self) -> u64 {
-        self.log.back().map_or(0, |last| last.total.wrapping_sub(self.expired_total))
+        self.completed
+    }
+
+    /// What of it is held for running tasks.
+    #[inline]
+    pub(crate) fn running(&self) -> u64 {
+        self.running
     }
 
     /// Whether a task of `weight` fits beside everything held as of the last [`Self::expire`].
     /// What is held only ever shrinks as time passes, so what fits stays fitting.
     #[inline]
     pub(crate) fn has_room(&self, weight: u64) -> bool {
-        self.limit.units(weight) <= self.limit.rate().saturating_sub(self.held)
+        self.limit.units(weight) <= self.limit.rate().saturating_sub(self.held())
     }
 
     /// When a task of `weight` fits.
     pub(crate) fn opening(&self, weight: u64) -> Opening {
-        let wanted = self.held + self.limit.units(weight);
-        let Some(surplus) = wanted.checked_sub(self.limit.rate()).filter(|surplus| *surplus > 0)
-        else {
+        if self.has_room(weight) {
             return Opening::Now;
-        };
+        }
+        let wanted = self.held().saturating_add(self.limit.units(weight));
+        let surplus = wanted.saturating_sub(self.limit.rate());
         let first_enough = self
             .log
             .partition_point(|entry| entry.total.wrapping_sub(self.expired_total) < surplus);
@@ -126,7 +149,7 @@ impl Window {
             if now <= entry.at.saturating_add(self.per_ns) {
                 break;
             }
-            self.held -= entry.total.wrapping_sub(self.expired_total);
+            self.completed -= entry.total.wrapping_sub(self.expired_total);
             self.expired_total = entry.total;
             self.log.pop_front();
         }
@@ -135,13 +158,13 @@ impl Window {
     /// A task of `weight` starts.
     #[inline]
     pub(crate) fn take(&mut self, weight: u64) {
-        self.held += self.limit.units(weight);
+        self.running += self.limit.units(weight);
     }
 
-    /// A task of `weight` that was taken never starts.
+    /// A task of `weight` that was taken never starts. Frees no more than running tasks hold.
     #[inline]
     pub(crate) fn give_back(&mut self, weight: u64) {
-        self.held -= self.limit.units(weight);
+        self.running = self.running.saturating_sub(self.limit.units(weight));
     }
 
     /// A task that took `reserved` completes at `at`, having used `actual`. Needs `at` to be no
@@ -155,29 +178,30 @@ impl Window {
         self.count(units, at);
     }
 
+    /// A task that took nothing here completes at `at`, having used `actual`: it ran elsewhere, or
+    /// before this machine began. What is over [`HELD_MAX`], which no law-abiding past could hold,
+    /// does not count.
+    pub(crate) fn complete_unknown(&mut self, actual: u64, at: u64) {
+        let units = self.limit.units(actual).min(self.limit.rate());
+        self.count(units.min(HELD_MAX.saturating_sub(self.held())), at);
+    }
+
     /// Units are held from `at` on. Needs `at` to be no earlier than any stamp before it.
     #[inline]
     pub(crate) fn count(&mut self, units: u64, at: u64) {
-        self.held += units;
+        self.completed += units;
         if units > 0 {
             self.log(at, units);
         }
-    }
-
-    /// Reads back a task of `weight` that was completed at `at`, before this machine began. Records
-    /// of more than any law-abiding past could hold stop counting at [`HELD_MAX`].
-    pub(crate) fn remember(&mut self, weight: u64, at: u64) {
-        let units = self.limit.units(weight).min(self.limit.rate());
-        self.count(units.min(HELD_MAX.saturating_sub(self.held)), at);
     }
 
     /// Reads back a whole window, as [`Self::completions`] and [`Self::held`] gave it. Needs the
     /// completions to be sorted and to add up to no more than `held`, itself at most [`HELD_MAX`].
     pub(crate) fn restore(&mut self, held: u64, completions: impl IntoIterator<Item = (u64, u64)>) {
         for (at, units) in completions {
-            self.log(at, units);
+            self.count(units, at);
         }
-        self.held = held;
+        self.running = held - self.completed;
     }
 
     #[inline]
@@ -246,5 +270,41 @@ impl Window {
     /// Bytes allocated for the log.
     pub(crate) fn log_bytes(&self) -> usize {
         self.log.capacity() * size_of::<Entry>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::PER_MAX;
+
+    #[test]
+    fn where_there_is_no_room_the_opening_is_always_yet_to_come() {
+        for opens_at in [None, Some(0), Some(99), Some(100)] {
+            assert_eq!(Opening::later(opens_at, 100, 7), Opening::At(107), "{opens_at:?}");
+        }
+        assert_eq!(Opening::later(Some(101), 100, 7), Opening::At(101));
+        for opens_at in [None, Some(5), Some(u64::MAX)] {
+            assert_eq!(Opening::later(opens_at, u64::MAX, 7), Opening::AfterCompletion);
+        }
+    }
+
+    #[test]
+    fn nothing_that_completes_wraps_what_is_held() {
+        let mut window = Window::new("5w/100ns".parse().unwrap(), 0);
+        window.give_back(3);
+        assert_eq!(window.held(), 0);
+        window.take(2);
+        window.complete_unknown(u64::MAX, 10);
+        window.give_back(4);
+        assert_eq!(window.held(), 5, "what has completed is nobody's to give back");
+        let mut widest = Window::new(Limit::weight(RATE_MAX, PER_MAX).unwrap(), 0);
+        widest.running = HELD_MAX - RATE_MAX - 1;
+        for _ in 0..3 {
+            widest.complete_unknown(u64::MAX, 1);
+        }
+        assert_eq!(widest.held(), HELD_MAX);
+        window.expire(u64::MAX);
+        assert_eq!((window.held(), window.running()), (0, 0));
     }
 }

@@ -26,6 +26,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         10 => (which(), proptest::option::of(0_u64..12), 0_u64..3)
             .prop_map(|(which, actual, doubt)| Op::Complete { which, actual, doubt }),
         2 => which().prop_map(Op::Abandon),
+        1 => (weight(), proptest::option::of(0_u64..12), 0_u64..3)
+            .prop_map(|(weight, actual, doubt)| Op::CompleteMadeUp { weight, actual, doubt }),
+        1 => weight().prop_map(Op::UndoMadeUp),
         1 => (0_u64..60).prop_map(Op::Pause),
         1 => Just(Op::Resume),
         1 => (which(), 0_u64..10, 0_u64..3)

@@ -65,7 +65,7 @@ fn an_undamaged_state_is_read_back() {
 #[test]
 fn what_no_machine_could_have_been_in_is_refused() {
     type Damage = fn(&mut State);
-    let damages: [(&str, Damage); 22] = [
+    let damages: [(&str, Damage); 27] = [
         ("not one window", |state| state.windows.truncate(1)),
         ("queue is not in the order", |state| state.queue.reverse()),
         ("unclaimed are not in the order", |state| state.unclaimed.push((0, 1))),
@@ -90,6 +90,17 @@ fn what_no_machine_could_have_been_in_is_refused() {
         ("later than the last one", |state| state.last_end = 4),
         ("not one unit held", |state| state.windows[0].held += 1),
         ("less is held than", |state| state.unclaimed[0].1 = 15),
+        ("less than 1 each", |state| state.unclaimed[0].1 = 5),
+        ("more than the rate", |state| {
+            state.config.limits[0] = Limit::tasks(2, Duration::from_nanos(PER_NS)).unwrap();
+        }),
+        ("for one limit than for another", |state| {
+            state.config.limits.push(state.config.limits[1]);
+            state.windows.push(state.windows[1].clone());
+            state.windows[2].held += 1;
+        }),
+        ("could never have been granted", |state| state.unclaimed[0].1 = 0),
+        ("could never have been granted", |state| state.abandoned[0].1 = 0),
     ];
     for (words, damage) in damages {
         let mut state = busy_state();
@@ -102,6 +113,26 @@ fn what_no_machine_could_have_been_in_is_refused() {
     let mut state = busy_state();
     state.config.concurrency = 0;
     assert!(matches!(Machine::restore(&state, |_| ()), Err(StateError::Config(_))));
+}
+
+#[test]
+fn what_is_over_by_the_time_of_a_state_is_over_in_the_machine() {
+    let mut state = busy_state();
+    let end = state.abandoned[0].0;
+    state.now = end + PER_NS;
+    let mut machine: Machine<()> = Machine::restore(&state, |_| ()).unwrap();
+    let read_back = machine.state();
+    assert_eq!((read_back.paused_until, read_back.abandoned), (0, vec![]));
+    assert_eq!(read_back.running, state.running - 1);
+    assert_eq!(read_back.windows[1].completions, [(end, 2)], "and not what completed long ago");
+    loop {
+        match machine.poll(state.now) {
+            Decision::LookAgainAt(at) => assert!(at > state.now, "{at} has come"),
+            Decision::Grant { .. } | Decision::Accept { .. } => continue,
+            Decision::WaitForCompletion | Decision::Idle => {}
+        }
+        break;
+    }
 }
 
 #[test]

@@ -324,13 +324,18 @@ impl Shared {
     }
 
     pub(crate) fn resume(&self) {
-        let mut inner = self.lock();
-        inner.machine.resume();
-        self.settle(inner, None);
+        let mut turn = self.turn();
+        turn.inner.machine.resume();
+        turn.settle(None);
+        turn.end_quietly();
     }
 
     pub(crate) fn backoff_ns(&self) -> u64 {
-        self.lock().machine.backoff_ns(self.clock.now())
+        let mut turn = self.turn();
+        let Some(now) = turn.now() else { turn.end_and_tell() };
+        let backoff_ns = turn.inner.machine.backoff_ns(now);
+        turn.end_quietly();
+        backoff_ns
     }
 
     pub(crate) fn close(&self) {

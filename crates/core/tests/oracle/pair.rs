@@ -20,11 +20,26 @@ pub(crate) enum Op {
     CancelWaiting(usize),
     CancelGranted(usize),
     Undo(usize),
-    Complete { which: usize, actual: Option<u64>, doubt: u64 },
+    Complete {
+        which: usize,
+        actual: Option<u64>,
+        doubt: u64,
+    },
     Abandon(usize),
+    /// A permit that was never granted comes back while none is out, so that it can be known.
+    CompleteMadeUp {
+        weight: u64,
+        actual: Option<u64>,
+        doubt: u64,
+    },
+    UndoMadeUp(u64),
     Pause(u64),
     Resume,
-    Reconcile { which: usize, used: u64, doubt: u64 },
+    Reconcile {
+        which: usize,
+        used: u64,
+        doubt: u64,
+    },
     WriteDownAndReadBack,
     Close,
     Abort,
@@ -110,17 +125,7 @@ impl Pair {
                     self.forget(task);
                 }
             }
-            Op::Complete { which, actual, doubt } => {
-                if let Some(index) = pick(which, self.permits.len()) {
-                    let (permit, task) = self.permits.remove(index);
-                    let reserved = permit.weight();
-                    let used = actual.unwrap_or(reserved);
-                    let excess = self.machine.complete(permit, now, now + doubt, actual);
-                    assert_eq!(excess, used.saturating_sub(reserved));
-                    // Within the doubt the task counts as ended, and as held from the latest end.
-                    self.oracle.tasks[task].ended = Some((self.stamped(doubt), used));
-                }
-            }
+            Op::Complete { which, actual, doubt } => self.complete(which, actual, doubt),
             Op::Abandon(which) => {
                 if let Some(index) = pick(which, self.permits.len()) {
                     let (permit, task) = self.permits.remove(index);
@@ -131,6 +136,10 @@ impl Pair {
                     self.oracle.tasks[task].ended = Some((ends, weight));
                 }
             }
+            Op::CompleteMadeUp { weight, actual, doubt } => {
+                self.complete_made_up(weight, actual, doubt);
+            }
+            Op::UndoMadeUp(weight) => self.undo_made_up(weight),
             Op::Pause(ns) => {
                 self.machine.pause_until(now + ns);
                 self.oracle.paused_until = self.oracle.paused_until.max(now + ns);
@@ -226,6 +235,41 @@ impl Pair {
                 assert!(at == now || !self.oracle.may_grant(weight, at - 1), "{at} is too late");
             }
             Err(_) => {}
+        }
+    }
+
+    fn complete(&mut self, which: usize, actual: Option<u64>, doubt: u64) {
+        let Some(index) = pick(which, self.permits.len()) else { return };
+        let now = self.oracle.now;
+        let (permit, task) = self.permits.remove(index);
+        let reserved = permit.weight();
+        let used = actual.unwrap_or(reserved);
+        let excess = self.machine.complete(permit, now, now + doubt, actual);
+        assert_eq!(excess, used.saturating_sub(reserved));
+        // Within the doubt the task counts as ended, and as held from the latest end.
+        self.oracle.tasks[task].ended = Some((self.stamped(doubt), used));
+    }
+
+    fn complete_made_up(&mut self, weight: u64, actual: Option<u64>, doubt: u64) {
+        if !self.permits.is_empty() {
+            return;
+        }
+        let now = self.oracle.now;
+        let used = actual.unwrap_or(weight);
+        let permit = Permit::from_weight(weight);
+        assert_eq!(self.machine.complete(permit, now, now + doubt, actual), used);
+        let at = self.stamped(doubt);
+        for (which, (limit, _)) in self.oracle.limits.iter().enumerate() {
+            let units = limit.units(used).min(limit.rate());
+            self.oracle.elsewhere.push((which, at, units));
+        }
+    }
+
+    fn undo_made_up(&mut self, weight: u64) {
+        if self.permits.is_empty() {
+            let before = self.machine.state();
+            self.machine.undo(Permit::from_weight(weight));
+            assert_eq!(self.machine.state(), before, "nothing to undo");
         }
     }
 

@@ -1,0 +1,69 @@
+//! What can be asked of the machine about itself, and changes nothing but the time it has seen.
+
+use crate::answer::{Held, Stats};
+use crate::machine::Machine;
+use crate::window::Window;
+
+impl<T> Machine<T> {
+    /// How many tasks run and how many wait. As [`Self::stats`] says it, without a look at the time.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running, self.queue.len())
+    }
+
+    /// Whether nothing runs and nobody waits.
+    pub fn is_drained(&self) -> bool {
+        self.running == 0 && self.queue.is_empty()
+    }
+
+    /// The machine in numbers.
+    pub fn stats(&mut self, now: u64) -> Stats {
+        self.advance(now);
+        let asked_for = &self.windows[..self.config.limits.len()];
+        Stats {
+            running: self.running,
+            queued: self.queue.len(),
+            completed: self.completed,
+            held: asked_for
+                .iter()
+                .map(|window| Held { limit: window.limit(), units: window.held() })
+                .collect(),
+            next_opening: self.not_before(self.queue.head().map_or(1, |(_, weight)| weight)),
+        }
+    }
+
+    /// Whether a machine made just now would decide the same from here on: nothing is held, runs or
+    /// waits, and it is neither paused nor closed. Whoever drops it then loosens nothing.
+    pub fn is_blank(&mut self, now: u64) -> bool {
+        self.advance(now);
+        let holds_nothing = self.windows.iter().all(|window| window.held() == 0);
+        holds_nothing && self.is_drained() && self.paused_until == 0 && !self.closed
+    }
+
+    /// How long to pause where the protected system refuses a task and does not say for how long,
+    /// in nanoseconds: the shortest period, stretched by the clock drift, among the limits that have
+    /// no unit left, running tasks included. Where each has a unit left, the shortest of all
+    /// periods. The pace is no limit of the protected system's, and is not among them.
+    ///
+    /// ```
+    /// # use strict_rate_limiter_core::{Config, Limit, Machine};
+    /// let limits: [Limit; 2] = ["10/1s".parse()?, "2/1h".parse()?];
+    /// let mut machine = Machine::<()>::new(Config { concurrency: 2, ..Config::new(limits) })?;
+    /// let _running = machine.try_grant(0, 1)?;
+    /// assert_eq!(machine.backoff_ns(0), 1_000_000_000);
+    /// let _running = machine.try_grant(0, 1)?;
+    /// assert_eq!(machine.backoff_ns(0), 3_600_000_000_000);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn backoff_ns(&mut self, now: u64) -> u64 {
+        self.advance(now);
+        let asked_for = &self.windows[..self.config.limits.len()];
+        let used_up = asked_for.iter().filter(|window| !window.has_room(1));
+        let shortest = used_up.map(Window::per_ns).min();
+        shortest.unwrap_or(asked_for.iter().map(Window::per_ns).fold(u64::MAX, u64::min))
+    }
+
+    /// Bytes allocated for the window logs.
+    pub fn log_bytes(&self) -> usize {
+        self.windows.iter().map(Window::log_bytes).sum()
+    }
+}
