@@ -11,10 +11,13 @@
 //! The worst choice needs no sampling. A task can be counted in the closed window `[y - per, y]`
 //! exactly if `start <= y` and `end + per >= y`, whatever the others do; so the fullest window is
 //! the deepest overlap of the intervals `[start, end + per]`, and a sweep over their ends finds it.
+//!
+//! [`audit_coarse`] says what can be known where the log's times are not exact.
 
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use crate::coarse::{CoarseAudit, ErrorBounds, Verdict, audit_coarse};
 use crate::limit::Limit;
 
 /// One task that ran, in nanoseconds since any fixed instant.
@@ -86,24 +89,7 @@ pub struct AuditError {
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub fn audit(limit: &Limit, records: &[Record]) -> Result<Audit, AuditError> {
-    check(records)?;
-    let starts = counted_at(limit, records, |record| record.start);
-    let ends = counted_at(limit, records, |record| record.end);
-    let fullest = |from: &[(u64, u64)], until: &[(u64, u64)]| {
-        let mut fullest = Fullest::default();
-        for Step { at, units } in (Overlap { from, until, per_ns: limit.per_ns(), units: 0 }) {
-            if units > fullest.units {
-                fullest = Fullest { units, begin: at.cast_signed() - i128::from(limit.per_ns()) };
-            }
-        }
-        fullest
-    };
-    Ok(Audit {
-        limit: *limit,
-        starts: fullest(&starts, &starts),
-        ends: fullest(&ends, &ends),
-        worst: fullest(&starts, &ends),
-    })
+    Ok(audit_coarse(limit, records, &ErrorBounds::EXACT)?.most)
 }
 
 /// How full the window `[at - per, at]` can have been, at each instant at which that changes.
@@ -116,7 +102,7 @@ pub fn over_time(
     records: &[Record],
     each: impl FnMut(Step),
 ) -> Result<(), AuditError> {
-    check(records)?;
+    check(records, |record| *record)?;
     let from = &counted_at(limit, records, |record| record.start);
     let until = &counted_at(limit, records, |record| record.end);
     Overlap { from, until, per_ns: limit.per_ns(), units: 0 }.for_each(each);
@@ -132,29 +118,53 @@ pub struct Step {
     pub units: u128,
 }
 
-fn check(records: &[Record]) -> Result<(), AuditError> {
-    match records.iter().position(|record| record.end < record.start) {
+/// Refuses records that end before they start, as they are read.
+pub(crate) fn check(
+    records: &[Record],
+    read: impl Fn(&Record) -> Record,
+) -> Result<(), AuditError> {
+    let ends_early = |record: &Record| read(record).end < read(record).start;
+    match records.iter().position(ends_early) {
         Some(index) => Err(AuditError { index, record: records[index] }),
         None => Ok(()),
     }
 }
 
 /// Each record's units, by one of its moments.
-fn counted_at(limit: &Limit, records: &[Record], moment: fn(&Record) -> u64) -> Vec<(u64, u64)> {
-    let counts = records.iter().map(|record| (moment(record), limit.units(record.weight)));
+pub(crate) fn counted_at(
+    limit: &Limit,
+    records: &[Record],
+    moment: fn(&Record) -> u64,
+) -> Vec<(u64, u64)> {
+    sorted(records.iter().map(|record| (moment(record), limit.units(record.weight))))
+}
+
+pub(crate) fn sorted(counts: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
     let mut counts: Vec<(u64, u64)> = counts.collect();
     counts.sort_unstable();
     counts
 }
 
+/// The fullest window of an overlap, and the first of those.
+pub(crate) fn fullest(overlap: Overlap<'_>) -> Fullest {
+    let per = i128::from(overlap.per_ns);
+    let mut fullest = Fullest::default();
+    for Step { at, units } in overlap {
+        if units > fullest.units {
+            fullest = Fullest { units, begin: at.cast_signed() - per };
+        }
+    }
+    fullest
+}
+
 /// The overlap of the closed intervals `[from, until + per]`, change by change; the two ends of each
 /// are given in lists of their own, sorted by time. What is entered at the same instant as something
 /// else is left overlaps it.
-struct Overlap<'a> {
-    from: &'a [(u64, u64)],
-    until: &'a [(u64, u64)],
-    per_ns: u64,
-    units: u128,
+pub(crate) struct Overlap<'a> {
+    pub(crate) from: &'a [(u64, u64)],
+    pub(crate) until: &'a [(u64, u64)],
+    pub(crate) per_ns: u64,
+    pub(crate) units: u128,
 }
 
 impl Iterator for Overlap<'_> {

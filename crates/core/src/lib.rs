@@ -62,6 +62,7 @@ extern crate alloc;
 
 mod answer;
 pub mod audit;
+mod coarse;
 pub mod config;
 mod elsewhere;
 pub mod limit;
