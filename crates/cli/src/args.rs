@@ -9,6 +9,8 @@ use clap::{ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
 use strict_rate_limiter::{Limit, RateLimiter, RateLimiterBuilder};
 
+use crate::times::DurationUnit;
+
 /// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
 /// first in first out.
 #[derive(Debug, Parser)]
@@ -216,11 +218,15 @@ Exit codes: 0 all well, 2 usage, 3 input or output, 141 whoever reads the output
 /// than its rate, wherever between its start and its end the other side counted each task.
 ///
 /// Reads the logs of ratelimit run and of GNU parallel (--joblog) as they are, and any CSV, TSV or lines
-/// of JSON where told which columns hold what. Times are ISO 8601 (with their offset from UTC) or
-/// seconds since the Unix epoch, with decimals; whole numbers may be milliseconds, microseconds or
-/// nanoseconds as well, which is told by their size.
+/// of JSON where told which columns hold what: when each task started, when it ended, or one of the
+/// two and how long it took. Times are ISO 8601 (with their offset from UTC) or seconds since the
+/// Unix epoch; numbers may be milliseconds, microseconds or nanoseconds as well, which is told by
+/// their size.
+///
+/// Times are as exact as they are written: one in whole seconds may have been anywhere in its second.
+/// A limit is kept if no such moment breaks it, BROKEN if every one does; else it CANNOT BE TOLD.
 #[derive(Debug, Parser)]
-#[command(after_help = AFTER_AUDIT_HELP)]
+#[command(after_help = AFTER_AUDIT_HELP, after_long_help = AFTER_LONG_AUDIT_HELP)]
 pub(crate) struct AuditArgs {
     /// The log, or - for standard input
     #[arg(value_name = "LOG")]
@@ -235,25 +241,34 @@ pub(crate) struct AuditArgs {
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) start: Option<String>,
 
-    /// The column that holds when each task ended. Without this or --duration, it ended as it started
-    #[arg(
-        long,
-        value_name = "COLUMN",
-        requires = "start",
-        conflicts_with = "duration",
-        help_heading = "Columns"
-    )]
+    /// The column that holds when each task ended, beside --start or --duration. Without both, it
+    /// ended as it started
+    #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) end: Option<String>,
 
-    /// The column that holds how long each task took: in seconds, or with a unit as in 12ms
-    #[arg(long, value_name = "COLUMN", requires = "start", help_heading = "Columns")]
+    /// The column that holds how long each task took, beside --start or --end. In seconds, or with a
+    /// unit as in 12ms
+    #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) duration: Option<String>,
+
+    /// What durations without a unit of their own are in: s unless this says otherwise
+    #[arg(long, value_name = "UNIT", requires = "duration", help_heading = "Columns")]
+    pub(crate) duration_unit: Option<DurationUnit>,
+
+    /// How exact the times are: 1s, 1ms. Without this, as exact as the finest of their column
+    #[arg(long, value_name = "TIME", value_parser = resolution, help_heading = "Columns")]
+    pub(crate) resolution: Option<Duration>,
+
+    /// Believe --start and --end, even where the log looks as if it were the other
+    #[arg(long, requires = "duration", help_heading = "Columns")]
+    pub(crate) as_told: bool,
 
     /// The column that holds each task's weight; 1 without
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) weight: Option<String>,
 
-    /// Draw how full the window was over time, as SVG
+    /// Draw how full the window could have been over time, as SVG. To - it goes to standard output,
+    /// and the verdict to standard error; --html likewise
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) chart: Option<PathBuf>,
 
@@ -266,17 +281,59 @@ pub(crate) struct AuditArgs {
     pub(crate) quiet: bool,
 }
 
+fn resolution(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("the finest is 1ns".into()),
+        Ok(resolution) if resolution > Duration::from_secs(86_400) => {
+            Err("the coarsest is 1d".into())
+        }
+        Ok(resolution) => Ok(resolution),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 const AFTER_AUDIT_HELP: &str = "\
 Examples:
   A run of one's own, against the limits that it had:
     ratelimit audit fetched.csv 10/1s --html fetched.html
   What parallel made of it:
     parallel --joblog jobs -j8 fetch < urls.txt; ratelimit audit jobs 10/1s
-  Another program's access log, in lines of JSON:
-    ratelimit audit access.jsonl 500/1m --start time --duration request_time
+  An access log of nginx in lines of JSON, whose times are when each request ENDED:
+    ratelimit audit access.jsonl 500/1m --end msec --duration request_time
 
-Exit codes: 0 every limit was kept, 1 one was not, 2 usage, 3 the log could not be read or something
-not written";
+Exit codes: 0 every limit was kept, 1 one was not, 4 none is known to be broken, but the log's times do
+not tell of all that they were kept, 2 usage, 3 the log could not be read or something not written, 141
+whoever reads the output has gone";
+
+const AFTER_LONG_AUDIT_HELP: &str = "\
+Examples:
+  A run of one's own, against the limits that it had:
+    ratelimit audit fetched.csv 10/1s --html fetched.html
+  What parallel made of it:
+    parallel --joblog jobs -j8 fetch < urls.txt; ratelimit audit jobs 10/1s
+  An access log of nginx in lines of JSON, whose times are when each request ENDED:
+    ratelimit audit access.jsonl 500/1m --end msec --duration request_time
+
+Start or end:
+  Most servers write a request to the log when it has ended, but not all stamp it with that moment.
+  Taken for the other, a broken log can seem kept.
+    nginx    $msec, $time_iso8601        --end    $request_time        seconds
+    Caddy    ts                          --end    duration             seconds
+    Apache   %t, %{usec}t (received)     --start  %D                   --duration-unit us
+             %{end:usec}t                --end    %D                   --duration-unit us
+    Envoy    %START_TIME%                --start  %DURATION%           --duration-unit ms
+    Traefik  StartUTC                    --start  Duration             --duration-unit ns
+    HAProxy  %tr, %t (received)          --start  %Ta                  --duration-unit ms
+  Where the order of the lines or the name of a column speaks for the other, and the verdict would be
+  worse, it CANNOT BE TOLD; --as-told believes you.
+
+Exit codes:
+    0  every limit was kept
+    1  at least one limit was not, however the log's times are read
+    2  the arguments do not make sense
+    3  the log could not be read, or the chart, the page or the verdict not written
+    4  no limit is known to be broken, but the log's times do not tell of all that they were kept
+  141  whoever reads the output has gone";
 
 const AFTER_HELP: &str = "\
 Example: seq 60 | ratelimit run 20/200ms -- echo {}

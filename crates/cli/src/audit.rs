@@ -1,73 +1,122 @@
 //! `ratelimit audit`: a log in, a verdict out.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strict_rate_limiter::Limit;
-use strict_rate_limiter::audit::{Audit, Record, audit as judge};
+use strict_rate_limiter::audit::Verdict;
 
 use crate::args::AuditArgs;
+use crate::columns::Seen;
 use crate::error::{Error, exit};
 use crate::page;
 use crate::progress::is_drawn;
-use crate::records::{self, Records};
-use crate::times::{show, show_length};
-
-/// All that is said of a log.
-pub(crate) struct Report {
-    pub(crate) log: String,
-    pub(crate) tasks: usize,
-    /// The first start and the last end.
-    pub(crate) begin_ns: u64,
-    pub(crate) end_ns: u64,
-    pub(crate) torn: bool,
-    pub(crate) verdicts: Vec<Verdict>,
-    pub(crate) waits: Waits,
-}
-
-pub(crate) struct Verdict {
-    pub(crate) audit: Audit,
-    /// What was used, over a full window in every period.
-    pub(crate) utilisation: f64,
-}
-
-/// When nothing ran, between the first start and the last end.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Waits {
-    pub(crate) total_ns: u64,
-    /// Each as (how long, since when), longest first.
-    pub(crate) all: Vec<(u64, u64)>,
-}
+use crate::records::{self, Contents};
+use crate::report::Report;
+use crate::times::show;
 
 /// The exit code, or what prevented it.
 pub(crate) fn audit(args: &AuditArgs) -> Result<u8, Error> {
-    let Records { mut records, torn } = read(args)?;
+    check(args)?;
+    let Contents { mut records, torn, seen } = read(args)?;
     if records.is_empty() {
         return Err(Error::Audited { path: args.log.clone(), what: "no task is in it".into() });
     }
-    let report = report(args, &records, torn);
+    let report = Report::of(args, &records, torn, &seen);
+    let to_stdout = [&args.chart, &args.html].into_iter().flatten().any(|path| is_stdout(path));
     if !args.quiet {
-        print!("{report}");
+        for remark in remarks(&report, &seen) {
+            eprintln!("ratelimit: {remark}");
+        }
+        if to_stdout {
+            eprint!("{report}");
+        } else {
+            print!("{report}");
+        }
+    }
+    for record in &mut records {
+        *record = seen.bounds.widest(record);
     }
     records.sort_unstable_by_key(|record| record.start);
-    let write = |path: &Path, text: Result<String, String>| {
-        let written = text.and_then(|text| std::fs::write(path, text).map_err(|e| e.to_string()));
-        written.map_err(|what| Error::Drawn { path: path.to_owned(), what })
-    };
     if let Some(path) = &args.chart {
-        write(path, page::chart(&report, &records))?;
+        write(path, &page::chart(&report, &records))?;
     }
     if let Some(path) = &args.html {
-        write(path, page::html(&report, &records))?;
+        write(path, &page::html(&report, &records))?;
     }
-    let kept = report.verdicts.iter().all(|verdict| verdict.audit.is_clean());
-    Ok(if kept { 0 } else { exit::OVERFLOW })
+    let any = |verdict| report.limits.iter().any(|judged| judged.verdict == verdict);
+    Ok(if any(Verdict::Broken) {
+        exit::OVERFLOW
+    } else if any(Verdict::Undecided) {
+        exit::UNDECIDED
+    } else {
+        0
+    })
 }
 
-fn read(args: &AuditArgs) -> Result<Records, Error> {
+fn check(args: &AuditArgs) -> Result<(), Error> {
+    let wrong = match (&args.start, &args.end, &args.duration) {
+        (Some(_), Some(_), Some(_)) => {
+            "--start, --end and --duration say one thing twice: leave one of them out"
+        }
+        (None, Some(_), None) => "--end needs --start or --duration: when did each task start?",
+        (None, None, Some(_)) => "--duration needs --start or --end: when did each task run?",
+        _ if [&args.chart, &args.html]
+            .iter()
+            .all(|path| path.as_deref().is_some_and(is_stdout)) =>
+        {
+            "only one of --chart and --html can go to standard output"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Usage(wrong.into()))
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn write(path: &Path, text: &Result<String, String>) -> Result<(), Error> {
+    let drawn = |what: String| Error::Drawn { path: path.to_owned(), what };
+    let text = text.as_ref().map_err(|what| drawn(what.clone()))?;
+    if is_stdout(path) {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        return written.map_err(Error::Output);
+    }
+    std::fs::write(path, text).map_err(|error| drawn(error.to_string()))
+}
+
+/// What a person has to know to believe the report.
+fn remarks(report: &Report, seen: &Seen) -> Vec<String> {
+    let mut remarks = vec![];
+    if let Some(doubt) = &seen.doubt
+        && report.doubt.is_none()
+    {
+        remarks.push(format!("{} (the verdict would be the same)", doubt.why));
+    }
+    let all_kept = report.limits.iter().all(|judged| judged.verdict == Verdict::Kept);
+    if let Some(longest_ns) = seen.whole_seconds_ns
+        && !all_kept
+    {
+        remarks.push(format!(
+            "durations were taken for seconds (the longest for {}): --duration-unit says otherwise",
+            humantime::format_duration(Duration::from_nanos(longest_ns)),
+        ));
+    }
+    // 1973: no number that is told by its size to be milliseconds is earlier.
+    if report.begin_ns < 100_000_000 * 1_000_000_000 && seen.exactness.is_some() {
+        remarks.push(format!(
+            "times were taken for seconds, and the log begins at {}",
+            show(report.begin_ns.into())
+        ));
+    }
+    remarks
+}
+
+fn read(args: &AuditArgs) -> Result<Contents, Error> {
     let unreadable = |error: io::Error| Error::Input { path: args.log.clone(), error };
     let bar = if is_drawn(args.quiet) {
         ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8))
@@ -90,115 +139,4 @@ fn read(args: &AuditArgs) -> Result<Records, Error> {
     let read = records::read(BufReader::with_capacity(1 << 16, bar.wrap_read(input)), args);
     bar.finish_and_clear();
     read.map_err(|what| Error::Audited { path: args.log.clone(), what })
-}
-
-fn report(args: &AuditArgs, records: &[Record], torn: bool) -> Report {
-    let begin_ns = records.iter().map(|record| record.start).min().unwrap_or_default();
-    let end_ns = records.iter().map(|record| record.end).max().unwrap_or_default();
-    let last_start = records.iter().map(|record| record.start).max().unwrap_or_default();
-    let verdict = |limit: &Limit| Verdict {
-        audit: judge(limit, records).expect("no record that was read ends before it starts"),
-        utilisation: utilisation(limit, records, last_start - begin_ns),
-    };
-    Report {
-        log: args.log.display().to_string(),
-        tasks: records.len(),
-        begin_ns,
-        end_ns,
-        torn,
-        verdicts: args.limits.iter().map(verdict).collect(),
-        waits: waits(records),
-    }
-}
-
-/// The last window to be filled may have been begun just before the log ends: it counts as whole.
-#[expect(clippy::cast_precision_loss, reason = "a share for people")]
-fn utilisation(limit: &Limit, records: &[Record], between_starts_ns: u64) -> f64 {
-    let used: u128 = records.iter().map(|record| u128::from(limit.units(record.weight))).sum();
-    let periods = between_starts_ns as f64 / limit.per_ns() as f64 + 1.0;
-    used as f64 / (limit.rate() as f64 * periods)
-}
-
-fn waits(records: &[Record]) -> Waits {
-    let mut spans: Vec<(u64, u64)> =
-        records.iter().map(|record| (record.start, record.end)).collect();
-    spans.sort_unstable();
-    let mut waits = Waits::default();
-    let mut busy_until = spans.first().map_or(0, |(start, _)| *start);
-    for (start, end) in spans {
-        if start > busy_until {
-            waits.total_ns += start - busy_until;
-            waits.all.push((start - busy_until, busy_until));
-        }
-        busy_until = busy_until.max(end);
-    }
-    waits.all.sort_unstable_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(&other.1)));
-    waits
-}
-
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let took = show_length(u128::from(self.end_ns - self.begin_ns));
-        writeln!(f, "{} tasks in {took}, from {}", self.tasks, show(self.begin_ns.into()))?;
-        if self.torn {
-            writeln!(f, "(the last line is not whole, and left out)")?;
-        }
-        for Verdict { audit, utilisation } in &self.verdicts {
-            let Audit { limit, starts, ends, worst } = audit;
-            let said = if audit.is_clean() { "kept" } else { "BROKEN" };
-            let begin = worst.begin;
-            writeln!(f, "{limit}: {said}")?;
-            writeln!(f, "  fullest window  {} of {}", worst.units, limit.rate())?;
-            writeln!(
-                f,
-                "  where           {} to {}",
-                show(begin),
-                show(begin + i128::from(limit.per_ns()))
-            )?;
-            writeln!(f, "  by their starts {}, by their ends {}", starts.units, ends.units)?;
-            writeln!(f, "  utilisation     {utilisation:.3}")?;
-        }
-        let Waits { total_ns, all } = &self.waits;
-        match all.first() {
-            None => writeln!(f, "waits: none"),
-            Some((longest, since)) => writeln!(
-                f,
-                "waits: {}, {} in all; median {}, longest {} from {}",
-                all.len(),
-                show_length((*total_ns).into()),
-                show_length(all[all.len() / 2].0.into()),
-                show_length((*longest).into()),
-                show((*since).into()),
-            ),
-        }
-    }
-}
-
-impl Report {
-    pub(crate) fn took(&self) -> Duration {
-        Duration::from_nanos(self.end_ns - self.begin_ns)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_when_nothing_runs() {
-        let record = |start, end| Record { start, end, weight: 1 };
-        // Two overlap, one lies within, one begins as another ends.
-        let records =
-            [record(100, 110), record(0, 50), record(40, 70), record(45, 60), record(70, 80)];
-        assert_eq!(waits(&records), Waits { total_ns: 20, all: vec![(20, 80)] });
-        assert_eq!(waits(&records[..1]), Waits::default());
-    }
-
-    #[test]
-    fn a_full_window_in_every_period_is_a_utilisation_of_one() {
-        let limit: Limit = "2/100ns".parse().unwrap();
-        let at = |at| Record { start: at, end: at, weight: 9 };
-        let records = [at(0), at(0), at(100), at(100)];
-        assert!((utilisation(&limit, &records, 100) - 1.0).abs() < 1e-9);
-    }
 }

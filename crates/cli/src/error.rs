@@ -9,6 +9,7 @@ pub(crate) mod exit {
     pub(crate) const OVERFLOW: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const IO: u8 = 3;
+    pub(crate) const UNDECIDED: u8 = 4;
     pub(crate) const NOT_FOUND: u8 = 127;
     pub(crate) const INTERRUPTED: u8 = 130;
     pub(crate) const BROKEN_PIPE: u8 = 141;

@@ -2,7 +2,10 @@
 
 mod args;
 mod audit;
+mod columns;
+mod decimal;
 mod error;
+mod exactness;
 mod exec;
 mod generate;
 mod items;
@@ -13,6 +16,7 @@ mod page;
 mod pipe;
 mod progress;
 mod records;
+mod report;
 mod run;
 mod stop;
 mod template;

@@ -3,14 +3,17 @@
 use askama::Template;
 use plotters::prelude::*;
 use strict_rate_limiter::Limit;
-use strict_rate_limiter::audit::{Record, over_time};
+use strict_rate_limiter::audit::{Record, Verdict, over_time};
 
-use crate::audit::{Report, Verdict};
+use crate::report::{Judged, Report, counted, said};
 use crate::times::{show, show_length};
 
 /// How many points of time a chart has: what lies between two of them is shown by its highest.
 const COLUMNS: usize = 800;
 const LISTED: usize = 10;
+
+/// How many characters of a log's name fit above a chart.
+const NAME_MAX: usize = 60;
 
 const WITHIN: RGBColor = RGBColor(0, 114, 178);
 const OVER: RGBColor = RGBColor(200, 30, 30);
@@ -31,14 +34,16 @@ struct Page<'a> {
     chart: String,
     limits: Vec<LimitOnPage>,
     waits: Vec<Row>,
-    wait_count: usize,
+    nothing_ran: String,
     waited: String,
 }
 
 struct LimitOnPage {
     limit: String,
-    kept: bool,
-    fullest: u128,
+    /// The verdict, and the class of style that shows it.
+    said: &'static str,
+    class: &'static str,
+    fullest: String,
     rate: u64,
     utilisation: String,
     worst: Vec<Row>,
@@ -50,7 +55,8 @@ struct Row {
     what: String,
 }
 
-/// The chart, as SVG: a panel for each limit.
+/// The chart, as SVG: a panel for each limit. Records are as wide as they can have been, sorted by
+/// their start.
 pub(crate) fn chart(report: &Report, records: &[Record]) -> Result<String, String> {
     let mut svg = String::new();
     draw(report, records, &mut svg).map_err(|error| error.to_string())?;
@@ -59,13 +65,18 @@ pub(crate) fn chart(report: &Report, records: &[Record]) -> Result<String, Strin
 
 /// The page, with everything in it.
 pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String> {
-    let limits = report.verdicts.iter().map(|Verdict { audit, utilisation }| LimitOnPage {
-        limit: audit.limit.to_string(),
-        kept: audit.is_clean(),
-        fullest: audit.worst.units,
-        rate: audit.limit.rate(),
-        utilisation: format!("{utilisation:.3}"),
-        worst: worst_windows(&audit.limit, records),
+    let limits = report.limits.iter().map(|judged| LimitOnPage {
+        limit: judged.limit.to_string(),
+        said: said(judged.verdict),
+        class: match judged.verdict {
+            Verdict::Kept => "kept",
+            Verdict::Broken => "broken",
+            Verdict::Undecided => "undecided",
+        },
+        fullest: judged.fullest(),
+        rate: judged.limit.rate(),
+        utilisation: format!("{:.3}", judged.utilisation),
+        worst: worst_windows(&judged.limit, records),
     });
     let waits = report.waits.all.iter().take(LISTED).map(|(length, since)| Row {
         when: show((*since).into()),
@@ -78,7 +89,7 @@ pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String
         chart: chart(report, records)?,
         limits: limits.collect(),
         waits: waits.collect(),
-        wait_count: report.waits.all.len(),
+        nothing_ran: counted(report.waits.all.len() as u64, "time"),
         waited: show_length(report.waits.total_ns.into()),
     };
     page.render().map_err(|error| error.to_string())
@@ -138,29 +149,40 @@ fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<Co
     columns
 }
 
+/// A name that fits into a title: its end says more than its beginning.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME_MAX {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(length - NAME_MAX + 1).collect();
+    format!("…{end}")
+}
+
 #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "to be drawn")]
 fn draw(
     report: &Report,
     records: &[Record],
     to: &mut String,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let panels = report.verdicts.len();
+    let panels = report.limits.len();
     let root = SVGBackend::with_string(to, (880, 60 + 240 * panels as u32)).into_drawing_area();
     root.fill(&WHITE)?;
-    let title =
-        format!("{}: {} tasks from {}", report.log, report.tasks, show(report.begin_ns.into()));
+    let name = shortened(&report.log);
+    let title = format!("{name}: {} from {}", report.tasks(), show(report.begin_ns.into()));
     let area = root.titled(&title, ("sans-serif", 17))?;
-    for (verdict, panel) in report.verdicts.iter().zip(area.split_evenly((panels, 1))) {
-        let limit = verdict.audit.limit;
-        let until = u128::from(report.end_ns) + u128::from(limit.per_ns()) + 1;
-        let columns = columns(&limit, records, report.begin_ns, until);
-        let seconds = (until - u128::from(report.begin_ns)) as f64 / 1e9;
-        let highest = verdict.audit.worst.units.max(u128::from(limit.rate())) as f64 * 1.1;
+    let begin = records.first().map_or(0, |record| record.start);
+    let end = records.iter().map(|record| record.end).max().unwrap_or(0);
+    for (judged, panel) in report.limits.iter().zip(area.split_evenly((panels, 1))) {
+        let Judged { limit, audit, verdict, .. } = judged;
+        let until = u128::from(end) + u128::from(limit.per_ns()) + 1;
+        let columns = columns(limit, records, begin, until);
+        let seconds = (until - u128::from(begin)) as f64 / 1e9;
+        let highest = audit.most.worst.units.max(u128::from(limit.rate())) as f64 * 1.1;
         // As many as it takes to tell a tenth of the chart's length.
         let decimals = (1.0 - seconds.log10()).ceil().clamp(0.0, 9.0) as usize;
         let at = |column: usize| seconds * column as f64 / columns.len() as f64;
-        let said = if verdict.audit.is_clean() { "kept" } else { "broken" };
-        let caption = format!("{limit}: {said}, fullest window {}", verdict.audit.worst.units);
+        let caption = format!("{limit}: {}, fullest window {}", said(*verdict), judged.fullest());
         let mut chart = ChartBuilder::on(&panel)
             .caption(caption, ("sans-serif", 15))
             .margin_right(20)

@@ -8,30 +8,20 @@ use serde_json::Value;
 use strict_rate_limiter::audit::Record;
 
 use crate::args::AuditArgs;
-use crate::times;
-
-/// Which columns hold what. Without an end or a duration, a task ended as it started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Columns {
-    start: String,
-    end: Option<String>,
-    duration: Option<String>,
-    weight: Option<String>,
-}
-
-/// The column by which a log of our own is known.
-const OUR_START: &str = "start_ns";
+use crate::columns::{Columns, Seen};
 
 /// What was read.
 #[derive(Debug, Default)]
-pub(crate) struct Records {
+pub(crate) struct Contents {
+    /// As written: where times are coarse, one may end before it starts.
     pub(crate) records: Vec<Record>,
     /// The last line was being written, and is left out.
     pub(crate) torn: bool,
+    pub(crate) seen: Seen,
 }
 
 /// Reads a log. What is wrong, with its line.
-pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, String> {
+pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
     let begin = log.fill_buf().map_err(|error| error.to_string())?;
     let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
@@ -41,67 +31,37 @@ pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, S
     }
 }
 
-impl Columns {
-    /// As told; else as the program that wrote these columns has them.
-    fn find(args: &AuditArgs, has: impl Fn(&str) -> bool, all: &str) -> Result<Self, String> {
-        let known = [(OUR_START, Some("end_ns"), None), ("Starttime", None, Some("JobRuntime"))];
-        let known = known.iter().find(|(start, end, duration)| {
-            has(start) && end.is_none_or(&has) && duration.is_none_or(&has)
-        });
-        let own = |text: &&str| (*text).to_owned();
-        let found = match (&args.start, known) {
-            (Some(start), _) => Self {
-                start: start.clone(),
-                end: args.end.clone(),
-                duration: args.duration.clone(),
-                weight: args.weight.clone(),
-            },
-            (None, Some((start, end, duration))) => Self {
-                start: own(start),
-                end: end.as_ref().map(own),
-                duration: duration.as_ref().map(own),
-                weight: args.weight.clone().or_else(|| {
-                    has(OUR_START).then(|| "weight".to_owned()).filter(|weight| has(weight))
-                }),
-            },
-            (None, None) => {
-                return Err(format!(
-                    "say with --start which column holds the times; there are {all}"
-                ));
-            }
-        };
-        if let Some(missing) = found.names().find(|name| !has(name)) {
-            return Err(format!("there is no column `{missing}`; there are {all}"));
-        }
-        Ok(found)
+/// The records so far. Whether one that ends before it starts is wrong, or only coarse, is known
+/// when all have been read.
+#[derive(Debug, Default)]
+struct Rows {
+    records: Vec<Record>,
+    /// By how much a row ends before it starts, and its line: the worst before the last row, and the
+    /// last row.
+    worst: (u64, u64),
+    last: (u64, u64),
+}
+
+impl Rows {
+    fn push(&mut self, record: Record, line: u64) {
+        self.worst = self.worst.max(self.last);
+        self.last = (record.start.saturating_sub(record.end), line);
+        self.records.push(record);
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.start), self.end.as_ref(), self.duration.as_ref(), self.weight.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-    }
-
-    fn record(&self, field: impl Fn(&str) -> Option<String>) -> Result<Record, String> {
-        let read = |name: &str, parse: fn(&str) -> Option<u64>, what: &str| {
-            let text = field(name).ok_or_else(|| format!("{name} is missing"))?;
-            parse(&text).ok_or_else(|| format!("{name} is no {what}: `{text}`"))
-        };
-        let start = read(&self.start, times::instant, "time")?;
-        let end = match (&self.end, &self.duration) {
-            (Some(end), _) => read(end, times::instant, "time")?,
-            (None, Some(duration)) => {
-                start.saturating_add(read(duration, times::duration, "duration")?)
-            }
-            (None, None) => start,
-        };
-        let whole = |text: &str| text.trim().parse().ok();
-        let weight = self.weight.as_ref().map(|name| read(name, whole, "whole number"));
-        if end < start {
-            return Err("it ends before it starts".into());
+    /// `ended`: the log ends with its line.
+    fn finish(mut self, seen: Seen, ended: bool, mut torn: bool) -> Result<Contents, String> {
+        let explained = seen.bounds.start_early_ns.saturating_add(seen.bounds.end_late_ns);
+        if self.last.0 > explained && !ended {
+            self.records.pop();
+            torn = true;
+        } else {
+            self.worst = self.worst.max(self.last);
         }
-        Ok(Record { start, end, weight: weight.transpose()?.unwrap_or(1) })
+        match self.worst {
+            (by, line) if by > explained => Err(format!("line {line}: it ends before it starts")),
+            _ => Ok(Contents { records: self.records, torn, seen }),
+        }
     }
 }
 
@@ -121,7 +81,7 @@ impl<R: Read> Read for Tail<R> {
     }
 }
 
-fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, String> {
+fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
     let begin = log.fill_buf().map_err(|error| error.to_string())?;
     let header = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let delimiter = if header.contains(&b'\t') { b'\t' } else { b',' };
@@ -134,66 +94,87 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Records, String> {
         header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
     let places: HashMap<&str, usize> =
         names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
-    let columns = Columns::find(args, |name| places.contains_key(name), &names.join(", "))?;
-    let mut records = Records::default();
+    let mut columns = Columns::find(args, |name| places.contains_key(name), &names.join(", "))?;
+    let mut rows = Rows::default();
+    let mut torn = false;
     let mut row = ByteRecord::new();
     while reader.read_byte_record(&mut row).map_err(|error| error.to_string())? {
         let field = |name: &str| {
             row.get(places[name]).map(|field| String::from_utf8_lossy(field).into_owned())
         };
+        let line = row.position().map_or(0, csv::Position::line);
         match columns.record(field) {
-            Ok(record) => records.records.push(record),
+            Ok(record) => rows.push(record, line),
             Err(what) => {
-                let line = row.position().map_or(0, csv::Position::line);
                 let rest = reader.read_byte_record(&mut ByteRecord::new());
                 if matches!(rest, Ok(false)) && reader.get_ref().last != b'\n' {
-                    records.torn = true;
+                    torn = true;
                     break;
                 }
                 return Err(format!("line {line}: {what}"));
             }
         }
     }
+    let ended = reader.get_ref().last == b'\n';
     // Our rows end with their line: one that does not is still being written, whatever it says so far.
-    let ours = columns.start == OUR_START;
-    if ours && !records.torn && reader.get_ref().last != b'\n' {
-        records.torn = records.records.pop().is_some();
+    if columns.ours && !torn && !ended {
+        torn = rows.records.pop().is_some();
+        rows.last = (0, 0);
     }
-    Ok(records)
+    rows.finish(columns.seen(args), ended || torn, torn)
 }
 
-fn json(log: impl BufRead, args: &AuditArgs) -> Result<Records, String> {
-    let mut records = Records::default();
-    let mut columns = None;
-    let mut lines = log.split(b'\n').zip(1_u64..).peekable();
-    while let Some((line, number)) = lines.next() {
-        let line = line.map_err(|error| error.to_string())?;
+fn json(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
+    let mut rows = Rows::default();
+    let mut found = None;
+    let mut line = Vec::new();
+    let mut ended = true;
+    for number in 1_u64.. {
+        line.clear();
+        if log.read_until(b'\n', &mut line).map_err(|error| error.to_string())? == 0 {
+            break;
+        }
+        ended = line.ends_with(b"\n");
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let read = |columns: &mut Option<Columns>| {
-            let object: Value = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
-            let field = |name: &str| object.get(name).filter(|value| !value.is_null());
-            if columns.is_none() {
-                let names = object.as_object().into_iter().flat_map(serde_json::Map::keys);
-                let all = names.cloned().collect::<Vec<_>>().join(", ");
-                *columns = Some(Columns::find(args, |name| field(name).is_some(), &all)?);
+        let record = json_record(&line, args, &mut found);
+        match record {
+            Ok(record) => rows.push(record, number),
+            Err(_) if !ended && found.is_some() => {
+                return rows.finish(
+                    found.map_or_else(Seen::default, |it| it.seen(args)),
+                    true,
+                    true,
+                );
             }
-            let columns = columns.as_ref().ok_or("there are no columns")?;
-            columns.record(|name| {
-                field(name).map(|value| match value {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                })
-            })
-        };
-        match read(&mut columns) {
-            Ok(record) => records.records.push(record),
-            Err(_) if lines.peek().is_none() && columns.is_some() => records.torn = true,
             Err(what) => return Err(format!("line {number}: {what}")),
         }
     }
-    Ok(records)
+    rows.finish(found.map_or_else(Seen::default, |it| it.seen(args)), ended, false)
+}
+
+fn json_record(
+    line: &[u8],
+    args: &AuditArgs,
+    found: &mut Option<Columns>,
+) -> Result<Record, String> {
+    let object: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let field = |name: &str| object.get(name).filter(|value| !value.is_null());
+    let columns = match found {
+        Some(columns) => columns,
+        None => {
+            let names = object.as_object().into_iter().flat_map(serde_json::Map::keys);
+            let all = names.cloned().collect::<Vec<_>>().join(", ");
+            found.insert(Columns::find(args, |name| field(name).is_some(), &all)?)
+        }
+    };
+    columns.record(|name| {
+        field(name).map(|value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    })
 }
 
 #[cfg(test)]
@@ -203,7 +184,7 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command};
 
-    fn read_with(log: &str, arguments: &[&str]) -> Result<Records, String> {
+    fn read_with(log: &str, arguments: &[&str]) -> Result<Contents, String> {
         let said = [&["ratelimit", "audit", "log", "1/1s"], arguments].concat();
         let Command::Audit(args) = Args::parse_from(said).command else { unreachable!() };
         read(log.as_bytes(), &args)
@@ -224,6 +205,10 @@ mod tests {
             1\t:\t1785000000.123\t     0.250\t0\t4\t0\t0\techo \"a\n";
         let read = read_with(parallels, &[]).unwrap();
         assert_eq!(read.records, [record(1_785_000_000_123_000_000, 1_785_000_000_373_000_000, 1)]);
+        assert_eq!(
+            read.seen.exactness.as_deref(),
+            Some("times exact to 1ms, durations exact to 1ms")
+        );
     }
 
     #[test]
@@ -241,7 +226,10 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line_and_a_torn_last_line_is_left_out() {
         let cases = [
             ("", "it is empty"),
-            ("a,b\n1,2\n", "say with --start which column holds the times; there are a, b"),
+            (
+                "a,b\n1,2\n",
+                "say with --start (or --end and --duration) which column holds the times; there are a, b",
+            ),
             ("start_ns,end_ns\n1,2\n3,x\n5,6\n", "line 3: end_ns is no time: `x`"),
             ("start_ns,end_ns\n1,2\n3\n5,6\n", "line 3: end_ns is missing"),
             ("start_ns,end_ns\n9,2\n", "line 2: it ends before it starts"),

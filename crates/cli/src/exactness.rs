@@ -1,0 +1,263 @@
+//! How exact a log's times are, and whether a column holds what it was said to hold: both are seen only
+//! in all of its rows.
+
+use strict_rate_limiter::audit::{ErrorBounds, Record};
+
+use crate::times::Read;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// So unlikely must it be, as a power of ten, that times that were exact end in so many zeros.
+const CHANCE: u32 = 6;
+
+/// How exactly the times of one column are written.
+#[derive(Debug, Default)]
+pub(crate) struct Exactness {
+    /// What the last digit of the finest is worth; 0 before there is any.
+    unit_ns: u64,
+    /// Some were written as decimal fractions, which are printed rounded.
+    rounded: bool,
+    /// Some were cut off to nanoseconds here.
+    more: bool,
+    /// All are a multiple of ten to this many nanoseconds: of seconds, milli-, micro- or nanoseconds.
+    zeros: u32,
+    /// How often the time was another one than in the row before.
+    changes: u32,
+    last: Option<u64>,
+}
+
+/// How far times of a column may be from the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Error {
+    pub(crate) early_ns: u64,
+    pub(crate) late_ns: u64,
+}
+
+impl Exactness {
+    pub(crate) fn see(&mut self, read: &Read) {
+        self.unit_ns = match self.unit_ns {
+            0 => read.unit_ns,
+            finest => finest.min(read.unit_ns),
+        };
+        self.rounded |= read.rounded;
+        self.more |= read.more;
+        if self.last.is_none() {
+            self.zeros = 9;
+        }
+        while !read.ns.is_multiple_of(10_u64.pow(self.zeros)) {
+            self.zeros -= 3;
+        }
+        if self.last != Some(read.ns) {
+            self.changes = self.changes.saturating_add(1);
+            self.last = Some(read.ns);
+        }
+    }
+
+    /// What the last digit of a time stamp is worth. One that is written to the millisecond may still
+    /// have been read from a clock that counts seconds: then all of them end in zeros.
+    pub(crate) fn stamp_unit_ns(&self) -> u64 {
+        let written = self.duration_unit_ns();
+        let multiple = 10_u64.pow(self.zeros);
+        let chance = (multiple / written).checked_ilog10().unwrap_or(0) * self.changes.min(CHANCE);
+        if chance >= CHANCE { multiple } else { written }
+    }
+
+    /// What the last digit of a duration is worth. Durations of zero are common, and say nothing.
+    pub(crate) fn duration_unit_ns(&self) -> u64 {
+        // Seven decimals of a second are what is printed of a floating point number, which is not as
+        // exact as that.
+        let floating_point = self.rounded && self.unit_ns == 100;
+        if floating_point { 1_000 } else { self.unit_ns.max(1) }
+    }
+
+    /// Cut off or, where it is a decimal fraction, rounded to this unit.
+    pub(crate) fn error(&self, unit_ns: u64) -> Error {
+        let early_ns = if self.rounded { unit_ns / 2 } else { 0 };
+        Error { early_ns, late_ns: unit_ns - 1 + u64::from(self.more) }
+    }
+}
+
+impl Error {
+    /// Of a time and a duration together.
+    fn plus(self, early_ns: u64, late_ns: u64) -> Self {
+        Self { early_ns: self.early_ns + early_ns, late_ns: self.late_ns + late_ns }
+    }
+}
+
+/// The bounds of a log's records, of its starts' and its ends' errors.
+pub(crate) fn bounds(start: Error, end: Error) -> ErrorBounds {
+    ErrorBounds {
+        start_early_ns: start.early_ns,
+        start_late_ns: start.late_ns,
+        end_early_ns: end.early_ns,
+        end_late_ns: end.late_ns,
+    }
+}
+
+/// The bounds where an end is a start and a duration.
+pub(crate) fn bounds_from_start(start: Error, duration: Error) -> ErrorBounds {
+    bounds(start, start.plus(duration.early_ns, duration.late_ns))
+}
+
+/// The bounds where a start is an end less a duration.
+pub(crate) fn bounds_from_end(end: Error, duration: Error) -> ErrorBounds {
+    bounds(end.plus(duration.late_ns, duration.early_ns), end)
+}
+
+/// Of a log of times and durations, the order of its rows.
+///
+/// A row is written when its task has ended. So if the time is the end, it rises from row to row; if it
+/// is the start, time and duration together do.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    last: Option<(u64, u64)>,
+    /// How often the time alone went back.
+    time_back: u64,
+    /// How often time and duration together did.
+    sum_back: u64,
+}
+
+impl Order {
+    pub(crate) fn see(&mut self, time: &Read, duration: &Read) {
+        let sum = time.ns.saturating_add(duration.ns);
+        if let Some((last_time, last_sum)) = self.last {
+            let unit_ns = time.unit_ns.saturating_add(duration.unit_ns);
+            self.time_back += u64::from(last_time.saturating_sub(time.ns) > 0);
+            self.sum_back += u64::from(last_sum.saturating_sub(sum) > unit_ns);
+        }
+        self.last = Some((time.ns, sum));
+    }
+
+    pub(crate) fn speaks_for_the_end(&self) -> bool {
+        self.sum_back > 10 * self.time_back
+    }
+
+    pub(crate) fn speaks_for_the_start(&self) -> bool {
+        self.time_back > 10 * self.sum_back
+    }
+}
+
+/// These records, had the time that was taken for their start been their end.
+pub(crate) fn start_as_end(record: &Record) -> Record {
+    let took = record.end.saturating_sub(record.start);
+    Record { start: record.start.saturating_sub(took), end: record.start, ..*record }
+}
+
+/// These records, had the time that was taken for their end been their start.
+pub(crate) fn end_as_start(record: &Record) -> Record {
+    let took = record.end.saturating_sub(record.start);
+    Record { start: record.end, end: record.end.saturating_add(took), ..*record }
+}
+
+/// A unit for people: 1s, 100ms.
+pub(crate) fn show_unit(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{}us", ns / 1_000),
+        1_000_000..SECOND_NS => format!("{}ms", ns / 1_000_000),
+        _ => format!("{}s", ns / SECOND_NS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::{duration, instant};
+
+    fn of(times: &[&str]) -> Exactness {
+        let mut exactness = Exactness::default();
+        for time in times {
+            exactness.see(&instant(time).unwrap());
+        }
+        exactness
+    }
+
+    #[test]
+    fn a_column_is_as_exact_as_the_finest_in_it() {
+        // A number of JSON loses its last zeros.
+        assert_eq!(
+            of(&["1785000000.5", "1785000001.25", "1785000002"]).stamp_unit_ns(),
+            10_000_000
+        );
+        assert_eq!(
+            of(&["2026-07-25T17:20:00Z", "2026-07-25T17:20:01Z"]).stamp_unit_ns(),
+            SECOND_NS
+        );
+        assert_eq!(of(&["1785000000123"]).stamp_unit_ns(), 1_000_000);
+        assert_eq!(of(&["1785000000123456789"]).stamp_unit_ns(), 1);
+        assert_eq!(of(&["1785000000.1234567"]).stamp_unit_ns(), 1_000, "a floating point number");
+        assert_eq!(of(&["2026-07-25T17:20:00.1234567Z"]).stamp_unit_ns(), 100, "digits of a clock");
+    }
+
+    #[test]
+    fn zeros_that_cannot_be_chance_are_no_digits() {
+        let seconds = ["1785000000000", "1785000003000"];
+        assert_eq!(of(&seconds).stamp_unit_ns(), SECOND_NS);
+        assert_eq!(
+            of(&["1785000000000000000"]).stamp_unit_ns(),
+            SECOND_NS,
+            "nine zeros are enough"
+        );
+        // One alone may be chance, and so may two that are the same.
+        assert_eq!(of(&["1785000000000"]).stamp_unit_ns(), 1_000_000);
+        assert_eq!(of(&["1785000000000"; 9]).stamp_unit_ns(), 1_000_000);
+        assert_eq!(
+            of(&["1785000000.100", "1785000000.200", "1785000000.900"]).stamp_unit_ns(),
+            1_000_000
+        );
+        let mut durations = Exactness::default();
+        for _ in 0..99 {
+            durations.see(&duration("0.000", None).unwrap());
+        }
+        assert_eq!(durations.duration_unit_ns(), 1_000_000);
+    }
+
+    #[test]
+    fn a_decimal_fraction_may_have_been_rounded_and_all_else_was_cut_off() {
+        let ms = 1_000_000;
+        let error = |early_ns, late_ns| Error { early_ns, late_ns };
+        assert_eq!(of(&["1785000000.123"]).error(ms), error(ms / 2, ms - 1));
+        assert_eq!(of(&["2026-07-25T17:20:00.123Z"]).error(ms), error(0, ms - 1));
+        assert_eq!(of(&["1785000000123456789"]).error(1), error(0, 0));
+        assert_eq!(of(&["1785000000.1234567891"]).error(1), error(0, 1), "it was a little later");
+    }
+
+    #[test]
+    fn a_start_from_an_end_is_as_inexact_as_both() {
+        let (time, took) =
+            (Error { early_ns: 1, late_ns: 20 }, Error { early_ns: 300, late_ns: 4_000 });
+        let end = bounds_from_end(time, took);
+        assert_eq!((end.start_early_ns, end.start_late_ns), (4_001, 320));
+        assert_eq!((end.end_early_ns, end.end_late_ns), (1, 20));
+        let start = bounds_from_start(time, took);
+        assert_eq!((start.start_early_ns, start.start_late_ns), (1, 20));
+        assert_eq!((start.end_early_ns, start.end_late_ns), (301, 4_020));
+    }
+
+    #[test]
+    fn rows_in_the_order_of_one_moment_say_which_it_is() {
+        let order = |rows: &[(&str, &str)]| {
+            let mut order = Order::default();
+            for (time, took) in rows {
+                order.see(&instant(time).unwrap(), &duration(took, None).unwrap());
+            }
+            (order.speaks_for_the_end(), order.speaks_for_the_start())
+        };
+        assert_eq!(order(&[("10.000", "5.000"), ("11.000", "0.500")]), (true, false));
+        assert_eq!(order(&[("11.000", "0.500"), ("10.000", "5.000")]), (false, true));
+        assert_eq!(
+            order(&[("10.000", "0.500"), ("11.000", "0.500")]),
+            (false, false),
+            "one by one"
+        );
+        assert_eq!(order(&[("10", "0.9"), ("10", "0.1")]), (false, false), "too coarse to tell");
+        assert_eq!(order(&[("12.000", "1.000"), ("10.000", "0.500")]), (false, false), "no order");
+    }
+
+    #[test]
+    fn the_other_reading_moves_a_record_by_its_length() {
+        let record = Record { start: 50, end: 80, weight: 3 };
+        assert_eq!(start_as_end(&record), Record { start: 20, end: 50, weight: 3 });
+        assert_eq!(end_as_start(&record), Record { start: 80, end: 110, weight: 3 });
+    }
+}
