@@ -21,6 +21,7 @@ mod run;
 mod stop;
 mod template;
 mod times;
+mod unread;
 
 use std::process::ExitCode;
 

@@ -1,21 +1,43 @@
 //! `ratelimit pipe`: what comes in goes out, unchanged and in order, no faster than the limits allow.
 //!
 //! A line is a task: it starts when it is about to be written and has completed when whoever reads it
-//! has taken it over, that is when the flush has returned. One at a time, so nothing is reordered.
+//! has read it, as far as the kernel tells (`unread.rs`). Lines whose turn has come are written
+//! together, and always before this waits for anything.
+//!
+//! A reader that stalls must not find many lines when it goes on: what it has read at once, it may well
+//! act on at once. So no more is unread at a time than the limits allow in a [`TURN`]: for most limits
+//! a line.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use strict_rate_limiter::{Limit, RateLimiter, Unit};
+use strict_rate_limiter::{Limit, Permit, RateLimiter, TryAcquireError, Unit};
 
 use crate::args::PipeArgs;
 use crate::error::{Error, exit};
 use crate::progress::is_drawn;
+use crate::report::counted;
+use crate::unread::{Unread, Woken, write_all};
+
+/// How long a reader may take to read and be woken again without holding up the limit: readers that
+/// are waiting take some 50 µs.
+const TURN: Duration = Duration::from_millis(1);
+
+/// How many lines are unread at the most, however high the limit.
+const LINES_MAX: u64 = 1 << 16;
+
+/// How many bytes are written together.
+const TOGETHER: usize = 1 << 16;
+
+/// The limiter wakes threads to some microseconds, `poll` to some fifty: the end of a wait is the
+/// limiter's.
+const LIMITERS_SHARE: Duration = Duration::from_millis(1);
 
 /// Copies to the end. The exit code, or what prevented it.
 pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
@@ -28,51 +50,182 @@ pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
                 .into(),
         ));
     }
-    let limiter = args.limits.builder().build()?;
+    let of_tasks = limits.iter().filter(|limit| limit.unit() == Unit::Task);
+    let lines_max = of_tasks.map(in_a_turn).min().unwrap_or(LINES_MAX).min(LINES_MAX);
+    let limiter = args.limits.builder().concurrency(lines_max as usize).build()?;
     let from = args.input.as_deref().filter(|path| *path != Path::new("-"));
     let unreadable = |error| Error::Input {
         path: from.map_or_else(|| "standard input".into(), Path::to_owned),
         error,
     };
-    let mut total = None;
-    let mut input: Box<dyn BufRead> = match from {
-        Some(path) => {
-            let file = File::open(path).map_err(unreadable)?;
-            total = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
-            Box::new(BufReader::new(file))
-        }
-        None => Box::new(io::stdin().lock()),
+    let input = match from {
+        Some(path) => File::open(path),
+        None => io::stdin().as_fd().try_clone_to_owned().map(File::from),
     };
-    let terminator = if args.null { 0 } else { b'\n' };
-    let longest = of_weight().map(Limit::rate).min().unwrap_or(u64::MAX);
-    let meter = Meter::new(args.quiet, total);
-    let mut out = io::stdout().lock();
-    let mut piece = Vec::new();
-    loop {
-        piece.clear();
-        let read = (&mut input).take(longest).read_until(terminator, &mut piece);
-        if read.map_err(unreadable)? == 0 {
-            meter.finish();
-            return Ok(0);
+    let input = input.map_err(unreadable)?;
+    let is_file = |input: &File| input.metadata().ok().filter(std::fs::Metadata::is_file);
+    let file_length = is_file(&input).map(|file| file.len());
+    let out = rustix::stdio::stdout();
+    let mut copy = Copy {
+        limiter: &limiter,
+        input: BufReader::with_capacity(TOGETHER, input),
+        waits_for_input: file_length.is_none(),
+        terminator: if args.null { 0 } else { b'\n' },
+        bytes_are_weight: args.bytes,
+        longest: of_weight().map(Limit::rate).min().unwrap_or(u64::MAX),
+        bytes_max: of_weight().map(in_a_turn).min().unwrap_or(u64::MAX),
+        out,
+        unread: Unread::new(out),
+        buffer: vec![],
+        granted: 0,
+        permits: vec![],
+        lines: 0,
+        meter: Meter::new(args.quiet, file_length.filter(|_| from.is_some())),
+    };
+    match copy.all() {
+        Ok(()) => {
+            copy.meter.finish();
+            Ok(0)
         }
-        let weight = if args.bytes { piece.len() as u64 } else { 1 };
-        match write(&limiter, weight, &piece, &mut out) {
-            Ok(()) => meter.passed(&piece, terminator),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                meter.finish();
-                return Ok(exit::BROKEN_PIPE);
-            }
-            Err(error) => return Err(Error::Output(error)),
+        Err(Failed::Reading(error)) => Err(unreadable(error)),
+        Err(Failed::Writing(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            copy.meter.finish();
+            Ok(exit::BROKEN_PIPE)
         }
+        Err(Failed::Writing(error)) => Err(Error::Output(error)),
     }
 }
 
-fn write(limiter: &RateLimiter, weight: u64, piece: &[u8], out: &mut impl Write) -> io::Result<()> {
-    let permit = limiter.acquire_weight_blocking(weight);
-    let permit = permit.expect("nobody closes it, and no piece is too heavy");
-    let written = out.write_all(piece).and_then(|()| out.flush());
-    permit.complete();
-    written
+/// How many units a limit allows in a [`TURN`], but one at the least.
+fn in_a_turn(limit: &Limit) -> u64 {
+    let units = u128::from(limit.rate()) * TURN.as_nanos() / u128::from(limit.per_ns());
+    u64::try_from(units).unwrap_or(u64::MAX).max(1)
+}
+
+/// What the copying ended with, if not at the end of the input.
+enum Failed {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+struct Copy<'a> {
+    limiter: &'a RateLimiter,
+    input: BufReader<File>,
+    /// There is not always input: it is waited for.
+    waits_for_input: bool,
+    terminator: u8,
+    bytes_are_weight: bool,
+    /// A line that is longer goes in pieces.
+    longest: u64,
+    /// How many bytes may be unread at a time, or a piece that is longer.
+    bytes_max: u64,
+    out: BorrowedFd<'a>,
+    unread: Unread<'a>,
+    /// Pieces that have their permits, up to `granted`, and one that has none yet.
+    buffer: Vec<u8>,
+    granted: usize,
+    permits: Vec<Permit<'a>>,
+    /// How many of them are the end of a line.
+    lines: u64,
+    meter: Meter,
+}
+
+impl Copy<'_> {
+    fn all(&mut self) -> Result<(), Failed> {
+        while self.read_piece()? {
+            self.acquire().map_err(Failed::Writing)?;
+            if self.granted >= TOGETHER {
+                self.write().map_err(Failed::Writing)?;
+            }
+        }
+        self.write().map_err(Failed::Writing)
+    }
+
+    /// Reads a line, or as much of it as may go at once. `false` at the end of the input.
+    fn read_piece(&mut self) -> Result<bool, Failed> {
+        loop {
+            if self.input.buffer().is_empty() {
+                self.write().map_err(Failed::Writing)?;
+                self.wait_for_input().map_err(Failed::Writing)?;
+            }
+            let input = match self.input.fill_buf() {
+                Ok(input) => input,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // Another process that shares it may have made it non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(Failed::Reading(error)),
+            };
+            let piece = self.buffer.len() - self.granted;
+            if input.is_empty() {
+                return Ok(piece > 0);
+            }
+            let room = usize::try_from(self.longest).unwrap_or(usize::MAX) - piece;
+            let input = &input[..input.len().min(room)];
+            let line_end = input.iter().position(|byte| *byte == self.terminator);
+            let length = line_end.map_or(input.len(), |at| at + 1);
+            self.buffer.extend_from_slice(&input[..length]);
+            self.input.consume(length);
+            if line_end.is_some() || length == room {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn wait_for_input(&mut self) -> io::Result<()> {
+        while self.waits_for_input {
+            if self.unread.wait(Some(self.input.get_ref().as_fd()), None)? == Woken::Input {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets the piece that was read its permit.
+    fn acquire(&mut self) -> io::Result<()> {
+        let piece = self.buffer.len() - self.granted;
+        let weight = if self.bytes_are_weight { piece as u64 } else { 1 };
+        let permit = loop {
+            let mut not_before = None;
+            let unread = self.granted + self.unread.bytes();
+            if unread == 0 || (unread + piece) as u64 <= self.bytes_max {
+                match self.limiter.try_acquire_weight(weight) {
+                    Ok(permit) => break permit,
+                    Err(TryAcquireError::Busy { not_before: at }) => not_before = at,
+                    Err(_) => unreachable!("nobody closes it, and no piece is too heavy"),
+                }
+            }
+            if self.granted > 0 {
+                self.write()?;
+            } else if !self.unread.is_empty() {
+                self.unread.wait(None, not_before)?;
+            } else {
+                let near = not_before.and_then(|at| at.checked_sub(LIMITERS_SHARE));
+                if near.is_some_and(|near| near > Instant::now()) {
+                    self.unread.wait(None, near)?;
+                } else {
+                    let permit = self.limiter.acquire_weight_blocking(weight);
+                    break permit.expect("nobody closes it, and no piece is too heavy");
+                }
+            }
+        };
+        self.permits.push(permit);
+        self.granted = self.buffer.len();
+        self.lines += u64::from(self.buffer.last() == Some(&self.terminator));
+        Ok(())
+    }
+
+    /// Writes what has its permits.
+    fn write(&mut self) -> io::Result<()> {
+        if self.granted == 0 {
+            return Ok(());
+        }
+        write_all(self.out, &self.buffer[..self.granted])?;
+        self.unread.wrote(self.granted, std::mem::take(&mut self.permits));
+        self.meter.passed(std::mem::take(&mut self.lines), self.granted);
+        self.buffer.drain(..self.granted);
+        self.granted = 0;
+        Ok(())
+    }
 }
 
 /// What a person sees of it: on a terminal a line that moves, and one line at the end.
@@ -109,19 +262,17 @@ impl Meter {
         Self { bar, quiet, begin: Instant::now(), lines }
     }
 
-    fn passed(&self, piece: &[u8], terminator: u8) {
-        if piece.last() == Some(&terminator) {
-            self.lines.fetch_add(1, Ordering::Relaxed);
-        }
-        self.bar.inc(piece.len() as u64);
+    fn passed(&self, lines: u64, bytes: usize) {
+        self.lines.fetch_add(lines, Ordering::Relaxed);
+        self.bar.inc(bytes as u64);
     }
 
     fn finish(&self) {
         self.bar.finish_and_clear();
         if !self.quiet {
-            let lines = self.lines.load(Ordering::Relaxed);
+            let lines = counted(self.lines.load(Ordering::Relaxed), "line");
             let (bytes, took) = (BinaryBytes(self.bar.position()), self.begin.elapsed());
-            eprintln!("ratelimit: {lines} lines, {bytes} in {:.2} s", took.as_secs_f64());
+            eprintln!("ratelimit: {lines}, {bytes} in {:.2} s", took.as_secs_f64());
         }
     }
 }

@@ -1,0 +1,346 @@
+//! What has been written to standard output and not been read yet, and the permits that it holds.
+//!
+//! A write returns when the bytes are in the kernel. Their reader may take them much later, and then
+//! all at once. So a permit completes when its bytes have been read, as far as the kernel tells:
+//!
+//! * of a **pipe**, how many bytes are in it (`FIONREAD`, on Linux);
+//! * of a **socket**, whether anything is (`SIOCOUTQ`, on Linux): of a Unix socket what the peer has not
+//!   read, of a TCP socket what the peer's system has not acknowledged;
+//! * of **anything else** nothing: bytes count as read when they have been written.
+//!
+//! A permit never completes early. Others may write to the same pipe: what they add makes it
+//! look fuller, so that a permit completes later. A question that the kernel does not answer is taken
+//! for *anything else*; nobody waits for an answer that does not come.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread};
+use strict_rate_limiter::Permit;
+
+/// Naps between two looks are an eighth of the time waited so far, within these.
+const NAP_MIN: Duration = Duration::from_micros(20);
+const NAP_MAX: Duration = Duration::from_millis(20);
+
+/// What the kernel tells of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// How many bytes are in it.
+    Fill,
+    /// Whether there are any.
+    Empty,
+    Nothing,
+}
+
+/// Bytes that were written together, and the permits for them.
+struct Batch<'a> {
+    /// They have been read once this many bytes have.
+    read_at: u64,
+    bytes: usize,
+    permits: Vec<Permit<'a>>,
+}
+
+/// What has been written and not been read.
+pub(crate) struct Unread<'a> {
+    out: BorrowedFd<'a>,
+    told: Told,
+    batches: VecDeque<Batch<'a>>,
+    /// How many bytes are in them.
+    bytes: usize,
+    /// At least this many bytes have been read since the beginning, whoever wrote them.
+    read: u64,
+    /// How many bytes the stream held when it was looked at last.
+    fill: u64,
+    /// When something was written or read last, as far as is known.
+    moved: Instant,
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// There is input, or its end.
+    Input,
+    /// It is time to look again.
+    Look,
+}
+
+impl<'a> Unread<'a> {
+    pub(crate) fn new(out: BorrowedFd<'a>) -> Self {
+        let mut unread = Self {
+            out,
+            told: told(out),
+            batches: VecDeque::new(),
+            bytes: 0,
+            read: 0,
+            fill: 0,
+            moved: Instant::now(),
+        };
+        // What is in the pipe already is not ours.
+        unread.look();
+        unread
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// How many bytes are unread.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// These bytes have just been written.
+    pub(crate) fn wrote(&mut self, bytes: usize, permits: Vec<Permit<'a>>) {
+        self.moved = Instant::now();
+        self.fill += bytes as u64;
+        self.bytes += bytes;
+        // Whatever of them is unread is among the bytes that are in the pipe after this look.
+        self.batches.push_back(Batch { read_at: u64::MAX, bytes, permits });
+        self.look();
+        if let Some(batch) = self.batches.back_mut() {
+            batch.read_at = self.read + self.fill;
+        }
+    }
+
+    /// Looks at what has been read, and completes the permits for it.
+    pub(crate) fn look(&mut self) {
+        let fill = match self.told {
+            Told::Fill => ioctl_fionread(self.out).ok(),
+            Told::Empty => outgoing(self.out).ok(),
+            Told::Nothing => Some(0),
+        };
+        let fill = fill.unwrap_or_else(|| {
+            self.told = Told::Nothing;
+            0
+        });
+        if fill == 0 {
+            self.read += self.fill;
+            self.fill = 0;
+        } else if self.told == Told::Fill {
+            self.read += self.fill.saturating_sub(fill);
+            self.fill = fill;
+        }
+        while self.batches.front().is_some_and(|batch| fill == 0 || batch.read_at <= self.read) {
+            let Some(batch) = self.batches.pop_front() else { break };
+            self.bytes -= batch.bytes;
+            self.moved = Instant::now();
+            for permit in batch.permits {
+                permit.complete();
+            }
+        }
+    }
+
+    /// Waits for input, for the reader or until a moment, whichever is first: without `input`, not for
+    /// that. An error of the kind `BrokenPipe` if there is no reader any more.
+    pub(crate) fn wait(
+        &mut self,
+        input: Option<BorrowedFd<'_>>,
+        until: Option<Instant>,
+    ) -> io::Result<Woken> {
+        let now = Instant::now();
+        let nap = (!self.is_empty())
+            .then(|| now.saturating_duration_since(self.moved) / 8)
+            .map(|nap| nap.clamp(NAP_MIN, NAP_MAX));
+        let left = until.map(|until| until.saturating_duration_since(now));
+        let timeout = [nap, left].into_iter().flatten().min();
+        // Without any event, a poll still tells of a stream whose other end is gone.
+        let out = PollFd::from_borrowed_fd(self.out, PollFlags::empty());
+        let input = input.map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
+        let mut fds: Vec<PollFd<'_>> = [Some(out), input].into_iter().flatten().collect();
+        match poll(&mut fds, timeout.map(timespec).as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.look();
+        if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let has_input = fds.get(1).is_some_and(|input| !input.revents().is_empty());
+        Ok(if has_input { Woken::Input } else { Woken::Look })
+    }
+}
+
+/// Writes all of it, even where another process has made the stream non-blocking.
+pub(crate) fn write_all(out: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(out, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::from_borrowed_fd(out, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn timespec(time: Duration) -> Timespec {
+    // A year is as good as any longer time: whoever waits looks again.
+    let time = time.min(Duration::from_secs(365 * 86_400));
+    Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
+}
+
+fn told(out: BorrowedFd<'_>) -> Told {
+    let kind = || File::from(out.try_clone_to_owned().ok()?).metadata().ok();
+    match kind().map(|kind| kind.file_type()) {
+        _ if !cfg!(any(target_os = "linux", target_os = "android")) => Told::Nothing,
+        Some(kind) if kind.is_fifo() => Told::Fill,
+        Some(kind) if kind.is_socket() => Told::Empty,
+        _ => Told::Nothing,
+    }
+}
+
+/// How many bytes of a socket are not yet read, or not yet acknowledged; for a Unix socket in the memory
+/// that they take.
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64", target_arch = "arm"),
+))]
+fn outgoing(out: impl AsFd) -> rustix::io::Result<u64> {
+    // `SIOCOUTQ` of asm-generic/sockios.h, by which these architectures go.
+    type OutQueue = rustix::ioctl::Getter<0x5411, core::ffi::c_int>;
+    // SAFETY: the request writes one C int, and nothing else.
+    let length = unsafe { rustix::ioctl::ioctl(out, OutQueue::new()) }?;
+    u64::try_from(length).map_err(|_| Errno::RANGE)
+}
+
+#[cfg(not(all(
+    any(target_os = "linux", target_os = "android"),
+    any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64", target_arch = "arm"),
+)))]
+fn outgoing(_: impl AsFd) -> rustix::io::Result<u64> {
+    Err(Errno::NOTTY)
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+    use std::os::unix::net::UnixStream;
+
+    use strict_rate_limiter::RateLimiter;
+
+    use super::*;
+
+    /// Writes through `unread`, with a permit.
+    fn write<'a>(unread: &mut Unread<'a>, limiter: &'a RateLimiter, bytes: &[u8]) {
+        let permit = limiter.try_acquire().unwrap();
+        write_all(unread.out, bytes).unwrap();
+        unread.wrote(bytes.len(), vec![permit]);
+    }
+
+    fn read(from: &mut impl Read, length: usize) {
+        from.read_exact(&mut vec![0; length]).unwrap();
+    }
+
+    fn limiter() -> RateLimiter {
+        let builder = RateLimiter::builder().limit("1000/1s".parse().unwrap());
+        builder.concurrency(1000).build().unwrap()
+    }
+
+    fn pipes() -> (PipeReader, PipeWriter) {
+        pipe().unwrap()
+    }
+
+    #[test]
+    fn a_permit_completes_when_the_last_of_its_bytes_has_been_read() {
+        let limiter = limiter();
+        let (mut reader, writer) = pipes();
+        let mut unread = Unread::new(writer.as_fd());
+        write(&mut unread, &limiter, b"one\n");
+        write(&mut unread, &limiter, b"two\n");
+        assert_eq!((limiter.stats().running, unread.bytes()), (2, 8));
+        read(&mut reader, 3);
+        unread.look();
+        assert_eq!(limiter.stats().running, 2, "its line end is still to be read");
+        read(&mut reader, 1);
+        unread.look();
+        assert_eq!((limiter.stats().running, unread.bytes()), (1, 4));
+        read(&mut reader, 4);
+        unread.look();
+        assert_eq!((limiter.stats().running, unread.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn what_others_write_to_the_pipe_only_makes_it_later() {
+        let limiter = limiter();
+        let (mut reader, mut writer) = pipes();
+        let mut others = writer.try_clone().unwrap();
+        others.write_all(b"before").unwrap();
+        let out = writer.try_clone().unwrap();
+        let mut unread = Unread::new(out.as_fd());
+        write(&mut unread, &limiter, b"ours\n");
+        writer.write_all(b"after").unwrap();
+        unread.look();
+        read(&mut reader, 6);
+        unread.look();
+        assert_eq!(limiter.stats().running, 1, "only what was there before has been read");
+        // It never runs empty, and so much is read that ours must have been.
+        for _ in 0..3 {
+            writer.write_all(b"more").unwrap();
+            unread.look();
+            read(&mut reader, 4);
+            unread.look();
+        }
+        assert_eq!(limiter.stats().running, 0);
+    }
+
+    #[test]
+    fn of_a_socket_it_is_told_when_all_has_been_read() {
+        let limiter = limiter();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        let mut unread = Unread::new(writer.as_fd());
+        assert_eq!(unread.told, Told::Empty);
+        write(&mut unread, &limiter, b"one\n");
+        write(&mut unread, &limiter, b"two\n");
+        read(&mut reader, 7);
+        unread.look();
+        assert_eq!(limiter.stats().running, 2);
+        read(&mut reader, 1);
+        unread.look();
+        assert_eq!(limiter.stats().running, 0);
+    }
+
+    #[test]
+    fn of_a_file_nothing_is_told_so_what_is_written_counts_as_read() {
+        let limiter = limiter();
+        let file = tempfile::tempfile().unwrap();
+        let mut unread = Unread::new(file.as_fd());
+        write(&mut unread, &limiter, b"one\n");
+        assert_eq!((limiter.stats().running, unread.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn a_question_that_is_not_answered_is_not_waited_for() {
+        let limiter = limiter();
+        let file = tempfile::tempfile().unwrap();
+        let mut unread = Unread::new(file.as_fd());
+        // As if it were a socket: of a file, the kernel does not answer that.
+        unread.told = Told::Empty;
+        write(&mut unread, &limiter, b"one\n");
+        assert_eq!((limiter.stats().running, unread.told), (0, Told::Nothing));
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_reader_goes_and_when_there_is_input() {
+        let limiter = limiter();
+        let (mut input, mut source) = pipes();
+        let (reader, writer) = pipes();
+        let mut unread = Unread::new(writer.as_fd());
+        source.write_all(b"x").unwrap();
+        assert_eq!(unread.wait(Some(input.as_fd()), None).unwrap(), Woken::Input);
+        read(&mut input, 1);
+        write(&mut unread, &limiter, b"one\n");
+        assert_eq!(unread.wait(Some(input.as_fd()), None).unwrap(), Woken::Look, "after a nap");
+        drop(reader);
+        let error = unread.wait(Some(input.as_fd()), None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
