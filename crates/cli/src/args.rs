@@ -337,7 +337,8 @@ Exit codes:
 
 const AFTER_HELP: &str = "\
 Example: seq 60 | ratelimit run 20/200ms -- echo {}
-Exit codes: 0 all well, 1 a task failed, 2 usage, 3 input or log, 127 no such command, 130 interrupted
+Exit codes: 0 all well, 1 a task failed, 2 usage, 3 input or log, 127 no such command, 130 interrupted,
+141 whoever reads the output has gone
 More with --help.";
 
 const AFTER_LONG_HELP: &str = "\
@@ -368,9 +369,10 @@ Exit codes:
     0  every task ended well
     1  at least one task failed, for good, or an item could not be run
     2  the arguments do not make sense
-    3  the input could not be read, the log not read or written, or the output not written
+    3  the input could not be read, the log not read or written, or the output or a message not written
   127  there is no such command
   130  interrupted (143 by SIGTERM)
+  141  whoever reads the output, or the messages, has gone
 
 Log:
   seq,start_ns,end_ns,weight,exit_code,input; times in nanoseconds since the Unix epoch. A row is

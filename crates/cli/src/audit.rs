@@ -15,6 +15,7 @@ use crate::page;
 use crate::progress::is_drawn;
 use crate::records::{self, Contents};
 use crate::report::Report;
+use crate::streams;
 use crate::times::show;
 
 /// The exit code, or what prevented it.
@@ -28,12 +29,12 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<u8, Error> {
     let to_stdout = [&args.chart, &args.html].into_iter().flatten().any(|path| is_stdout(path));
     if !args.quiet {
         for remark in remarks(&report, &seen) {
-            eprintln!("ratelimit: {remark}");
+            streams::tell(remark);
         }
         if to_stdout {
-            eprint!("{report}");
+            streams::write_message(&report.to_string());
         } else {
-            print!("{report}");
+            streams::output().write_all(report.to_string().as_bytes()).map_err(Error::Output)?;
         }
     }
     for record in &mut records {
@@ -82,9 +83,7 @@ fn write(path: &Path, text: &Result<String, String>) -> Result<(), Error> {
     let drawn = |what: String| Error::Drawn { path: path.to_owned(), what };
     let text = text.as_ref().map_err(|what| drawn(what.clone()))?;
     if is_stdout(path) {
-        let mut out = io::stdout().lock();
-        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        return written.map_err(Error::Output);
+        return streams::output().write_all(text.as_bytes()).map_err(Error::Output);
     }
     std::fs::write(path, text).map_err(|error| drawn(error.to_string()))
 }

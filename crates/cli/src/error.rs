@@ -34,6 +34,8 @@ pub(crate) enum Error {
     Drawn { path: PathBuf, what: String },
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    #[error("cannot write messages to standard error: {0}")]
+    Messages(io::Error),
     #[error("cannot write the manual to {}: {error}", folder.display())]
     Manual { folder: PathBuf, error: io::Error },
     #[error("cannot start: {0}")]
@@ -53,8 +55,14 @@ pub(crate) enum LogError {
 }
 
 impl Error {
+    /// Whether it says only that a reader has gone. Nothing is told of that.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) | Self::Messages(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            _ if self.is_broken_pipe() => exit::BROKEN_PIPE,
             Self::Usage(_) | Self::Build(_) => exit::USAGE,
             Self::NotFound(_) => exit::NOT_FOUND,
             Self::Input { .. }
@@ -62,6 +70,7 @@ impl Error {
             | Self::Audited { .. }
             | Self::Drawn { .. }
             | Self::Output(_)
+            | Self::Messages(_)
             | Self::Manual { .. }
             | Self::Start(_) => exit::IO,
         }

@@ -1,6 +1,6 @@
 //! What is made of the argument definitions for others to read: completions for shells, the manual.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::{fs, iter};
 
@@ -10,12 +10,13 @@ use clap_mangen::Man;
 
 use crate::args::Args;
 use crate::error::Error;
+use crate::streams;
 
 /// Prints the completions for a shell.
 pub(crate) fn completions(shell: Shell) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "ratelimit", &mut script);
-    io::stdout().write_all(&script).map_err(Error::Output)
+    streams::output().write_all(&script).map_err(Error::Output)
 }
 
 /// Writes a page for the command and one for each of its subcommands into a folder.

@@ -1,5 +1,8 @@
 //! The command `ratelimit`: arguments in, an exit code out. The work is in the modules.
 
+// Everything that is printed goes through `streams.rs`, where a write that fails is an exit code and no panic.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod audit;
 mod columns;
@@ -19,29 +22,56 @@ mod records;
 mod report;
 mod run;
 mod stop;
+mod streams;
 mod template;
 mod times;
 mod unread;
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::{env, io};
 
 use clap::Parser;
 
 use args::{Args, Command};
+use error::{Error, exit};
 
 fn main() -> ExitCode {
-    let done = match Args::parse().command {
-        Command::Run(args) => run::run(*args).map(ExitCode::from),
-        Command::Pipe(args) => pipe::pipe(&args).map(ExitCode::from),
-        Command::Audit(args) => audit::audit(&args).map(ExitCode::from),
-        Command::Completions(args) => generate::completions(args.shell).map(|()| ExitCode::SUCCESS),
-        Command::Man(args) => generate::manual(&args.folder).map(|()| ExitCode::SUCCESS),
+    let done = match Args::try_parse() {
+        Ok(args) => run(args.command),
+        Err(error) => explain(&error),
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("ratelimit: {error}");
-            ExitCode::from(error.exit_code())
+    let code = done.unwrap_or_else(|error| {
+        if !error.is_broken_pipe() {
+            streams::tell(&error);
         }
+        error.exit_code()
+    });
+    ExitCode::from(streams::exit_code(code))
+}
+
+fn run(command: Command) -> Result<u8, Error> {
+    match command {
+        Command::Run(args) => run::run(*args),
+        Command::Pipe(args) => pipe::pipe(&args),
+        Command::Audit(args) => audit::audit(&args),
+        Command::Completions(args) => generate::completions(args.shell).map(|()| 0),
+        Command::Man(args) => generate::manual(&args.folder).map(|()| 0),
     }
+}
+
+/// Writes what clap has to say: help and version to standard output, mistakes to standard error.
+fn explain(error: &clap::Error) -> Result<u8, Error> {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let text = |terminal: bool| {
+        let text = error.render();
+        if terminal && !is_set("NO_COLOR") { text.ansi().to_string() } else { text.to_string() }
+    };
+    if error.use_stderr() {
+        streams::write_message(&text(io::stderr().is_terminal()));
+        return Ok(exit::USAGE);
+    }
+    let text = text(io::stdout().is_terminal());
+    streams::output().write_all(text.as_bytes()).map_err(Error::Output)?;
+    Ok(0)
 }

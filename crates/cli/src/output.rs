@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, Write};
 
 use crate::exec::Captured;
+use crate::streams;
 
 /// Up to this size output that waits for its turn is kept in memory; above, in its file.
 const IN_MEMORY_MAX: u64 = 64 * 1024;
@@ -30,8 +31,8 @@ impl Output {
     }
 
     fn write(self, tag: Option<&[u8]>) -> io::Result<()> {
-        copy(self.stdout, &mut io::stdout().lock(), tag)?;
-        copy(self.stderr, &mut io::stderr().lock(), tag)
+        copy(self.stdout, &mut streams::output(), tag)?;
+        copy(self.stderr, &mut streams::errors(), tag)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::args::PipeArgs;
 use crate::error::{Error, exit};
 use crate::progress::is_drawn;
 use crate::report::counted;
+use crate::streams;
 use crate::unread::{Unread, Woken, write_all};
 
 /// How long a reader may take to read and be woken again without holding up the limit: readers that
@@ -272,7 +273,7 @@ impl Meter {
         if !self.quiet {
             let lines = counted(self.lines.load(Ordering::Relaxed), "line");
             let (bytes, took) = (BinaryBytes(self.bar.position()), self.begin.elapsed());
-            eprintln!("ratelimit: {lines}, {bytes} in {:.2} s", took.as_secs_f64());
+            streams::tell(format_args!("{lines}, {bytes} in {:.2} s", took.as_secs_f64()));
         }
     }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::streams;
+
 /// How far back the present rate looks.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
@@ -87,7 +89,7 @@ impl Progress {
 
     /// Tells something, without harm to the bar.
     pub(crate) fn tell(&self, message: impl fmt::Display) {
-        self.bar.suspend(|| eprintln!("ratelimit: {message}"));
+        self.bar.suspend(|| streams::tell(message));
     }
 
     /// Does something that writes to the terminal, without harm to the bar.
@@ -99,7 +101,7 @@ impl Progress {
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
         if !self.quiet {
-            eprintln!("ratelimit: {}", summary(self.counts, self.begin.elapsed()));
+            streams::tell(summary(self.counts, self.begin.elapsed()));
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::log::{Log, Past};
 use crate::output::InOrder;
 use crate::progress::{self, Progress};
 use crate::stop::{Level, Stop};
+use crate::streams;
 use crate::template::{Template, display};
 
 /// Runs to the end. The exit code, or what prevented it.
@@ -116,7 +117,7 @@ fn find(program: &OsStr) -> Result<(), Error> {
 async fn show(args: &RunArgs, template: &Template, format: Format) -> Result<u8, Error> {
     limiter(args).build()?;
     let (mut items, _) = items::read(args.input.as_deref(), format)?;
-    let mut out = io::stdout().lock();
+    let mut out = io::BufWriter::new(streams::output());
     let mut code = 0;
     while let Some(found) = items.recv().await {
         let line = match found {
@@ -129,11 +130,12 @@ async fn show(args: &RunArgs, template: &Template, format: Format) -> Result<u8,
         match line {
             Ok(command) => writeln!(out, "{}", display(&command)).map_err(Error::Output)?,
             Err((line, what)) => {
-                eprintln!("ratelimit: line {line}: {what}");
+                streams::tell(format_args!("line {line}: {what}"));
                 code = exit::FAILURES;
             }
         }
     }
+    out.flush().map_err(Error::Output)?;
     Ok(code)
 }
 
@@ -243,6 +245,9 @@ impl Run {
                     Some(found) => self.found(found),
                     None => more = false,
                 },
+            }
+            if let Some(error) = streams::failure() {
+                self.stop_for(error);
             }
             let mut progress = self.progress.borrow_mut();
             progress.counts.skipped = source.skipped;

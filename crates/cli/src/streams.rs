@@ -1,0 +1,79 @@
+//! Standard output and standard error: the one place that writes to them.
+//!
+//! A message is one write. A write never panics. A message that cannot be written is not lost
+//! silently: [`failure`] remembers it, a run stops because of it, and the exit code says so.
+//!
+//! A descriptor that is closed when the command starts is `/dev/null` by the time that `main` runs:
+//! the standard library opens it there, so that no file of ours can land in its place.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdout};
+
+use crate::error::{Error, exit};
+
+/// The first message that could not be written, and why.
+static FAILURE: OnceLock<ErrorKind> = OnceLock::new();
+
+/// A standard stream, unbuffered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream(BorrowedFd<'static>);
+
+pub(crate) fn output() -> Stream {
+    Stream(stdout())
+}
+
+pub(crate) fn errors() -> Stream {
+    Stream(stderr())
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(self.0, bytes) {
+                Ok(length) => return Ok(length),
+                Err(Errno::INTR) => {}
+                // Another process that shares the stream may have made it non-blocking.
+                Err(Errno::AGAIN) => {
+                    poll(&mut [PollFd::from_borrowed_fd(self.0, PollFlags::OUT)], None)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a message to standard error, as one write.
+pub(crate) fn tell(message: impl fmt::Display) {
+    write_message(&format!("ratelimit: {message}\n"));
+}
+
+/// Writes to standard error what is a whole message already, line end included.
+pub(crate) fn write_message(text: &str) {
+    if let Err(error) = errors().write_all(text.as_bytes()) {
+        FAILURE.get_or_init(|| error.kind());
+    }
+}
+
+/// Why a message could not be written, if one could not.
+pub(crate) fn failure() -> Option<Error> {
+    FAILURE.get().map(|kind| Error::Messages((*kind).into()))
+}
+
+/// The exit code of a command that would end with `code`: a message that could not be written makes
+/// another one of those that say that all else went well, or that tasks failed.
+pub(crate) fn exit_code(code: u8) -> u8 {
+    match failure() {
+        Some(error) if matches!(code, 0 | exit::FAILURES) => error.exit_code(),
+        _ => code,
+    }
+}
