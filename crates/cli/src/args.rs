@@ -180,8 +180,15 @@ pub(crate) struct RunArgs {
 /// Copy lines from standard input to standard output, so that no interval of a limit's period ever
 /// holds more of them than its rate.
 ///
-/// Each line is written and flushed at once when its turn has come, in order and unchanged. With
-/// --bytes, limits on weight count bytes; a line longer than such a limit's rate goes out in pieces.
+/// Each line is written at once when its turn has come, in order and unchanged. With --bytes, limits on
+/// weight count bytes; a line longer than such a limit's rate goes out in pieces.
+///
+/// A line counts until it has been read, as far as the kernel tells: on Linux, of a pipe and of a Unix
+/// socket, that its reader has read it; of a TCP socket, that the other system has received it. A reader
+/// that stalls holds up the limit, and finds one line when it goes on, or as many as the limits allow
+/// in a millisecond; one that only reads when this has ended may wait for ever. Where the kernel does not
+/// tell (files, terminals, other systems), a line counts until it has been written. The last lines
+/// are not waited for: this ends when all has been written.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_PIPE_HELP)]
 pub(crate) struct PipeArgs {
@@ -212,6 +219,8 @@ Examples:
   At most 500 messages and a million bytes a second:
     ratelimit pipe 500/1s 1000000w/1s --bytes -i messages.jsonl | nc localhost 9000
 
+What reads the output may hand it on to others: what they do with it, and when, cannot be counted.
+
 Exit codes: 0 all well, 2 usage, 3 input or output, 141 whoever reads the output has gone";
 
 /// Say whether a log kept the limits: whether any interval of a limit's period could have held more
@@ -241,8 +250,8 @@ pub(crate) struct AuditArgs {
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) start: Option<String>,
 
-    /// The column that holds when each task ended, beside --start or --duration. Without both, it
-    /// ended as it started
+    /// The column that holds when each task ended, beside --start or --duration. Without --end and
+    /// --duration, tasks ended as they started
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) end: Option<String>,
 

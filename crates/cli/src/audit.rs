@@ -90,13 +90,14 @@ fn write(path: &Path, text: &Result<String, String>) -> Result<(), Error> {
 
 /// What a person has to know to believe the report.
 fn remarks(report: &Report, seen: &Seen) -> Vec<String> {
+    let all_kept = report.limits.iter().all(|judged| judged.verdict == Verdict::Kept);
     let mut remarks = vec![];
     if let Some(doubt) = &seen.doubt
         && report.doubt.is_none()
     {
-        remarks.push(format!("{} (the verdict would be the same)", doubt.why));
+        let either_way = if all_kept { "; kept either way" } else { "" };
+        remarks.push(format!("{}{either_way}", doubt.why));
     }
-    let all_kept = report.limits.iter().all(|judged| judged.verdict == Verdict::Kept);
     if let Some(longest_ns) = seen.whole_seconds_ns
         && !all_kept
     {

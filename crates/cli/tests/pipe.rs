@@ -169,6 +169,24 @@ fn a_line_in_a_socket_counts_until_it_has_been_read() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_reader_that_stalls_finds_one_line_and_not_all_that_the_limit_would_have_let_through() {
+    for arguments in [&["10/1h", "-q"][..], &["--bytes", "100w/1h", "-q"]] {
+        let mut child = start(&Folder::new(), arguments);
+        child.stdin.take().unwrap().write_all(b"a\nb\nc\n").unwrap();
+        let mut reader = child.stdout.take().unwrap();
+        for line in [b"a\n", b"b\n", b"c\n"] {
+            wait_readable(&reader);
+            std::thread::sleep(Duration::from_millis(100));
+            let mut read = [0; 64];
+            let length = reader.read(&mut read).unwrap();
+            assert_eq!(&read[..length], line, "{arguments:?}");
+        }
+        assert_eq!(wait_for_end(&mut child), Some(0));
+    }
+}
+
+#[test]
 fn a_reader_that_leaves_without_reading_is_not_waited_for() {
     // In the pipe is a line that is never going to be read; there is more to write, or to wait for.
     for (arguments, input) in [(["1/1h", "-q"], "a\nb\n"), (["1/1h", "-q"], "a\n")] {
