@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
 use strict_rate_limiter::{Limit, RateLimiter, RateLimiterBuilder};
 
-use crate::times::DurationUnit;
+use crate::audit::times::DurationUnit;
 
 /// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
 /// first in first out.
@@ -18,6 +19,35 @@ use crate::times::DurationUnit;
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// What was said; or what is wrong with it, or the help.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse().map_err(|mut error| {
+            let mut words = std::env::args_os().skip(1);
+            let is_run = words.next().is_some_and(|word| word == "run");
+            let divided = words.any(|word| word == "--");
+            if error.kind() == ErrorKind::UnknownArgument && is_run && !divided {
+                let tip = vec![format!("if it belongs to the command, {DIVIDE}").into()];
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tip));
+            }
+            error
+        })
+    }
+}
+
+const DIVIDE: &str = "put -- before the command: ratelimit run 10/1s -- curl -sS {}";
+
+/// A limit, or what is wrong with it: it may be a command.
+fn limit(text: &str) -> Result<Limit, String> {
+    text.parse::<Limit>().map_err(|error| {
+        if text.starts_with(|first: char| first.is_ascii_digit()) {
+            error.to_string()
+        } else {
+            format!("{error}. If it begins a command, {DIVIDE}")
+        }
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +64,7 @@ pub(crate) enum Command {
 pub(crate) struct LimitArgs {
     /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
     /// of weight: 90000w/1m. Several limits all hold
-    #[arg(required = true, value_name = "LIMIT")]
+    #[arg(required = true, value_name = "LIMIT", value_parser = limit)]
     pub(crate) limits: Vec<Limit>,
 
     /// Spread tasks over the period instead of running them back to back
@@ -104,6 +134,10 @@ pub(crate) struct RunArgs {
     /// Items end with a NUL character, not with a line
     #[arg(short = '0', long, conflicts_with_all = ["columns", "weight", "header"], help_heading = "Input")]
     pub(crate) null: bool,
+
+    /// Leave out the carriage return at the end of each line, as lines from Windows have one
+    #[arg(long, conflicts_with = "null", help_heading = "Input")]
+    pub(crate) crlf: bool,
 
     /// Items are CSV records: {1}, {2}, … and {NAME} stand for their fields
     #[arg(long, help_heading = "Input")]

@@ -1,262 +1,200 @@
-//! Which columns of a log hold what, and what a row of them says.
+//! What columns the input has, and which of them is meant.
 
-use strict_rate_limiter::audit::{ErrorBounds, Record};
+use std::fmt;
 
-use crate::args::AuditArgs;
-use crate::decimal::Decimal;
-use crate::exactness::{
-    Exactness, Order, bounds, bounds_from_end, bounds_from_start, end_as_start, show_unit,
-    start_as_end,
-};
-use crate::times::{self, DurationUnit, Read};
+use crate::items::shown;
 
-/// The columns by which a log of our own is known. Its times are exact.
-const OUR_START: &str = "start_ns";
-const OUR_END: &str = "end_ns";
-
-/// Those by which a log of GNU parallel is.
-const PARALLELS: (&str, &str) = ("Starttime", "JobRuntime");
-
-/// What nginx calls how long a request took. Its times are all when it ended.
-const NGINX_DURATIONS: [&str; 2] = ["request_time", "upstream_response_time"];
-
-/// When a task ran.
+/// A column, by number (from 1) or by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Times {
-    /// It ended as it started.
-    Start(String),
-    StartAndEnd(String, String),
-    StartAndDuration(String, String),
-    EndAndDuration(String, String),
+pub(crate) enum Column {
+    Number(usize),
+    Name(Vec<u8>),
 }
 
-/// Which columns hold what, and what was seen of them so far.
-#[derive(Debug)]
+impl Column {
+    pub(crate) fn parse(text: impl AsRef<[u8]>) -> Self {
+        let text = text.as_ref();
+        let digits = text.iter().all(u8::is_ascii_digit);
+        match std::str::from_utf8(text).unwrap_or_default().parse() {
+            Ok(number @ 1..) if digits => Self::Number(number),
+            _ => Self::Name(text.to_vec()),
+        }
+    }
+
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self, Self::Name(_))
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{{{number}}}"),
+            Self::Name(name) => write!(f, "{{{}}}", shown(name)),
+        }
+    }
+}
+
+/// Whether the first record names the columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HeaderLine {
+    No,
+    Yes,
+    /// If one of its fields is one of these: then the command means that column by it.
+    IfItHas(Vec<Vec<u8>>),
+}
+
+impl HeaderLine {
+    /// Whether this, the first record, is a header.
+    pub(crate) fn is(&self, first: &csv::ByteRecord) -> bool {
+        match self {
+            Self::No => false,
+            Self::Yes => true,
+            Self::IfItHas(names) => {
+                first.iter().any(|field| names.iter().any(|name| name == field))
+            }
+        }
+    }
+}
+
+/// The columns that there are, as the first record shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Columns {
-    times: Times,
-    weight: Option<String>,
-    unit: Option<DurationUnit>,
-    /// This is a log of our own.
-    pub(crate) ours: bool,
-    /// How exact the first and the second column of the times are.
-    first: Exactness,
-    second: Exactness,
-    order: Order,
-    longest_ns: u64,
-    /// All durations so far are whole numbers without a unit.
-    whole: bool,
-}
-
-/// What a log as a whole says of its records.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) bounds: ErrorBounds,
-    /// How exact the times are, for people; nothing where they are exact.
-    pub(crate) exactness: Option<String>,
-    pub(crate) doubt: Option<Doubt>,
-    /// Durations without a unit, all of them whole numbers, were taken for seconds; the longest.
-    pub(crate) whole_seconds_ns: Option<u64>,
-}
-
-/// Something speaks for it that a column holds the other end of the tasks.
-#[derive(Debug)]
-pub(crate) struct Doubt {
-    /// What speaks for it, and what to do.
-    pub(crate) why: String,
-    pub(crate) bounds: ErrorBounds,
-    /// A record as it would be then.
-    pub(crate) other: fn(&Record) -> Record,
+    first: csv::ByteRecord,
+    /// Whether it names the columns.
+    is_header: bool,
 }
 
 impl Columns {
-    /// As told; else as the program that wrote these columns has them.
-    pub(crate) fn find(
-        args: &AuditArgs,
-        has: impl Fn(&str) -> bool,
-        all: &str,
-    ) -> Result<Self, String> {
-        let ours = args.start.is_none() && args.end.is_none() && has(OUR_START) && has(OUR_END);
-        let own = |name: &str| name.to_owned();
-        let times = match (&args.start, &args.end, &args.duration) {
-            (Some(start), None, None) => Times::Start(start.clone()),
-            (Some(start), Some(end), _) => Times::StartAndEnd(start.clone(), end.clone()),
-            (Some(start), None, Some(took)) => Times::StartAndDuration(start.clone(), took.clone()),
-            (None, Some(end), Some(took)) => Times::EndAndDuration(end.clone(), took.clone()),
-            _ if ours => Times::StartAndEnd(own(OUR_START), own(OUR_END)),
-            _ if has(PARALLELS.0) && has(PARALLELS.1) => {
-                Times::StartAndDuration(own(PARALLELS.0), own(PARALLELS.1))
-            }
-            _ => {
-                return Err(format!(
-                    "say with --start (or --end and --duration) which column holds the times; \
-                     there are {all}"
-                ));
-            }
-        };
-        let weight =
-            args.weight.clone().or_else(|| Some(own("weight")).filter(|name| ours && has(name)));
-        let found = Self {
-            times,
-            weight,
-            unit: args.duration_unit,
-            ours,
-            first: Exactness::default(),
-            second: Exactness::default(),
-            order: Order::default(),
-            longest_ns: 0,
-            whole: true,
-        };
-        if let Some(missing) = found.names().find(|name| !has(name)) {
-            return Err(format!("there is no column `{missing}`; there are {all}"));
-        }
-        Ok(found)
+    pub(crate) fn new(first: &csv::ByteRecord, is_header: bool) -> Self {
+        Self { first: first.clone(), is_header }
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let (first, second) = match &self.times {
-            Times::Start(start) => (start, None),
-            Times::StartAndEnd(first, second)
-            | Times::StartAndDuration(first, second)
-            | Times::EndAndDuration(first, second) => (first, Some(second)),
-        };
-        [Some(first), second, self.weight.as_ref()].into_iter().flatten().map(String::as_str)
-    }
-
-    /// What a row says. Where its times are coarse, its end may come out before its start.
-    pub(crate) fn record(
-        &mut self,
-        field: impl Fn(&str) -> Option<String>,
-    ) -> Result<Record, String> {
-        let text = |name: &str| field(name).ok_or_else(|| format!("{name} is missing"));
-        let instant = if self.ours { times::nanoseconds } else { times::instant };
-        let time = |name: &str| {
-            let text = text(name)?;
-            instant(&text).map_err(|what| format!("{name} {what}: `{text}`"))
-        };
-        let whole = &mut self.whole;
-        let mut took = |name: &str| {
-            let text = text(name)?;
-            *whole &= text.trim().bytes().all(|byte| byte.is_ascii_digit());
-            times::duration(&text, self.unit).map_err(|what| format!("{name} {what}: `{text}`"))
-        };
-        let weight = match &self.weight {
-            None => 1,
-            Some(name) => {
-                let text = text(name)?;
-                let weight = Decimal::read(text.trim()).ok().and_then(|weight| weight.whole());
-                weight.ok_or_else(|| format!("{name} is no whole number: `{text}`"))?
+    /// Where a column is, from 0; or why it is nowhere.
+    pub(crate) fn place(&self, column: &Column) -> Result<usize, String> {
+        match column {
+            Column::Number(number) => {
+                let named = self.named(number.to_string().as_bytes());
+                let counted = (*number <= self.first.len()).then(|| number - 1);
+                match (counted, &named[..]) {
+                    (Some(counted), []) => Ok(counted),
+                    (Some(counted), [named]) if counted == *named => Ok(counted),
+                    (None, [named]) => Ok(*named),
+                    (None, []) => Err(self.no(column)),
+                    _ => {
+                        Err(format!("{column} is one column by its number and another by its name"))
+                    }
+                }
             }
-        };
-        let (start, end, seen): (u64, u64, (Read, Option<Read>)) = match &self.times {
-            Times::Start(start) => {
-                let start = time(start)?;
-                (start.ns, start.ns, (start, None))
-            }
-            Times::StartAndEnd(start, end) => {
-                let (start, end) = (time(start)?, time(end)?);
-                (start.ns, end.ns, (start, Some(end)))
-            }
-            Times::StartAndDuration(start, duration) => {
-                let (start, took) = (time(start)?, took(duration)?);
-                (start.ns, start.ns.saturating_add(took.ns), (start, Some(took)))
-            }
-            Times::EndAndDuration(end, duration) => {
-                let (end, took) = (time(end)?, took(duration)?);
-                (end.ns.saturating_sub(took.ns), end.ns, (end, Some(took)))
-            }
-        };
-        let (first, second) = seen;
-        self.first.see(&first);
-        if let Some(second) = second {
-            self.second.see(&second);
-            if !matches!(self.times, Times::StartAndEnd(..)) {
-                self.order.see(&first, &second);
-                self.longest_ns = self.longest_ns.max(second.ns);
-            }
-        }
-        Ok(Record { start, end, weight })
-    }
-
-    /// What the log as a whole has shown, after its last row.
-    pub(crate) fn seen(&self, args: &AuditArgs) -> Seen {
-        let told_ns = args.resolution.map(|told| told.as_nanos() as u64);
-        if self.ours && told_ns.is_none() {
-            return Seen::default();
-        }
-        let stamp_ns = |stamp: &Exactness| told_ns.unwrap_or_else(|| stamp.stamp_unit_ns());
-        let first_ns = stamp_ns(&self.first);
-        let first = self.first.error(first_ns);
-        // A time that was only told to be coarse says nothing of the clock that measured durations.
-        let took_ns = self.second.duration_unit_ns().min(told_ns.unwrap_or(u64::MAX));
-        let took = self.second.error(took_ns);
-        let exact_to = |units: &[(&str, u64)]| {
-            let coarse = units.iter().any(|(_, ns)| *ns > 1);
-            let each = units.iter().map(|(what, ns)| format!("{what} exact to {}", show_unit(*ns)));
-            coarse.then(|| each.collect::<Vec<_>>().join(", "))
-        };
-        match &self.times {
-            Times::Start(_) => Seen {
-                bounds: bounds(first, first),
-                exactness: exact_to(&[("times", first_ns)]),
-                ..Seen::default()
+            Column::Name(name) => match self.named(name)[..] {
+                [place] => Ok(place),
+                [] => Err(self.no(column)),
+                [first, second, ..] => Err(format!(
+                    "{column} names more than one column: say {{{}}} or {{{}}}",
+                    first + 1,
+                    second + 1
+                )),
             },
-            Times::StartAndEnd(..) => {
-                let second_ns = stamp_ns(&self.second);
-                let exactness = if first_ns == second_ns {
-                    exact_to(&[("times", first_ns)])
-                } else {
-                    exact_to(&[("starts", first_ns), ("ends", second_ns)])
-                };
-                let bounds = bounds(first, self.second.error(second_ns));
-                Seen { bounds, exactness, ..Seen::default() }
-            }
-            Times::StartAndDuration(start, duration) => {
-                let nginx = NGINX_DURATIONS.contains(&duration.as_str());
-                let speaks = if nginx {
-                    Some(format!("`{duration}` is nginx's, whose times are when a request ended"))
-                } else {
-                    self.order.speaks_for_the_end().then(|| "the rows are in its order".to_owned())
-                };
-                let doubt = speaks.filter(|_| !args.as_told).map(|speaks| Doubt {
-                    why: format!(
-                        "`{start}` may be when each task ENDED ({speaks}): then say --end {start} \
-                         --duration {duration}; if it is the start, say --as-told"
-                    ),
-                    bounds: bounds_from_end(first, took),
-                    other: start_as_end,
-                });
-                Seen {
-                    bounds: bounds_from_start(first, took),
-                    exactness: exact_to(&[("times", first_ns), ("durations", took_ns)]),
-                    doubt: doubt.filter(|_| args.start.is_some()),
-                    whole_seconds_ns: self.whole_seconds_ns(),
-                }
-            }
-            Times::EndAndDuration(end, duration) => {
-                let speaks = if end.to_lowercase().contains("start") {
-                    Some("by its name")
-                } else {
-                    self.order.speaks_for_the_start().then_some("the rows are in the order of both")
-                };
-                let doubt = speaks.filter(|_| !args.as_told).map(|speaks| Doubt {
-                    why: format!(
-                        "`{end}` may be when each task STARTED ({speaks}): then say --start {end} \
-                         --duration {duration}; if it is the end, say --as-told"
-                    ),
-                    bounds: bounds_from_start(first, took),
-                    other: end_as_start,
-                });
-                Seen {
-                    bounds: bounds_from_end(first, took),
-                    exactness: exact_to(&[("times", first_ns), ("durations", took_ns)]),
-                    doubt,
-                    whole_seconds_ns: self.whole_seconds_ns(),
-                }
-            }
         }
     }
 
-    fn whole_seconds_ns(&self) -> Option<u64> {
-        (self.unit.is_none() && self.whole).then_some(self.longest_ns)
+    /// Whether a column is called so.
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        !self.named(name).is_empty()
+    }
+
+    /// The column whose name is almost this.
+    pub(crate) fn almost(&self, name: &str) -> Option<String> {
+        let plain = |name: &str| name.to_lowercase().replace([' ', '_', '-'], "");
+        let meant = plain(name);
+        let near = |column: &&[u8]| {
+            let column = plain(&String::from_utf8_lossy(column));
+            column == meant || column.len() > 4 && strsim::osa_distance(&column, &meant) < 3
+        };
+        // If it is a header that was not said to be one, too.
+        self.first.iter().find(near).map(|name| Column::Name(name.to_vec()).to_string())
+    }
+
+    fn named(&self, name: &[u8]) -> Vec<usize> {
+        let fields = self.first.iter().enumerate().filter(|_| self.is_header);
+        fields.filter(|(_, field)| *field == name).map(|(place, _)| place).collect()
+    }
+
+    fn no(&self, column: &Column) -> String {
+        let hint = if self.is_header {
+            ""
+        } else {
+            " in the first record (where that names the columns, say --header)"
+        };
+        format!("there is no column {column}; there are {self}{hint}")
+    }
+}
+
+/// What can be said of them: `{name} and {age}`, or `{1} to {7}`.
+impl fmt::Display for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED_MAX: usize = 40;
+        let names: Vec<String> = if self.is_header {
+            self.first.iter().map(|name| Column::Name(name.to_vec()).to_string()).collect()
+        } else {
+            (1..=self.first.len()).map(|number| Column::Number(number).to_string()).collect()
+        };
+        match (&names[..], self.is_header) {
+            ([], _) => f.write_str("none"),
+            ([only], _) => f.write_str(only),
+            ([first, .., last], false) if names.len() > 2 => write!(f, "{first} to {last}"),
+            (all, _) if all.len() > NAMED_MAX => {
+                write!(f, "{} and {} more", all[..NAMED_MAX].join(", "), all.len() - NAMED_MAX)
+            }
+            ([others @ .., last], _) => write!(f, "{} and {last}", others.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(names: &[&str], is_header: bool) -> Columns {
+        Columns::new(&csv::ByteRecord::from(names.to_vec()), is_header)
+    }
+
+    fn place(columns: &Columns, text: &str) -> Result<usize, String> {
+        columns.place(&Column::parse(text))
+    }
+
+    #[test]
+    fn a_column_is_found_by_number_and_by_name() {
+        let named = columns(&["url", "first name", "n"], true);
+        assert_eq!(place(&named, "1"), Ok(0));
+        assert_eq!(place(&named, "first name"), Ok(1));
+        assert_eq!(place(&columns(&["a", "b"], false), "2"), Ok(1));
+        assert_eq!(place(&columns(&["2023", "2024"], true), "2024"), Ok(1));
+        assert_eq!(place(&columns(&["1", "2"], true), "2"), Ok(1));
+    }
+
+    #[test]
+    fn a_column_that_is_not_there_or_not_the_only_one_is_said_to_be_so() {
+        let named = columns(&["url", "n", "n"], true);
+        let no = |text| place(&named, text).unwrap_err();
+        assert_eq!(no("nope"), "there is no column {nope}; there are {url}, {n} and {n}");
+        assert_eq!(no("4"), "there is no column {4}; there are {url}, {n} and {n}");
+        assert_eq!(no("n"), "{n} names more than one column: say {2} or {3}");
+        assert!(no("0").starts_with("there is no column {0}"));
+        let error = place(&columns(&["a", "b", "c"], false), "4").unwrap_err();
+        assert!(error.starts_with("there is no column {4}; there are {1} to {3} in the first"));
+        let error = place(&columns(&["2", "1"], true), "1").unwrap_err();
+        assert!(error.contains("one column by its number and another by its name"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_almost_one_is_known() {
+        let named = columns(&["first name", "url"], true);
+        for name in ["first nmae", "First Name", "firstname", "first  name"] {
+            assert_eq!(named.almost(name).as_deref(), Some("{first name}"), "{name}");
+        }
+        for name in ["print NR", "uri", "last name"] {
+            assert_eq!(named.almost(name), None, "{name}");
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! The items: lines, NUL-terminated texts or records, read ahead by a thread of their own.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use tokio::sync::mpsc;
 
+use crate::columns::{Column, Columns, HeaderLine};
 use crate::error::Error;
+use crate::texts::{Ends, Text, Texts};
+use crate::weight;
 
 /// How many items are read ahead.
 const AHEAD: usize = 1_024;
@@ -17,59 +21,50 @@ const AHEAD: usize = 1_024;
 pub(crate) struct Item {
     /// Its number among the items, from 1.
     pub(crate) seq: u64,
-    /// The line that it is on, from 1.
+    /// The line that it begins on, from 1.
     pub(crate) line: u64,
+    /// All of it, as it stands in the input, without its line end.
     pub(crate) text: Vec<u8>,
     pub(crate) weight: u64,
-    record: Option<csv::ByteRecord>,
-    header: Option<Arc<csv::ByteRecord>>,
-}
-
-/// A column, by number (from 1) or by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Column {
-    Number(usize),
-    Name(String),
-}
-
-impl Column {
-    pub(crate) fn parse(text: &str) -> Self {
-        match text.parse() {
-            Ok(number @ 1..) => Self::Number(number),
-            _ => Self::Name(text.to_owned()),
-        }
-    }
-
-    pub(crate) fn is_name(&self) -> bool {
-        matches!(self, Self::Name(_))
-    }
+    /// Its fields, where the input has columns.
+    pub(crate) fields: Option<csv::ByteRecord>,
 }
 
 /// What the reader found.
 #[derive(Debug)]
 pub(crate) enum Found {
+    /// What columns there are: once, before every item, where there are any.
+    Columns(Columns),
     Item(Item),
-    /// A line that is no item, and why. The rest is read on.
+    /// A text that is no item, and why. The rest is read on.
     Malformed {
         line: u64,
         what: String,
     },
-    /// The input cannot be read any further.
-    Broken(io::Error),
+    /// Something to tell, once.
+    Notice(String),
+    /// Why the input cannot be read any further.
+    Stop(Error),
 }
 
 /// How to make items of the input.
 #[derive(Debug, Clone)]
 pub(crate) struct Format {
-    pub(crate) terminator: u8,
+    pub(crate) ends: Ends,
     /// What stands between fields, where there are columns.
     pub(crate) delimiter: Option<u8>,
-    pub(crate) header: bool,
+    pub(crate) header: HeaderLine,
     pub(crate) weight: Option<Column>,
 }
 
 /// How many items there are, from when that is known.
 pub(crate) type Total = Arc<OnceLock<u64>>;
+
+/// What the input is called in messages.
+pub(crate) fn name(path: Option<&Path>) -> PathBuf {
+    let path = path.filter(|path| *path != Path::new("-"));
+    path.map_or_else(|| "standard input".into(), Path::to_owned)
+}
 
 /// Opens the input and reads it ahead. How many items there are is known at once of a file that is
 /// all there, else when its end has been read.
@@ -79,6 +74,7 @@ pub(crate) fn read(
 ) -> Result<(mpsc::Receiver<Found>, Total), Error> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let total = Total::default();
+    let name = name(path);
     let input: Box<dyn Read + Send> = match path {
         Some(path) if path != Path::new("-") => {
             let error = |error| Error::Input { path: path.to_owned(), error };
@@ -98,8 +94,8 @@ pub(crate) fn read(
     let tell = Arc::clone(&total);
     let read_ahead = move || {
         let mut items = 0;
-        for found in Reader::new(BufReader::new(input), format) {
-            items += 1;
+        for found in Reader::new(BufReader::new(input), format, name) {
+            items += u64::from(matches!(found, Found::Item(_) | Found::Malformed { .. }));
             if sender.blocking_send(found).is_err() {
                 return; // The run has ended.
             }
@@ -111,121 +107,189 @@ pub(crate) fn read(
 }
 
 fn count(path: &Path, format: &Format) -> io::Result<u64> {
-    let mut input = BufReader::new(File::open(path)?);
-    let (mut items, mut text) = (0, vec![]);
-    while next_text(&mut input, format.terminator, &mut text)? > 0 {
-        items += u64::from(!is_passed_over(&text, format.terminator));
-        text.clear();
+    let mut texts = Texts::new(BufReader::new(File::open(path)?), format.ends);
+    let (mut items, mut begun) = (0, false);
+    while let Some(text) = texts.next()? {
+        if let (Some(delimiter), None, false) = (format.delimiter, text.fault, begun) {
+            begun = true;
+            if format.header.is(&fields(&text.bytes, delimiter)) {
+                continue;
+            }
+        }
+        items += 1;
     }
-    Ok(items - u64::from(format.header && items > 0))
-}
-
-fn next_text(input: &mut impl BufRead, terminator: u8, text: &mut Vec<u8>) -> io::Result<usize> {
-    let length = input.read_until(terminator, text)?;
-    if text.last() == Some(&terminator) {
-        text.pop();
-    }
-    Ok(length)
-}
-
-fn is_passed_over(text: &[u8], terminator: u8) -> bool {
-    terminator == b'\n' && text.is_empty()
+    Ok(items)
 }
 
 struct Reader<R> {
-    input: R,
+    texts: Texts<R>,
     format: Format,
-    header: Option<Arc<csv::ByteRecord>>,
-    line: u64,
+    input: PathBuf,
+    /// What was found and is yet to be handed on.
+    found: VecDeque<Found>,
+    /// The place of the weights' column. What columns there are is known with it.
+    weight: Option<usize>,
+    columns_known: bool,
+    told_of_returns: bool,
     seq: u64,
-    broken: bool,
+    ended: bool,
 }
 
 impl<R: BufRead> Reader<R> {
-    fn new(input: R, format: Format) -> Self {
-        Self { input, format, header: None, line: 0, seq: 0, broken: false }
+    fn new(input: R, format: Format, name: PathBuf) -> Self {
+        Self {
+            texts: Texts::new(input, format.ends),
+            format,
+            input: name,
+            found: VecDeque::new(),
+            weight: None,
+            columns_known: false,
+            told_of_returns: false,
+            seq: 0,
+            ended: false,
+        }
     }
 
-    fn item(&mut self, text: Vec<u8>) -> Result<Option<Item>, String> {
-        let record = match self.format.delimiter {
-            Some(delimiter) => Some(record(&text, delimiter)?),
-            None => None,
+    fn take(&mut self, text: Text) {
+        let Text { line, bytes, fault } = text;
+        if let Some(what) = fault {
+            self.malformed(line, what.to_owned());
+            return;
+        }
+        let Some(delimiter) = self.format.delimiter else {
+            if bytes.ends_with(b"\r") && self.format.ends != Ends::Nul && !self.told_of_returns {
+                self.told_of_returns = true;
+                self.found.push_back(Found::Notice(format!("line {line} {ENDS_IN_RETURN}")));
+            }
+            self.item(line, bytes, None);
+            return;
         };
-        if self.format.header && self.header.is_none() {
-            self.header = record.map(Arc::new);
-            return Ok(None);
+        let fields = fields(&bytes, delimiter);
+        if !self.columns_known {
+            let is_header = self.format.header.is(&fields);
+            if !self.learn(Columns::new(&fields, is_header)) || is_header {
+                return;
+            }
         }
+        self.item(line, bytes, Some(fields));
+    }
+
+    /// Takes note of the columns; whether the one that holds the weights is among them.
+    fn learn(&mut self, columns: Columns) -> bool {
+        self.columns_known = true;
+        match self.format.weight.as_ref().map(|weight| columns.place(weight)).transpose() {
+            Ok(place) => self.weight = place,
+            Err(what) => {
+                self.stop(Error::Usage(format!("--weight: {what}")));
+                return false;
+            }
+        }
+        self.found.push_back(Found::Columns(columns));
+        true
+    }
+
+    fn item(&mut self, line: u64, text: Vec<u8>, fields: Option<csv::ByteRecord>) {
         self.seq += 1;
-        let header = self.header.clone();
-        let mut item = Item { seq: self.seq, line: self.line, text, weight: 1, record, header };
-        if let Some(column) = &self.format.weight {
-            item.weight = weight(item.field(column)?)?;
+        let mut item = Item { seq: self.seq, line, text, weight: 1, fields };
+        match self.weight.map(|place| item.weighs(place)).transpose() {
+            Ok(weight) => {
+                item.weight = weight.unwrap_or(1);
+                self.found.push_back(Found::Item(item));
+            }
+            Err(what) => self.found.push_back(Found::Malformed { line, what }),
         }
-        Ok(Some(item))
+    }
+
+    fn malformed(&mut self, line: u64, what: String) {
+        if !self.columns_known && self.format.header == HeaderLine::Yes {
+            let what = format!("line {line}, which names the columns: {what}");
+            self.broken(io::Error::new(io::ErrorKind::InvalidData, what));
+        } else {
+            self.found.push_back(Found::Malformed { line, what });
+        }
+    }
+
+    fn broken(&mut self, error: io::Error) {
+        self.stop(Error::Input { path: self.input.clone(), error });
+    }
+
+    fn stop(&mut self, error: Error) {
+        self.ended = true;
+        self.found.push_back(Found::Stop(error));
     }
 }
+
+const ENDS_IN_RETURN: &str = "and maybe others end in a carriage return, which is part of the item: if \
+    the input comes from Windows, --crlf leaves it out";
 
 impl<R: BufRead> Iterator for Reader<R> {
     type Item = Found;
 
     fn next(&mut self) -> Option<Found> {
-        while !self.broken {
-            let mut text = vec![];
-            self.line += 1;
-            match next_text(&mut self.input, self.format.terminator, &mut text) {
-                Ok(0) => return None,
-                Ok(_) if is_passed_over(&text, self.format.terminator) => {}
-                Ok(_) => match self.item(text) {
-                    Ok(Some(item)) => return Some(Found::Item(item)),
-                    Ok(None) => {}
-                    Err(what) => return Some(Found::Malformed { line: self.line, what }),
-                },
-                Err(error) => {
-                    self.broken = true;
-                    return Some(Found::Broken(error));
-                }
+        loop {
+            if let Some(found) = self.found.pop_front() {
+                return Some(found);
+            }
+            if self.ended {
+                return None;
+            }
+            match self.texts.next() {
+                Ok(Some(text)) => self.take(text),
+                Ok(None) => self.ended = true,
+                Err(error) => self.broken(error),
             }
         }
-        None
     }
 }
 
 impl Item {
-    /// A field of the item.
-    pub(crate) fn field(&self, column: &Column) -> Result<&[u8], String> {
-        let record = self.record.as_ref().ok_or("the input has no columns")?;
-        let index = match (column, &self.header) {
-            (Column::Number(number), _) => number - 1,
-            (Column::Name(name), Some(header)) => header
-                .iter()
-                .position(|field| field == name.as_bytes())
-                .ok_or_else(|| format!("there is no column `{name}`"))?,
-            (Column::Name(name), None) => return Err(format!("there is no column `{name}`")),
-        };
-        let fields = record.len();
-        record
-            .get(index)
-            .ok_or_else(|| format!("it has {fields} fields, none in column {}", index + 1))
+    /// A field of the item, by its place.
+    pub(crate) fn field(&self, place: usize) -> Result<&[u8], String> {
+        let fields = self.fields.as_ref().map_or(0, csv::ByteRecord::len);
+        let field = self.fields.as_ref().and_then(|record| record.get(place));
+        field.ok_or_else(|| format!("it has {fields} fields, none in column {}", place + 1))
+    }
+
+    fn weighs(&self, place: usize) -> Result<u64, String> {
+        let field = self.field(place)?;
+        weight::parse(field).map_err(|what| {
+            let column = place + 1;
+            format!("the weight `{}` in column {column} cannot be taken: {what}", shown(field))
+        })
     }
 }
 
-fn record(text: &[u8], delimiter: u8) -> Result<csv::ByteRecord, String> {
+/// A text for a message: on one line, without control characters, and not much of it.
+pub(crate) fn shown(text: &[u8]) -> String {
+    const SHOWN_MAX: usize = 120;
+    // No character is longer than four bytes.
+    let begin = String::from_utf8_lossy(&text[..text.len().min(4 * SHOWN_MAX + 4)]);
+    let mut shown = String::new();
+    let mut characters = begin.chars();
+    for character in characters.by_ref().take(SHOWN_MAX) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The fields of a record.
+fn fields(text: &[u8], delimiter: u8) -> csv::ByteRecord {
     // Fields between tabs are taken as they are; only CSV has quotes.
-    let quoting = delimiter == b',';
-    if quoting && text.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
-        return Err("a quote is not closed (a record must be on one line)".to_owned());
-    }
     let mut reader = csv::ReaderBuilder::new();
-    let mut reader =
-        reader.delimiter(delimiter).quoting(quoting).has_headers(false).from_reader(text);
+    reader.delimiter(delimiter).quoting(delimiter == b',').has_headers(false);
+    // The text is one record: only a line end in quotes is left in it.
+    reader.terminator(csv::Terminator::Any(b'\n'));
     let mut record = csv::ByteRecord::new();
-    reader.read_byte_record(&mut record).map_err(|error| error.to_string())?;
-    Ok(record)
-}
-
-fn weight(field: &[u8]) -> Result<u64, String> {
-    let text = String::from_utf8_lossy(field);
-    text.trim().parse().map_err(|_| format!("the weight `{text}` is not a whole number"))
+    let read = reader.from_reader(text).read_byte_record(&mut record);
+    assert!(matches!(read, Ok(true)), "a text that is not empty holds a record");
+    record
 }
 
 #[cfg(test)]
@@ -233,62 +297,98 @@ mod tests {
     use super::*;
 
     fn lines() -> Format {
-        Format { terminator: b'\n', delimiter: None, header: false, weight: None }
+        let ends = Ends::Line { crlf: false };
+        Format { ends, delimiter: None, header: HeaderLine::No, weight: None }
     }
 
-    fn texts(input: &str, format: Format) -> Vec<(u64, u64, String)> {
-        let reader = Reader::new(input.as_bytes(), format);
-        let items = reader.map(|found| match found {
-            Found::Item(item) => (item.seq, item.line, String::from_utf8(item.text).unwrap()),
-            other => panic!("{other:?}"),
-        });
-        items.collect()
+    fn csv() -> Format {
+        Format { ends: Ends::Record { quotes: true }, delimiter: Some(b','), ..lines() }
     }
 
-    #[test]
-    fn empty_lines_are_passed_over_and_counted() {
-        let expected = vec![(1, 2, "a".to_owned()), (2, 4, "b c".to_owned())];
-        assert_eq!(texts("\na\n\nb c", lines()), expected);
+    fn found(input: &str, format: Format) -> Vec<Found> {
+        Reader::new(input.as_bytes(), format, "input".into()).collect()
     }
 
-    #[test]
-    fn with_nul_every_text_is_an_item() {
-        let format = Format { terminator: 0, ..lines() };
-        let expected = ["a\nb", "", "c"].map(str::to_owned).to_vec();
-        let found: Vec<_> = texts("a\nb\0\0c", format).into_iter().map(|(.., text)| text).collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn a_field_is_found_by_number_and_by_name() {
-        let format = Format { delimiter: Some(b','), header: true, ..lines() };
-        let mut reader = Reader::new(&b"name,note\nx,\"1, or 2\"\n"[..], format);
-        let Some(Found::Item(item)) = reader.next() else { panic!() };
-        assert_eq!(item.text, b"x,\"1, or 2\"");
-        assert_eq!(item.field(&Column::Number(1)), Ok(&b"x"[..]));
-        assert_eq!(item.field(&Column::Name("note".into())), Ok(&b"1, or 2"[..]));
-        assert_eq!(item.field(&Column::Name("no".into())).unwrap_err(), "there is no column `no`");
-        assert_eq!(
-            item.field(&Column::Number(3)).unwrap_err(),
-            "it has 2 fields, none in column 3"
-        );
-    }
-
-    #[test]
-    fn a_malformed_line_is_named_and_the_rest_is_read() {
-        let weight = Some(Column::Number(2));
-        let format = Format { delimiter: Some(b'\t'), weight, ..lines() };
-        let found: Vec<_> = Reader::new(&b"a\t5\nb\tmany\nc\nd\t7\n"[..], format).collect();
-        let [
-            Found::Item(a),
-            Found::Malformed { line: 2, what },
-            Found::Malformed { line: 3, .. },
-            Found::Item(d),
-        ] = &found[..]
-        else {
-            panic!("{found:?}")
+    /// What was found, in words.
+    fn told(input: &str, format: Format) -> Vec<String> {
+        let tell = |found| match found {
+            Found::Columns(columns) => format!("{columns}"),
+            Found::Item(item) => {
+                format!("{} line {}: {}", item.seq, item.line, shown(&item.text))
+            }
+            Found::Malformed { line, what } => format!("line {line}: {what}"),
+            Found::Notice(what) => what,
+            Found::Stop(error) => format!("stop: {error}"),
         };
-        assert_eq!((a.weight, d.weight), (5, 7));
-        assert_eq!(what, "the weight `many` is not a whole number");
+        found(input, format).into_iter().map(tell).collect()
+    }
+
+    #[test]
+    fn items_are_numbered_and_know_their_line() {
+        assert_eq!(told("\na\n\nb c", lines()), ["1 line 2: a", "2 line 4: b c"]);
+        let format = Format { header: HeaderLine::Yes, ..csv() };
+        let input = "id,note\n1,\"two\nlines\"\n\n2,x\n";
+        let expected =
+            ["{id} and {note}", "1 line 2: 1,\"two\\nlines\"", "2 line 5: 2,x"].map(str::to_owned);
+        assert_eq!(told(input, format), expected);
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_place() {
+        let all = found("x,\"1, or\n2\"\n", csv());
+        let [Found::Columns(_), Found::Item(item)] = &all[..] else { panic!("{all:?}") };
+        assert_eq!(item.text, b"x,\"1, or\n2\"");
+        assert_eq!(item.field(1), Ok(&b"1, or\n2"[..]));
+        assert_eq!(item.field(2).unwrap_err(), "it has 2 fields, none in column 3");
+    }
+
+    #[test]
+    fn a_malformed_record_is_named_and_the_rest_is_read() {
+        let format = Format { weight: Some(Column::Number(2)), ..csv() };
+        let told = told("a,5\nb,many\nc\nd,\ne,1.5\nf,7\n\"g,8\nh,9\n", format);
+        let words = [
+            "{1} and {2}",
+            "1 line 1: a,5",
+            "line 2: the weight `many` in column 2 cannot be taken: it is not a number",
+            "line 3: it has 1 fields, none in column 2",
+            "line 4: the weight `` in column 2 cannot be taken: it is empty",
+            "line 5: the weight `1.5` in column 2 cannot be taken: it is not a whole number",
+            "6 line 6: f,7",
+            "line 7: the quote that opens in this record is not closed",
+        ];
+        assert_eq!(told.len(), words.len(), "{told:?}");
+        assert!(told.iter().zip(words).all(|(told, words)| told.starts_with(words)), "{told:?}");
+    }
+
+    #[test]
+    fn a_header_that_is_no_record_or_lacks_the_weights_ends_it_all() {
+        let header = Format { header: HeaderLine::Yes, ..csv() };
+        let told_of = told("\"a,b\n1,2\n", header.clone());
+        assert!(told_of[0].starts_with("stop: cannot read input: line 1, which names the columns"));
+        assert_eq!(told_of.len(), 1);
+        let format = Format { weight: Some(Column::parse("w")), ..header };
+        let told_of = told("a,b\n1,2\n3,4\n", format);
+        assert_eq!(told_of, ["stop: --weight: there is no column {w}; there are {a} and {b}"]);
+        let format = Format { weight: Some(Column::Number(3)), ..csv() };
+        assert_eq!(told("1,2\n3,4\n", format).len(), 1);
+    }
+
+    #[test]
+    fn carriage_returns_at_line_ends_are_told_of_once() {
+        let told_of = told("a\nb\r\nc\r\n", lines());
+        assert_eq!(told_of.len(), 4);
+        assert!(told_of[1].starts_with("line 2 and maybe others end in a carriage return"));
+        let crlf = Format { ends: Ends::Line { crlf: true }, ..lines() };
+        assert_eq!(told("a\r\n\r\nb", crlf), ["1 line 1: a", "2 line 3: b"]);
+        let nul = Format { ends: Ends::Nul, ..lines() };
+        assert_eq!(told("a\r\0", nul), ["1 line 1: a\\r"]);
+        assert_eq!(told("a,b\r\n\r\n", csv()), ["{1} and {2}", "1 line 1: a,b"]);
+    }
+
+    #[test]
+    fn what_is_shown_of_an_item_is_one_short_line() {
+        assert_eq!(shown(b"a\nb\t\x1b[2J\xff"), "a\\nb\\t\\u{1b}[2J\u{fffd}");
+        assert_eq!(shown("ä".repeat(120).as_bytes()), "ä".repeat(120));
+        assert_eq!(shown("ä".repeat(9_000).as_bytes()), "ä".repeat(120) + "…");
     }
 }

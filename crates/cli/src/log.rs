@@ -1,23 +1,38 @@
-//! The log: a row for each task that ends, written as it ends; and read back to go on.
+//! The log: a row for each task that ends, written as it ends.
 //!
 //! `seq,start_ns,end_ns,weight,exit_code,input`, times in nanoseconds since the Unix epoch. They
 //! come from the monotonic clock, tied to the wall clock once when the run begins, so that they
-//! never jump within a run and a later run can place them.
+//! never jump within a run and a later run can place them. `past.rs` reads it back.
+//!
+//! The file holds whole rows, whatever fails: a row that could only be written in part is cut off again, and
+//! kept for the next try. Where it cannot be cut off nothing is written behind it. A file that is no log is
+//! not touched.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::error::{Error, LogError};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 
-const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "exit_code", "input"];
+use crate::error::{Error, LogError};
+use crate::past::Past;
+
+pub(crate) const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "exit_code", "input"];
+
+/// A run that was killed may have left a child between its fork and its exec, which holds the lock as long.
+const LOCK_TRIES: u32 = 100;
+
+const LOCK_TRIED_EVERY: Duration = Duration::from_millis(10);
 
 /// The log, open for writing, to one run at a time.
 #[derive(Debug)]
 pub(crate) struct Log {
-    file: File,
+    rows: Rows<File>,
+    /// How much of it is whole rows.
+    whole: u64,
     begin: Instant,
     begin_ns: u64,
 }
@@ -33,304 +48,223 @@ pub(crate) struct Row<'a> {
     pub(crate) input: &'a [u8],
 }
 
-/// What a log says of earlier runs.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Past {
-    /// How often each input has ended well, and not been asked for since.
-    done: HashMap<Vec<u8>, u64>,
-    /// Every task that ended: when, since the epoch, and its weight.
-    ended: Vec<(u64, u64)>,
-    /// The weights of the tasks that failed, in the order in which they ended.
-    failed: Vec<u64>,
-}
-
 impl Log {
-    /// Opens a log: a new one, or one to go on with.
+    /// Opens a log: a new one, or one to go on with. Nothing is written to it yet.
     pub(crate) fn open(path: &Path, resume: bool) -> Result<(Self, Past), Error> {
         Self::try_open(path, resume).map_err(|error| Error::Log { path: path.to_owned(), error })
     }
 
     fn try_open(path: &Path, resume: bool) -> Result<(Self, Past), LogError> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => LogError::InUse,
-            TryLockError::Error(error) => LogError::Io(error),
-        })?;
-        let mut past = Past::default();
+        // Rows are appended: whatever else is done to the file, none is written over or far behind its end.
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        lock(|| file.try_lock(), thread::sleep)?;
+        survive_size_limits()?;
+        let (mut past, mut whole) = (Past::default(), 0);
         if file.metadata()?.len() > 0 {
             if !resume {
                 return Err(LogError::Exists);
             }
-            let whole;
-            (past, whole) = Past::read(io::BufReader::new(&file))?;
-            // What is written next begins where the last whole row ends.
-            file.set_len(whole)?;
-        }
-        if file.seek(SeekFrom::End(0))? == 0 {
-            write_row(&mut file, HEADER)?;
+            (past, whole) = Past::read(BufReader::new(&file))?;
         }
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let begin_ns = nanos(since_epoch.unwrap_or_default());
-        Ok((Self { file, begin: Instant::now(), begin_ns }, past))
+        let rows = Rows { file, waiting: vec![], torn: false };
+        Ok((Self { rows, whole, begin: Instant::now(), begin_ns }, past))
     }
 
-    /// Writes a row, whole, before it returns.
+    /// Makes it ready for rows: what is torn at its end is cut off, and it has its header.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        if self.rows.file.metadata()?.len() > self.whole {
+            self.rows.file.set_len(self.whole)?;
+        }
+        if self.whole == 0 {
+            self.rows.write(&encode(HEADER)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a row, whole, before it returns. One that failed before is written with it.
     pub(crate) fn write(&mut self, row: &Row<'_>) -> io::Result<()> {
         let ns = |instant: Instant| self.begin_ns + nanos(instant - self.begin);
         let numbers = [row.seq, ns(row.start), ns(row.end), row.weight].map(|n| n.to_string());
         let exit_code = row.exit_code.to_string();
         let fields = numbers.iter().map(String::as_bytes).chain([exit_code.as_bytes(), row.input]);
-        write_row(&mut self.file, fields)
+        let row = encode(fields)?;
+        self.rows.write(&row)
     }
 
-    /// When this run began, since the epoch.
-    pub(crate) fn begin_ns(&self) -> u64 {
-        self.begin_ns
+    /// The time since the epoch, by the clock of the log.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.begin_ns + nanos(self.begin.elapsed())
     }
 }
 
-impl Past {
-    /// Reads a log, and says how much of it is whole: a run that was killed may have left a part of
-    /// a row at the end, which is passed over.
-    pub(crate) fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
-        let mut past = Self::default();
-        let mut reader = csv::ReaderBuilder::new();
-        let mut reader = reader.has_headers(false).flexible(true).from_reader(Recorder::new(input));
-        let mut whole = 0;
-        // A record is known to be whole once there is another behind it, or the end of the log is
-        // the end of a row.
-        let mut last: Option<(u64, csv::ByteRecord)> = None;
-        loop {
-            let (line, begins) = (reader.position().line(), reader.position().byte());
-            let mut record = csv::ByteRecord::new();
-            let more =
-                reader.read_byte_record(&mut record).map_err(|error| csv_error(line, &error))?;
-            if !more && !reader.get_ref().ends_whole() {
-                return Ok((past, whole));
+/// A file that grows over the limit of its size is an error like any other, and not the end of this process.
+fn survive_size_limits() -> io::Result<()> {
+    // Once it is listened for, it does not kill. Commands have it as it was.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
+}
+
+/// Tries again for about a second where somebody else holds the lock.
+fn lock(
+    mut take: impl FnMut() -> Result<(), TryLockError>,
+    mut pause: impl FnMut(Duration),
+) -> Result<(), LogError> {
+    let mut tries = 0;
+    loop {
+        match take() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(LogError::Io(error)),
+            Err(TryLockError::WouldBlock) if tries == LOCK_TRIES => return Err(LogError::InUse),
+            Err(TryLockError::WouldBlock) => pause(LOCK_TRIED_EVERY),
+        }
+        tries += 1;
+    }
+}
+
+/// Rows that go to the end of a file, each whole or not at all.
+#[derive(Debug)]
+struct Rows<F> {
+    file: F,
+    /// Rows that could not be written yet.
+    waiting: Vec<u8>,
+    /// A part of a row stands at the end of the file and could not be cut off.
+    torn: bool,
+}
+
+/// What rows are written to.
+trait Append: Write {
+    fn length(&self) -> io::Result<u64>;
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl Append for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+impl<F: Append> Rows<F> {
+    fn write(&mut self, row: &[u8]) -> io::Result<()> {
+        self.waiting.extend_from_slice(row);
+        if self.torn {
+            return Err(io::Error::other("a row was written in part and cannot be cut off again"));
+        }
+        let before = self.file.length()?;
+        // One call for the whole row: whoever reads the file sees all of it or none.
+        match self.file.write_all(&self.waiting) {
+            Ok(()) => {
+                self.waiting.clear();
+                Ok(())
             }
-            if let Some((line, record)) = last {
-                if whole > 0 {
-                    past.add(&record).map_err(|what| malformed(line, what))?;
-                } else if record != HEADER[..] {
-                    return Err(malformed(line, "this is not the header of a log"));
+            Err(error) => {
+                let is_whole = |length| length == before;
+                if !self.file.length().is_ok_and(is_whole) {
+                    self.torn = self.file.cut(before).is_err();
                 }
-                whole = begins;
+                Err(error)
             }
-            if !more {
-                return Ok((past, whole));
-            }
-            last = Some((line, record));
         }
-    }
-
-    fn add(&mut self, record: &csv::ByteRecord) -> Result<(), &'static str> {
-        if record.len() != HEADER.len() {
-            return Err("a row has six fields: seq,start_ns,end_ns,weight,exit_code,input");
-        }
-        let text = |field: usize| std::str::from_utf8(&record[field]).unwrap_or_default();
-        let number = |field: usize| text(field).parse::<u64>();
-        number(0).map_err(|_| "seq is not a whole number")?;
-        let start = number(1).map_err(|_| "start_ns is not a whole number")?;
-        let end = number(2).map_err(|_| "end_ns is not a whole number")?;
-        let weight = number(3).map_err(|_| "weight is not a whole number")?;
-        let code: i32 = text(4).parse().map_err(|_| "exit_code is not a whole number")?;
-        if end < start {
-            return Err("end_ns is before start_ns");
-        }
-        self.ended.push((end, weight));
-        if code == 0 {
-            *self.done.entry(record[5].to_vec()).or_default() += 1;
-        } else {
-            self.failed.push(weight);
-        }
-        Ok(())
-    }
-
-    /// Whether this input has ended well, once for each time that it is asked.
-    pub(crate) fn take_done(&mut self, input: &[u8]) -> bool {
-        match self.done.get_mut(input) {
-            Some(times) if *times > 0 => {
-                *times -= 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// What the windows must hold when a run begins at `begin_ns`: how long ago each task ended,
-    /// and its weight.
-    ///
-    /// The log has no row of what was running when a run was killed. That was at most `concurrency`
-    /// tasks, out of the first that have not ended well (`next`, weights) and, where tasks are tried
-    /// again, of the last that failed. As many of them, the heaviest, count as having run until now.
-    pub(crate) fn history(
-        &self,
-        begin_ns: u64,
-        concurrency: usize,
-        next: &[u64],
-        retries: bool,
-    ) -> Vec<(Duration, u64)> {
-        let ago = |end: u64| Duration::from_nanos(begin_ns.saturating_sub(end));
-        let mut history: Vec<_> =
-            self.ended.iter().map(|(end, weight)| (ago(*end), *weight)).collect();
-        if !self.ended.is_empty() {
-            let failed = if retries { &self.failed[..] } else { &[] };
-            let mut may_have_run: Vec<u64> = next.iter().take(concurrency).copied().collect();
-            may_have_run.extend(failed.iter().rev().take(concurrency));
-            may_have_run.sort_unstable_by(|a, b| b.cmp(a));
-            let cut_off = may_have_run.into_iter().take(concurrency);
-            history.extend(cut_off.map(|weight| (Duration::ZERO, weight)));
-        }
-        history
     }
 }
 
-fn write_row<F: AsRef<[u8]>>(
-    file: &mut File,
-    fields: impl IntoIterator<Item = F>,
-) -> io::Result<()> {
+fn encode<F: AsRef<[u8]>>(fields: impl IntoIterator<Item = F>) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(vec![]);
     writer.write_record(fields)?;
-    let row = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    // One call for the whole row: whoever reads the file sees all of it or none.
-    file.write_all(&row)
+    writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn malformed(line: u64, what: impl Into<String>) -> LogError {
-    LogError::Malformed { line, what: what.into() }
-}
-
-fn csv_error(line: u64, error: &csv::Error) -> LogError {
-    malformed(line, error.to_string())
-}
-
-/// Keeps in mind whether what was read so far ends a row: with a line end, outside of quotes.
-struct Recorder<R> {
-    input: R,
-    at: At,
-}
-
-/// Where in a row the reading stands, by the rules of CSV: a quote opens only where a field begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    RowStart,
-    FieldStart,
-    Field,
-    Quoted,
-    /// After a quote in a quoted field: its end, or half of a quote that is part of it.
-    QuoteInQuoted,
-}
-
-impl At {
-    fn next(self, byte: u8) -> Self {
-        match (self, byte) {
-            (Self::Quoted, b'"') => Self::QuoteInQuoted,
-            (Self::Quoted, _) | (Self::RowStart | Self::FieldStart | Self::QuoteInQuoted, b'"') => {
-                Self::Quoted
-            }
-            (_, b'\n' | b'\r') => Self::RowStart,
-            (_, b',') => Self::FieldStart,
-            _ => Self::Field,
-        }
-    }
-}
-
-impl<R> Recorder<R> {
-    fn new(input: R) -> Self {
-        Self { input, at: At::RowStart }
-    }
-
-    fn ends_whole(&self) -> bool {
-        self.at == At::RowStart
-    }
-}
-
-impl<R: io::Read> io::Read for Recorder<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.input.read(buffer)?;
-        self.at = buffer[..length].iter().fold(self.at, |at, byte| at.next(*byte));
-        Ok(length)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOG: &str = "seq,start_ns,end_ns,weight,exit_code,input\n\
-        1,100,200,1,0,plain\n\
-        2,300,400,5,7,\"two\nlines, and a \"\" quote\"\n\
-        3,500,600,1,0,plain\n";
+    /// A file on a disk with so much room, on which cutting may fail as well.
+    #[derive(Default)]
+    struct Disk {
+        content: Vec<u8>,
+        room: usize,
+        cut_fails: bool,
+    }
 
-    fn read(log: &str) -> Result<(Past, u64), String> {
-        Past::read(log.as_bytes()).map_err(|error| error.to_string())
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let fits = self.room.saturating_sub(self.content.len()).min(bytes.len());
+            self.content.extend_from_slice(&bytes[..fits]);
+            if fits == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(fits) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Append for Disk {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.content.len() as u64)
+        }
+
+        fn cut(&mut self, length: u64) -> io::Result<()> {
+            if self.cut_fails {
+                return Err(io::ErrorKind::Other.into());
+            }
+            self.content.truncate(usize::try_from(length).unwrap());
+            Ok(())
+        }
+    }
+
+    fn rows(room: usize, cut_fails: bool) -> Rows<Disk> {
+        let file = Disk { room, cut_fails, ..Disk::default() };
+        Rows { file, waiting: vec![], torn: false }
     }
 
     #[test]
-    fn what_ended_well_is_done_as_often_as_it_did() {
-        let (mut past, whole) = read(LOG).unwrap();
-        assert_eq!(whole, LOG.len() as u64);
-        assert_eq!(past.ended, [(200, 1), (400, 5), (600, 1)]);
-        assert_eq!(past.failed, [5]);
-        let done = [past.take_done(b"plain"), past.take_done(b"plain"), past.take_done(b"plain")];
-        assert_eq!(done, [true, true, false]);
-    }
-
-    #[test]
-    fn a_log_cut_off_anywhere_reads_as_the_rows_that_are_whole() {
-        let ends = [0, 43, 63, 105, LOG.len()];
-        for cut in 0..=LOG.len() {
-            let (past, whole) = read(&LOG[..cut]).unwrap_or_else(|error| panic!("{cut}: {error}"));
-            let expected = *ends.iter().rfind(|end| **end <= cut).unwrap();
-            assert_eq!(usize::try_from(whole).unwrap(), expected, "cut at {cut}");
-            assert_eq!(
-                past.ended.len(),
-                ends[1..].iter().filter(|end| **end <= cut).count().saturating_sub(1)
-            );
+    fn whatever_room_there_is_the_file_holds_whole_rows_and_none_is_lost_once_there_is_room() {
+        for room in 0..20 {
+            let mut rows = rows(room, false);
+            for row in ["1,one\n", "2,two\n", "3,three\n"] {
+                let written = rows.write(row.as_bytes());
+                let content = str::from_utf8(&rows.file.content).unwrap();
+                assert!(content.is_empty() || content.ends_with('\n'), "room {room}: {content}");
+                assert_eq!(written.is_ok(), content.ends_with(row), "room {room}");
+            }
+            rows.file.room = 1_000;
+            rows.write(b"4,four\n").unwrap();
+            assert_eq!(rows.file.content, b"1,one\n2,two\n3,three\n4,four\n", "room {room}");
         }
     }
 
     #[test]
-    fn a_quote_inside_of_a_plain_field_opens_nothing() {
-        let log = format!("{LOG}4,700,800,1,0,5\" disk\n");
-        assert_eq!(read(&log).unwrap().1, log.len() as u64);
-        let more = format!("{log}5,900,950,1,0,plain\n");
-        let (past, whole) = read(&more).unwrap();
-        assert_eq!((past.ended.len(), whole), (5, more.len() as u64), "no finished row is lost");
+    fn behind_a_part_of_a_row_that_cannot_be_cut_off_nothing_is_written() {
+        let mut rows = rows(8, true);
+        rows.write(b"1,one\n").unwrap();
+        assert!(rows.write(b"2,two\n").is_err());
+        rows.file.room = 1_000;
+        assert!(rows.write(b"3,three\n").is_err());
+        assert_eq!(rows.file.content, b"1,one\n2,");
     }
 
     #[test]
-    fn a_malformed_row_is_named_by_its_line() {
-        let cases = [
-            ("something else\n", "line 1: this is not the header of a log"),
-            ("1,2,3\n", "line 2: a row has six fields"),
-            ("1,x,3,1,0,a\n", "line 2: start_ns is not a whole number"),
-            ("1,9,3,1,0,a\n", "line 2: end_ns is before start_ns"),
-            ("1,2,3,1,zero,a\n", "line 2: exit_code is not"),
-        ];
-        for (row, words) in cases {
-            let header = if words.starts_with("line 1") { "" } else { &LOG[..43] };
-            let error = read(&format!("{header}{row}{}", &LOG[43..])).unwrap_err();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_may_have_been_running_counts_as_having_run_until_now() {
-        let (past, _) = read(LOG).unwrap();
-        let ns = Duration::from_nanos;
-        let ended = [(ns(800), 1), (ns(600), 5), (ns(400), 1)];
-        let one = past.history(1_000, 1, &[2, 3], false);
-        assert_eq!(one, [&ended[..], &[(ns(0), 2)]].concat());
-        let two = past.history(1_000, 2, &[2, 3, 9], true);
-        assert_eq!(two, [&ended[..], &[(ns(0), 5), (ns(0), 3)]].concat());
-        let future = past.history(0, 1, &[], false);
-        assert_eq!(future, [(ns(0), 1), (ns(0), 5), (ns(0), 1)], "a clock set back: held in full");
-        assert_eq!(Past::default().history(1_000, 3, &[1, 1, 1], true), [], "nothing ran before");
+    fn a_lock_that_is_held_for_less_than_a_second_is_waited_for() {
+        let busy = || Err(TryLockError::WouldBlock);
+        let (mut tries, mut slept) = (0, Duration::ZERO);
+        let released = || {
+            tries += 1;
+            if tries > 90 { Ok(()) } else { busy() }
+        };
+        lock(released, |time| slept += time).unwrap();
+        assert_eq!(slept, Duration::from_millis(900));
+        let mut slept = Duration::ZERO;
+        assert!(matches!(lock(busy, |time| slept += time), Err(LogError::InUse)));
+        assert_eq!(slept, Duration::from_secs(1));
+        let broken = || Err(TryLockError::Error(io::ErrorKind::Unsupported.into()));
+        assert!(matches!(lock(broken, |_| panic!()), Err(LogError::Io(_))));
     }
 }

@@ -5,39 +5,40 @@
 
 mod args;
 mod audit;
+mod braces;
 mod columns;
-mod decimal;
+mod csv_place;
+mod dry_run;
 mod error;
-mod exactness;
 mod exec;
 mod generate;
 mod items;
 mod job;
 mod log;
 mod output;
-mod page;
+mod past;
 mod pipe;
+mod plan;
 mod progress;
-mod records;
-mod report;
+mod resume;
 mod run;
+mod shell;
 mod stop;
 mod streams;
 mod template;
-mod times;
+mod texts;
 mod unread;
+mod weight;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::{env, io};
 
-use clap::Parser;
-
 use args::{Args, Command};
 use error::{Error, exit};
 
 fn main() -> ExitCode {
-    let done = match Args::try_parse() {
+    let done = match Args::read() {
         Ok(args) => run(args.command),
         Err(error) => explain(&error),
     };

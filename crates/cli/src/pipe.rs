@@ -20,9 +20,9 @@ use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressState, Pro
 use strict_rate_limiter::{Limit, Permit, RateLimiter, TryAcquireError, Unit};
 
 use crate::args::PipeArgs;
+use crate::audit::report::counted;
 use crate::error::{Error, exit};
 use crate::progress::is_drawn;
-use crate::report::counted;
 use crate::streams;
 use crate::unread::{Unread, Woken, write_all};
 

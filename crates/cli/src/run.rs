@@ -1,28 +1,30 @@
 //! `ratelimit run`: items in, commands run under the limiter, reports out.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
-use strict_rate_limiter::{RateLimiterBuilder, Unit};
-use tokio::sync::mpsc;
+use strict_rate_limiter::{RateLimiter, RateLimiterBuilder};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::args::RunArgs;
+use crate::dry_run;
 use crate::error::{Error, exit};
-use crate::items::{self, Column, Format, Found, Item};
+use crate::items::{self, Found, shown};
 use crate::job::{self, End, Report, Setting};
-use crate::log::{Log, Past};
+use crate::log::Log;
 use crate::output::InOrder;
+use crate::past::Past;
+use crate::plan;
 use crate::progress::{self, Progress};
+use crate::resume::{Resumption, Source};
 use crate::stop::{Level, Stop};
 use crate::streams;
-use crate::template::{Template, display};
+use crate::template::Template;
 
 /// Runs to the end. The exit code, or what prevented it.
 pub(crate) fn run(args: RunArgs) -> Result<u8, Error> {
@@ -31,35 +33,30 @@ pub(crate) fn run(args: RunArgs) -> Result<u8, Error> {
 }
 
 async fn run_async(args: RunArgs) -> Result<u8, Error> {
-    let (template, format) = plan(&args)?;
+    let (draft, format) = plan::plan(&args)?;
     if args.dry_run {
-        return show(&args, &template, format).await;
+        return dry_run::show(&args, &draft, format).await;
     }
-    if let Some(program) = template.program() {
+    if let Some(program) = draft.program() {
         find(program)?;
     }
-    let limiter = limiter(&args);
+    let limiter = plan::limiter(&args);
     limiter.clone().build()?; // Complains before anything is opened.
-    let (log, mut past) = match &args.log {
-        Some(path) => {
-            let (log, past) = Log::open(path, args.resume)?;
-            (Some(log), past)
-        }
-        None => (None, Past::default()),
-    };
+    let log = args.log.as_ref().map(|path| Log::open(path, args.resume)).transpose()?;
+    let (mut log, mut past) = log.unzip();
     let (items, total) = items::read(args.input.as_deref(), format)?;
-    let mut source = Source { items, ahead: VecDeque::new(), skipped: 0 };
-    let next = if args.resume {
-        source.look_ahead(args.concurrency.get(), &mut past).await
-    } else {
-        vec![]
+    let mut source = Source::new(items);
+    let template = source.template(&draft).await?;
+    let limiter = match (&mut log, &mut past, &args.log) {
+        (Some(log), Some(past), Some(path)) => {
+            log.begin().map_err(|error| Error::Log { path: path.clone(), error: error.into() })?;
+            resumed(&args, limiter, &template, log, &mut source, past).await?
+        }
+        _ => limiter.build()?,
     };
-    let history = log
-        .as_ref()
-        .map(|log| past.history(log.begin_ns(), args.concurrency.get(), &next, args.retries > 0));
     let capture = args.concurrency.get() > 1 || args.tag || progress::is_drawn(args.quiet);
     let setting = Setting {
-        limiter: limiter.history(history.unwrap_or_default()).build()?,
+        limiter,
         stop: Stop::new(),
         log: log.map(RefCell::new),
         log_path: args.log.clone().unwrap_or_default(),
@@ -68,34 +65,35 @@ async fn run_async(args: RunArgs) -> Result<u8, Error> {
         retries: args.retries,
         retry_delay: args.retry_delay,
     };
+    let past = past.unwrap_or_default();
     Run::new(args, template, setting, past, total)?.finish(source).await
 }
 
-/// What the arguments mean for the command and the input.
-fn plan(args: &RunArgs) -> Result<(Template, Format), Error> {
-    let named_tsv = args.input.as_deref().and_then(Path::extension) == Some(OsStr::new("tsv"));
-    let weight = args.weight.as_deref().map(Column::parse);
-    let delimiter = match (args.csv, args.tsv) {
-        (true, _) => Some(b','),
-        (_, true) => Some(b'\t'),
-        _ => weight.as_ref().map(|_| if named_tsv { b'\t' } else { b',' }),
-    };
-    let template = Template::new(&args.command, &args.replace, delimiter.is_some(), args.shell);
-    let named = template.columns().chain(&weight).any(Column::is_name);
-    let header = args.header || named;
-    if header && delimiter.is_none() {
-        return Err(Error::Usage("--header needs columns: --csv, --tsv or --weight".into()));
+/// The limiter of a run that has a log, with what the log says of earlier runs in its windows.
+async fn resumed(
+    args: &RunArgs,
+    limiter: RateLimiterBuilder,
+    template: &Template,
+    log: &Log,
+    source: &mut Source,
+    past: &mut Past,
+) -> Result<RateLimiter, Error> {
+    let limits = &args.limits.limits;
+    let (concurrency, grace) = (args.concurrency.get(), args.abandon_grace);
+    let resumption = Resumption { log, limits, concurrency, grace, template };
+    loop {
+        let left = resumption.grace_left(past);
+        if left.is_zero() {
+            return resumption.limiter(limiter, source, past).await;
+        }
+        if !args.quiet {
+            let left = humantime::format_duration(Duration::from_secs(left.as_secs() + 1));
+            streams::tell(format_args!(
+                "waiting {left} for the grace of a command that was killed"
+            ));
+        }
+        tokio::time::sleep(left).await;
     }
-    let weighs = args.limits.limits.iter().any(|limit| limit.unit() == Unit::Weight);
-    if weight.is_some() && !weighs {
-        return Err(Error::Usage("--weight needs a limit on weight, such as 90000w/1m".into()));
-    }
-    let terminator = if args.null { 0 } else { b'\n' };
-    Ok((template, Format { terminator, delimiter, header, weight }))
-}
-
-fn limiter(args: &RunArgs) -> RateLimiterBuilder {
-    args.limits.builder().concurrency(args.concurrency.get()).abandon_grace(args.abandon_grace)
 }
 
 /// A program that is the same for every item has to be there, or every item would fail.
@@ -111,76 +109,6 @@ fn find(program: &OsStr) -> Result<(), Error> {
         env::split_paths(&folders).any(|folder| is_program(&folder.join(path)))
     };
     if found { Ok(()) } else { Err(Error::NotFound(program.to_string_lossy().into_owned())) }
-}
-
-/// Shows what would be run.
-async fn show(args: &RunArgs, template: &Template, format: Format) -> Result<u8, Error> {
-    limiter(args).build()?;
-    let (mut items, _) = items::read(args.input.as_deref(), format)?;
-    let mut out = io::BufWriter::new(streams::output());
-    let mut code = 0;
-    while let Some(found) = items.recv().await {
-        let line = match found {
-            Found::Item(item) => template.fill(&item).map_err(|what| (item.line, what)),
-            Found::Malformed { line, what } => Err((line, what)),
-            Found::Broken(error) => {
-                return Err(Error::Input { path: input_name(args), error });
-            }
-        };
-        match line {
-            Ok(command) => writeln!(out, "{}", display(&command)).map_err(Error::Output)?,
-            Err((line, what)) => {
-                streams::tell(format_args!("line {line}: {what}"));
-                code = exit::FAILURES;
-            }
-        }
-    }
-    out.flush().map_err(Error::Output)?;
-    Ok(code)
-}
-
-fn input_name(args: &RunArgs) -> std::path::PathBuf {
-    args.input.clone().unwrap_or_else(|| "standard input".into())
-}
-
-/// What is still to be run: read from the input, less what an earlier run has done.
-struct Source {
-    items: mpsc::Receiver<Found>,
-    ahead: VecDeque<Found>,
-    skipped: u64,
-}
-
-impl Source {
-    async fn next(&mut self, past: &mut Past) -> Option<Found> {
-        if let Some(found) = self.ahead.pop_front() {
-            return Some(found);
-        }
-        self.receive(past).await
-    }
-
-    async fn receive(&mut self, past: &mut Past) -> Option<Found> {
-        loop {
-            let found = self.items.recv().await?;
-            match &found {
-                Found::Item(item) if past.take_done(&item.text) => self.skipped += 1,
-                _ => return Some(found),
-            }
-        }
-    }
-
-    /// The weights of the first items to be run, as many as may have been running at once.
-    async fn look_ahead(&mut self, items: usize, past: &mut Past) -> Vec<u64> {
-        let mut weights = vec![];
-        while weights.len() < items
-            && let Some(found) = self.receive(past).await
-        {
-            if let Found::Item(Item { weight, .. }) = &found {
-                weights.push(*weight);
-            }
-            self.ahead.push_back(found);
-        }
-        weights
-    }
 }
 
 /// A run under way.
@@ -275,9 +203,9 @@ impl Run {
                 Err(what) => self.refused(item.line, &what),
             },
             Found::Malformed { line, what } => self.refused(line, &what),
-            Found::Broken(error) => {
-                self.stop_for(Error::Input { path: input_name(&self.args), error });
-            }
+            Found::Notice(what) => self.progress.borrow().tell(what),
+            Found::Columns(_) => {} // The template has them.
+            Found::Stop(error) => self.stop_for(error),
         }
     }
 
@@ -302,7 +230,7 @@ impl Run {
                 End::Refused => progress.counts.refused += 1,
                 End::NotStarted => {}
             }
-            let text = String::from_utf8_lossy(&item.text);
+            let text = shown(&item.text);
             for message in messages {
                 progress.tell(format_args!("line {}, `{text}`: {message}", item.line));
             }

@@ -4,63 +4,114 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::items::{Column, Item};
+use crate::braces::{self, Cut, Known, Piece, Reading};
+use crate::columns::{Columns, HeaderLine};
+use crate::items::Item;
+use crate::shell;
 
-/// A command, parsed once.
+/// A command as it was given: what columns there are is not known yet.
 #[derive(Debug)]
+pub(crate) struct Draft {
+    arguments: Vec<Vec<Piece>>,
+    item: Vec<u8>,
+    columns: bool,
+    /// Whether it is one text for `sh -c`, in which items are quoted.
+    shell: bool,
+}
+
+/// A command, ready to be filled in.
+#[derive(Debug, Default)]
 pub(crate) struct Template {
     arguments: Vec<Vec<Part>>,
-    /// Whether it is one text for `sh -c`, in which items are quoted.
     shell: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     Text(Vec<u8>),
-    /// The whole item.
-    Item,
     /// The item's number, from 1.
     Number,
-    /// A field, by its column.
-    Field(Column),
+    Item(Cut),
+    /// A field, by its place from 0.
+    Field(usize, Cut),
 }
 
-impl Template {
-    /// Parses a command. Columns stand for themselves only where the input has columns.
-    pub(crate) fn new(command: &[OsString], item: &str, columns: bool, shell: bool) -> Self {
-        let parse = |text: &OsStr| parse(text.as_bytes(), item.as_bytes(), columns);
-        let mut arguments: Vec<Vec<Part>> = if shell {
-            vec![parse(&command.join(OsStr::new(" ")))]
+impl Draft {
+    /// Reads a command. What cannot be meant as it stands is refused.
+    pub(crate) fn new(
+        command: &[OsString],
+        item: &str,
+        columns: bool,
+        shell: bool,
+    ) -> Result<Self, String> {
+        let reading = Reading { item: item.as_bytes(), columns };
+        let arguments = if shell {
+            vec![reading.pieces(command.join(OsStr::new(" ")).as_bytes())?]
         } else {
-            command.iter().map(|argument| parse(argument)).collect()
+            let pieces = command.iter().map(|argument| reading.pieces(argument.as_bytes()));
+            pieces.collect::<Result<_, _>>()?
         };
-        let mentions_item = |part: &Part| matches!(part, Part::Item | Part::Field(_));
-        if !arguments.iter().flatten().any(mentions_item) {
-            if shell {
-                arguments[0].extend([Part::Text(b" ".to_vec()), Part::Item]);
-            } else {
-                arguments.push(vec![Part::Item]);
-            }
-        }
-        Self { arguments, shell }
+        Ok(Self { arguments, item: item.as_bytes().to_vec(), columns, shell })
     }
 
-    /// The columns that it mentions.
-    pub(crate) fn columns(&self) -> impl Iterator<Item = &Column> {
-        self.arguments.iter().flatten().filter_map(|part| match part {
-            Part::Field(column) => Some(column),
-            _ => None,
-        })
+    /// Whether the first record is a header, by what the command asks for.
+    pub(crate) fn header(&self) -> HeaderLine {
+        braces::header(self.arguments.iter().flatten())
+    }
+
+    pub(crate) fn has_columns(&self) -> bool {
+        self.columns
     }
 
     /// The program, where it is the same for every item.
     pub(crate) fn program(&self) -> Option<&OsStr> {
         match self.arguments.first()?.as_slice() {
-            [Part::Text(text)] if !self.shell => Some(OsStr::from_bytes(text)),
+            [Piece::Text(text)] if !self.shell => Some(OsStr::from_bytes(text)),
             _ => None,
         }
     }
 
+    /// The command for an input with these columns, or without any.
+    pub(crate) fn template(&self, columns: Option<&Columns>) -> Result<Template, String> {
+        let reading = Reading { item: &self.item, columns: self.columns };
+        let part = |piece: &Piece| {
+            Ok(match piece {
+                Piece::Text(text) => Part::Text(text.clone()),
+                Piece::Number => Part::Number,
+                Piece::Item(cut) => Part::Item(*cut),
+                Piece::Braces(inside, meant) => {
+                    let Some(columns) = columns else { return Err(reading.unknown(inside, None)) };
+                    match reading.know(inside, *meant, columns)? {
+                        Known::Column(place, cut) => Part::Field(place, cut),
+                        Known::Text(text) => Part::Text(text),
+                    }
+                }
+            })
+        };
+        let parts = |pieces: &Vec<Piece>| pieces.iter().map(part).collect();
+        let mut arguments =
+            self.arguments.iter().map(parts).collect::<Result<Vec<Vec<Part>>, String>>()?;
+        let is_value = |part: &Part| matches!(part, Part::Item(_) | Part::Field(..));
+        if !arguments.iter().flatten().any(is_value) {
+            if self.shell {
+                arguments[0].extend([Part::Text(b" ".to_vec()), Part::Item(Cut::Whole)]);
+            } else {
+                arguments.push(vec![Part::Item(Cut::Whole)]);
+            }
+        }
+        if self.shell {
+            let texts = arguments[0].iter().map(|part| match part {
+                Part::Text(text) => shell::Piece::Text(text),
+                Part::Number => shell::Piece::Text(b"1"),
+                Part::Item(_) | Part::Field(..) => shell::Piece::Value,
+            });
+            shell::check(texts)?;
+        }
+        Ok(Template { arguments, shell: self.shell })
+    }
+}
+
+impl Template {
     /// The program and its arguments for an item.
     pub(crate) fn fill(&self, item: &Item) -> Result<Vec<OsString>, String> {
         let mut filled = vec![];
@@ -70,8 +121,8 @@ impl Template {
                 match part {
                     Part::Text(text) => bytes.extend_from_slice(text),
                     Part::Number => bytes.extend_from_slice(item.seq.to_string().as_bytes()),
-                    Part::Item => self.put(&mut bytes, &item.text)?,
-                    Part::Field(column) => self.put(&mut bytes, item.field(column)?)?,
+                    Part::Item(cut) => self.put_item(&mut bytes, item, *cut)?,
+                    Part::Field(place, cut) => self.put(&mut bytes, cut.of(item.field(*place)?))?,
                 }
             }
             filled.push(OsString::from_vec(bytes));
@@ -80,6 +131,22 @@ impl Template {
             filled.splice(0..0, ["sh".into(), "-c".into()]);
         }
         Ok(filled)
+    }
+
+    /// All of an item; of a part of it, that of each of its fields, with spaces between.
+    fn put_item(&self, bytes: &mut Vec<u8>, item: &Item, cut: Cut) -> Result<(), String> {
+        match &item.fields {
+            Some(fields) if cut != Cut::Whole => {
+                for (place, field) in fields.iter().enumerate() {
+                    if place > 0 {
+                        bytes.push(b' ');
+                    }
+                    self.put(bytes, cut.of(field))?;
+                }
+                Ok(())
+            }
+            _ => self.put(bytes, cut.of(&item.text)),
+        }
     }
 
     fn put(&self, bytes: &mut Vec<u8>, value: &[u8]) -> Result<(), String> {
@@ -94,47 +161,6 @@ impl Template {
         }
         Ok(())
     }
-}
-
-fn parse(mut text: &[u8], item: &[u8], columns: bool) -> Vec<Part> {
-    let mut parts = vec![];
-    let mut plain = vec![];
-    while let Some((&first, rest)) = text.split_first() {
-        let placeholder = if !item.is_empty() && text.starts_with(item) {
-            Some((Part::Item, item.len()))
-        } else if text.starts_with(b"{#}") {
-            Some((Part::Number, 3))
-        } else if columns && first == b'{' {
-            field(rest).map(|(column, length)| (Part::Field(column), length + 2))
-        } else {
-            None
-        };
-        match placeholder {
-            Some((part, length)) => {
-                if !plain.is_empty() {
-                    parts.push(Part::Text(std::mem::take(&mut plain)));
-                }
-                parts.push(part);
-                text = &text[length..];
-            }
-            None => {
-                plain.push(first);
-                text = rest;
-            }
-        }
-    }
-    if !plain.is_empty() || parts.is_empty() {
-        parts.push(Part::Text(plain));
-    }
-    parts
-}
-
-/// `NAME}` or `3}` at the start of a text: the column, and the length of its name.
-fn field(text: &[u8]) -> Option<(Column, usize)> {
-    let length = text.iter().position(|byte| *byte == b'}')?;
-    let name = std::str::from_utf8(&text[..length]).ok()?;
-    let is_name = !name.is_empty() && !name.contains(['{', '\n']);
-    is_name.then(|| (Column::parse(name), length))
 }
 
 /// A command as one would type it.

@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::Duration;
@@ -35,55 +34,6 @@ fn each_line_is_an_item_in_order_under_the_limit() {
 }
 
 #[test]
-fn placeholders_stand_for_the_item_and_its_number_else_it_is_appended() {
-    let folder = Folder::new();
-    let cases: [(&[&str], &str); 5] = [
-        (&["echo", "<{}>", "{}-{#}"], "<a b> a b-1\n<c> c-2\n"),
-        (&["echo", "item"], "item a b\nitem c\n"),
-        (&["echo", "{#}:"], "1: a b\n2: c\n"),
-        (&["printf", "[%s]\\n"], "[a b]\n[c]\n"),
-        (&["echo", "{1}", "{name}"], "{1} {name} a b\n{1} {name} c\n"),
-    ];
-    for (command, out) in cases {
-        let ran = folder.run("a b\nc", &[&[FREE, "--"], command].concat());
-        assert_eq!(ran.out, out, "{command:?}");
-    }
-    let ran = folder.run("a\n", &[FREE, "-I", "@", "--", "echo", "{}", "@@"]);
-    assert_eq!(ran.out, "{} aa\n");
-}
-
-#[test]
-fn no_shell_is_in_between_unless_asked_for_and_then_items_are_quoted() {
-    let folder = Folder::new();
-    let nasty = "$(touch owned); 'x' \"y\" * ~\n";
-    let ran = folder.run(nasty, &[FREE, "--", "echo", "{}"]);
-    assert_eq!(ran.out, nasty);
-    let ran = folder.run(nasty, &[FREE, "--shell", "--", "echo {} | tr x z; echo", "done"]);
-    assert_eq!(ran.out, nasty.replace('x', "z") + "done\n");
-    let ran = folder.run(nasty, &[FREE, "--shell", "--", "echo"]);
-    assert_eq!(ran.out, nasty);
-    assert!(!folder.path("owned").exists());
-}
-
-#[test]
-fn items_may_end_with_nul_and_come_from_a_file() {
-    let folder = Folder::new();
-    folder.write("items", "two\nlines\0\0last");
-    let ran = folder.run("", &[FREE, "-0", "-i", "items", "--", "printf", "<%s>"]);
-    assert_eq!(ran.out, "<two\nlines><><last>");
-    let ran = folder.run("from stdin\n", &[FREE, "-i", "-", "--", "echo"]);
-    assert_eq!(ran.out, "from stdin\n");
-}
-
-#[test]
-fn items_that_are_not_utf8_are_passed_on_and_logged_as_they_are() {
-    let folder = Folder::new();
-    folder.run(b"\xff\xfe\n", &[FREE, "--log", "log.csv", "--shell", "--", "printf %s {} > out"]);
-    assert_eq!(fs::read(folder.path("out")).unwrap(), b"\xff\xfe");
-    assert!(fs::read(folder.path("log.csv")).unwrap().ends_with(b"\xff\xfe\n"));
-}
-
-#[test]
 fn a_command_reads_no_items_from_standard_input() {
     let ran = Folder::new().run("a\nb\n", &[FREE, "--shell", "--", "cat; echo {}"]);
     assert_eq!(ran.out, "a\nb\n");
@@ -98,56 +48,6 @@ fn empty_input_is_no_failure() {
     assert_eq!(ran.err, "", "quiet");
 }
 
-// --- Columns and weights
-
-#[test]
-fn fields_stand_for_themselves_by_number_and_by_name() {
-    let folder = Folder::new();
-    let ran = folder.run("a,\"b, c\"\n", &[FREE, "--csv", "--", "echo", "{2}|{1}"]);
-    assert_eq!(ran.out, "b, c|a\n");
-    let ran = folder.run("x\ty\n1\t\"2\n", &[FREE, "--tsv", "--", "echo", "{y}{x}", "{}"]);
-    assert_eq!(ran.out, "\"21 1\t\"2\n");
-    let ran = folder.run("x\n1\n", &[FREE, "--csv", "--header", "--", "echo", "{1}"]);
-    assert_eq!(ran.out, "1\n");
-}
-
-#[test]
-fn weights_come_from_a_column_and_all_limits_hold() {
-    let folder = Folder::new();
-    let lines = (0..40).map(|item| format!("item {item},{}", 1 + item % 7));
-    let input = lines.collect::<Vec<_>>().join("\n");
-    let limits = ["25w/100ms", "9/100ms"];
-    let options = ["-j3", "--log", "log.csv", "--weight", "tokens", "--", "true"];
-    let ran = folder.run(format!("name,tokens\n{input}"), &[&limits[..], &options[..]].concat());
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
-    let rows = folder.log("log.csv");
-    assert_eq!(rows.iter().map(|row| row.record.weight).sum::<u64>(), 155);
-    assert_clean(&rows, &limits);
-
-    folder.write("items.tsv", "a\t3\n");
-    folder
-        .run("", &["5w/1s", "-i", "items.tsv", "--weight", "2", "--log", "tsv.csv", "--", "true"]);
-    assert_eq!(folder.log("tsv.csv")[0].record.weight, 3);
-}
-
-#[test]
-fn a_malformed_line_is_named_and_the_others_are_run() {
-    let input = "a,1\nb,many\nc\nd,0\ne,11\n\"f,1\ng,2\n";
-    let options = ["10w/1s", "--weight", "2", "--", "echo", "{1}"];
-    let Ran { out, err, code } = Folder::new().run(input, &options);
-    assert_eq!((out.as_str(), code), ("a\ng\n", Some(1)));
-    for line in [
-        "line 2: the weight `many` is not a whole number",
-        "line 3: it has 1 fields, none in column 2",
-        "line 4, `d,0`: weight 0 takes nothing from any limit; the least is 1",
-        "line 5, `e,11`: weight 11 is over the limit 10w/1s: it could never run",
-        "line 6: a quote is not closed (a record must be on one line)",
-        "2 tasks: 2 ok, 0 failed, 5 not run in",
-    ] {
-        assert!(err.contains(line), "{line}\n{err}");
-    }
-}
-
 // --- Concurrency, order, output
 
 #[test]
@@ -155,7 +55,7 @@ fn output_is_whole_and_in_the_order_of_the_items() {
     let folder = Folder::new();
     // Later items end first: each waits for the one after it.
     let script = "echo {} begins; \
-        while [ {} != 4 ] && [ ! -e ended-$(({} + 1)) ]; do sleep 0.01; done; \
+        n={}; while [ $n != 4 ] && [ ! -e ended-$((n + 1)) ]; do sleep 0.01; done; \
         echo {} ends >&2; head -c 100000 /dev/zero | tr '\\0' {}; echo; : > ended-{}";
     let options = [FREE, "-j4", "-q", "--log", "log.csv", "--shell", "--", script];
     let ran = folder.run("1\n2\n3\n4\n", &options);
@@ -338,7 +238,11 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
         (&["10/1s"], 2, "<COMMAND>"),
         (&["10/1s", "-j0", "--", "true"], 2, "invalid value '0'"),
         (&["10/1s", "-j99999999", "--", "true"], 2, "concurrency 99999999 is over the highest"),
-        (&["10w/1s", "--paced", "--", "true"], 2, "pacing spreads tasks over a task limit"),
+        (
+            &["10w/1s", "--paced", "--weight", "1", "--", "true"],
+            2,
+            "pacing spreads tasks over a task limit",
+        ),
         (&["10/1s", "--weight", "2", "--", "true"], 2, "--weight needs a limit on weight"),
         (&["10/1s", "--header", "--", "true"], 2, "--header needs columns"),
         (&["10/1s", "-0", "--csv", "--", "true"], 2, "cannot be used with"),
@@ -438,83 +342,7 @@ fn an_interrupt_ends_a_run_that_waits_for_input_or_for_its_window() {
     drop(input);
 }
 
-// --- Log and resume
-
-#[test]
-fn a_killed_run_loses_no_finished_row_and_its_resumption_never_bursts() {
-    let folder = Folder::new();
-    let limit = "10/250ms";
-    let items: Vec<_> = (1..=40).map(|item| format!("item {item}")).collect();
-    folder.write("items", items.join("\n"));
-    let options = [limit, "-i", "items", "--log", "log.csv", "--shell", "--", "echo {} >> out"];
-    for enough_rows in [5, 14] {
-        let resume = ["--resume"];
-        let options = [&resume[..], &options[..]].concat();
-        let mut child = folder.start(b"", &options);
-        folder.wait_until(|folder| folder.read("log.csv").lines().count() > enough_rows);
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    // And the last row of the killed run was torn.
-    let mut log = folder.read("log.csv");
-    log.truncate(log.trim_end().len() - 3);
-    folder.write("log.csv", &log);
-
-    let ran = folder.run("", &[&["--resume"], &options[..]].concat());
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.err.contains("skipped in"), "{}", ran.err);
-    let rows = folder.log("log.csv");
-    assert_clean(&rows, &[limit]);
-    let done: Vec<_> = rows.iter().map(|row| &row.input).collect();
-    assert_eq!(done, items.iter().collect::<Vec<_>>(), "each has ended well, and once");
-    let again = folder.run("", &[&["--resume"], &options[..]].concat());
-    assert!(again.err.contains("0 tasks: 0 ok, 0 failed, 40 skipped"), "{}", again.err);
-}
-
-#[test]
-fn what_failed_is_run_again_on_resume_and_what_was_cut_off_counts() {
-    let folder = Folder::new();
-    let options = ["3/300ms", "--log", "log.csv", "--shell", "--", "[ -e mended ] || [ {} != b ]"];
-    assert_eq!(folder.run("a\nb\nb\nc\n", &options).code, Some(1));
-    folder.write("mended", "");
-    let ran = folder.run("a\nb\nb\nc\n", &[&["--resume"], &options[..]].concat());
-    assert_eq!(ran.code, Some(0));
-    assert!(ran.err.contains("2 tasks: 2 ok, 0 failed, 2 skipped"), "{}", ran.err);
-    let rows = folder.log("log.csv");
-    let inputs: Vec<_> = rows.iter().map(|row| row.input.as_str()).collect();
-    assert_eq!(inputs, ["a", "b", "b", "c", "b", "b"]);
-    assert_clean(&rows, &["3/300ms"]);
-    // The one that might have been running when the first run ended counts as a third.
-    let resumed: Vec<Row> = rows[4..].to_vec();
-    assert_clean(&resumed, &["2/300ms"]);
-}
-
-#[test]
-fn a_log_is_neither_overwritten_nor_shared() {
-    let folder = Folder::new();
-    let options = [FREE, "--log", "log.csv", "--", "true"];
-    assert_eq!(folder.run("a\n", &options).code, Some(0));
-    let before = folder.read("log.csv");
-    let ran = folder.run("a\n", &options);
-    assert_eq!(ran.code, Some(3));
-    assert!(ran.err.contains("it exists; go on with it (--resume), or remove it"), "{}", ran.err);
-
-    let in_use = File::open(folder.path("log.csv")).unwrap();
-    in_use.lock().unwrap();
-    let ran = folder.run("a\n", &[&["--resume"], &options[..]].concat());
-    assert_eq!(ran.code, Some(3));
-    assert!(ran.err.contains("another run is writing it"), "{}", ran.err);
-    assert_eq!(folder.read("log.csv"), before);
-}
-
-#[test]
-fn a_log_that_cannot_be_written_stops_the_run_and_says_so() {
-    let folder = Folder::new();
-    std::os::unix::fs::symlink("/dev/full", folder.path("log.csv")).unwrap();
-    let ran = folder.run("a\nb\n", &[FREE, "--log", "log.csv", "--", "echo"]);
-    assert_eq!(ran.code, Some(3));
-    assert!(ran.err.contains("cannot use the log log.csv: No space left"), "{}", ran.err);
-}
+// --- Help
 
 #[test]
 fn the_help_has_examples_and_the_exit_codes() {

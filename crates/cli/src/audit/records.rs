@@ -7,8 +7,8 @@ use csv::ByteRecord;
 use serde_json::Value;
 use strict_rate_limiter::audit::Record;
 
+use super::columns::{Columns, Seen};
 use crate::args::AuditArgs;
-use crate::columns::{Columns, Seen};
 
 /// What was read.
 #[derive(Debug, Default)]

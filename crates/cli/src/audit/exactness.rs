@@ -3,7 +3,7 @@
 
 use strict_rate_limiter::audit::{ErrorBounds, Record};
 
-use crate::times::Read;
+use super::times::Read;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -161,8 +161,8 @@ pub(crate) fn show_unit(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::audit::times::{duration, instant};
     use super::*;
-    use crate::times::{duration, instant};
 
     fn of(times: &[&str]) -> Exactness {
         let mut exactness = Exactness::default();

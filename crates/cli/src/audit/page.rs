@@ -5,8 +5,8 @@ use plotters::prelude::*;
 use strict_rate_limiter::Limit;
 use strict_rate_limiter::audit::{Record, Verdict, over_time};
 
-use crate::report::{Judged, Report, counted, said};
-use crate::times::{show, show_length};
+use super::report::{Judged, Report, counted, said};
+use super::times::{show, show_length};
 
 /// How many points of time a chart has: what lies between two of them is shown by its highest.
 const COLUMNS: usize = 800;

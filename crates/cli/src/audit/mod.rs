@@ -1,5 +1,13 @@
 //! `ratelimit audit`: a log in, a verdict out.
 
+mod columns;
+mod decimal;
+mod exactness;
+mod page;
+mod records;
+pub(crate) mod report;
+pub(crate) mod times;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,15 +16,14 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strict_rate_limiter::audit::Verdict;
 
+use self::columns::Seen;
+use self::records::Contents;
+use self::report::Report;
+use self::times::show;
 use crate::args::AuditArgs;
-use crate::columns::Seen;
 use crate::error::{Error, exit};
-use crate::page;
 use crate::progress::is_drawn;
-use crate::records::{self, Contents};
-use crate::report::Report;
 use crate::streams;
-use crate::times::show;
 
 /// The exit code, or what prevented it.
 pub(crate) fn audit(args: &AuditArgs) -> Result<u8, Error> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use strict_rate_limiter::Limit;
 use strict_rate_limiter::audit::{Audit, CoarseAudit, ErrorBounds, Record, Verdict, audit_coarse};
 
+use super::columns::{Doubt, Seen};
+use super::times::{show, show_length};
 use crate::args::AuditArgs;
-use crate::columns::{Doubt, Seen};
-use crate::times::{show, show_length};
 
 /// All that is said of a log.
 pub(crate) struct Report {

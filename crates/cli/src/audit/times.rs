@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use jiff::{Timestamp, civil};
 
-use crate::decimal::{Decimal, NotDecimal};
+use super::decimal::{Decimal, NotDecimal};
 
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -1,0 +1,262 @@
+//! Which columns of a log hold what, and what a row of them says.
+
+use strict_rate_limiter::audit::{ErrorBounds, Record};
+
+use super::decimal::Decimal;
+use super::exactness::{
+    Exactness, Order, bounds, bounds_from_end, bounds_from_start, end_as_start, show_unit,
+    start_as_end,
+};
+use super::times::{self, DurationUnit, Read};
+use crate::args::AuditArgs;
+
+/// The columns by which a log of our own is known. Its times are exact.
+const OUR_START: &str = "start_ns";
+const OUR_END: &str = "end_ns";
+
+/// Those by which a log of GNU parallel is.
+const PARALLELS: (&str, &str) = ("Starttime", "JobRuntime");
+
+/// What nginx calls how long a request took. Its times are all when it ended.
+const NGINX_DURATIONS: [&str; 2] = ["request_time", "upstream_response_time"];
+
+/// When a task ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Times {
+    /// It ended as it started.
+    Start(String),
+    StartAndEnd(String, String),
+    StartAndDuration(String, String),
+    EndAndDuration(String, String),
+}
+
+/// Which columns hold what, and what was seen of them so far.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    times: Times,
+    weight: Option<String>,
+    unit: Option<DurationUnit>,
+    /// This is a log of our own.
+    pub(crate) ours: bool,
+    /// How exact the first and the second column of the times are.
+    first: Exactness,
+    second: Exactness,
+    order: Order,
+    longest_ns: u64,
+    /// All durations so far are whole numbers without a unit.
+    whole: bool,
+}
+
+/// What a log as a whole says of its records.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) bounds: ErrorBounds,
+    /// How exact the times are, for people; nothing where they are exact.
+    pub(crate) exactness: Option<String>,
+    pub(crate) doubt: Option<Doubt>,
+    /// Durations without a unit, all of them whole numbers, were taken for seconds; the longest.
+    pub(crate) whole_seconds_ns: Option<u64>,
+}
+
+/// Something speaks for it that a column holds the other end of the tasks.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    /// What speaks for it, and what to do.
+    pub(crate) why: String,
+    pub(crate) bounds: ErrorBounds,
+    /// A record as it would be then.
+    pub(crate) other: fn(&Record) -> Record,
+}
+
+impl Columns {
+    /// As told; else as the program that wrote these columns has them.
+    pub(crate) fn find(
+        args: &AuditArgs,
+        has: impl Fn(&str) -> bool,
+        all: &str,
+    ) -> Result<Self, String> {
+        let ours = args.start.is_none() && args.end.is_none() && has(OUR_START) && has(OUR_END);
+        let own = |name: &str| name.to_owned();
+        let times = match (&args.start, &args.end, &args.duration) {
+            (Some(start), None, None) => Times::Start(start.clone()),
+            (Some(start), Some(end), _) => Times::StartAndEnd(start.clone(), end.clone()),
+            (Some(start), None, Some(took)) => Times::StartAndDuration(start.clone(), took.clone()),
+            (None, Some(end), Some(took)) => Times::EndAndDuration(end.clone(), took.clone()),
+            _ if ours => Times::StartAndEnd(own(OUR_START), own(OUR_END)),
+            _ if has(PARALLELS.0) && has(PARALLELS.1) => {
+                Times::StartAndDuration(own(PARALLELS.0), own(PARALLELS.1))
+            }
+            _ => {
+                return Err(format!(
+                    "say with --start (or --end and --duration) which column holds the times; \
+                     there are {all}"
+                ));
+            }
+        };
+        let weight =
+            args.weight.clone().or_else(|| Some(own("weight")).filter(|name| ours && has(name)));
+        let found = Self {
+            times,
+            weight,
+            unit: args.duration_unit,
+            ours,
+            first: Exactness::default(),
+            second: Exactness::default(),
+            order: Order::default(),
+            longest_ns: 0,
+            whole: true,
+        };
+        if let Some(missing) = found.names().find(|name| !has(name)) {
+            return Err(format!("there is no column `{missing}`; there are {all}"));
+        }
+        Ok(found)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match &self.times {
+            Times::Start(start) => (start, None),
+            Times::StartAndEnd(first, second)
+            | Times::StartAndDuration(first, second)
+            | Times::EndAndDuration(first, second) => (first, Some(second)),
+        };
+        [Some(first), second, self.weight.as_ref()].into_iter().flatten().map(String::as_str)
+    }
+
+    /// What a row says. Where its times are coarse, its end may come out before its start.
+    pub(crate) fn record(
+        &mut self,
+        field: impl Fn(&str) -> Option<String>,
+    ) -> Result<Record, String> {
+        let text = |name: &str| field(name).ok_or_else(|| format!("{name} is missing"));
+        let instant = if self.ours { times::nanoseconds } else { times::instant };
+        let time = |name: &str| {
+            let text = text(name)?;
+            instant(&text).map_err(|what| format!("{name} {what}: `{text}`"))
+        };
+        let whole = &mut self.whole;
+        let mut took = |name: &str| {
+            let text = text(name)?;
+            *whole &= text.trim().bytes().all(|byte| byte.is_ascii_digit());
+            times::duration(&text, self.unit).map_err(|what| format!("{name} {what}: `{text}`"))
+        };
+        let weight = match &self.weight {
+            None => 1,
+            Some(name) => {
+                let text = text(name)?;
+                let weight = Decimal::read(text.trim()).ok().and_then(|weight| weight.whole());
+                weight.ok_or_else(|| format!("{name} is no whole number: `{text}`"))?
+            }
+        };
+        let (start, end, seen): (u64, u64, (Read, Option<Read>)) = match &self.times {
+            Times::Start(start) => {
+                let start = time(start)?;
+                (start.ns, start.ns, (start, None))
+            }
+            Times::StartAndEnd(start, end) => {
+                let (start, end) = (time(start)?, time(end)?);
+                (start.ns, end.ns, (start, Some(end)))
+            }
+            Times::StartAndDuration(start, duration) => {
+                let (start, took) = (time(start)?, took(duration)?);
+                (start.ns, start.ns.saturating_add(took.ns), (start, Some(took)))
+            }
+            Times::EndAndDuration(end, duration) => {
+                let (end, took) = (time(end)?, took(duration)?);
+                (end.ns.saturating_sub(took.ns), end.ns, (end, Some(took)))
+            }
+        };
+        let (first, second) = seen;
+        self.first.see(&first);
+        if let Some(second) = second {
+            self.second.see(&second);
+            if !matches!(self.times, Times::StartAndEnd(..)) {
+                self.order.see(&first, &second);
+                self.longest_ns = self.longest_ns.max(second.ns);
+            }
+        }
+        Ok(Record { start, end, weight })
+    }
+
+    /// What the log as a whole has shown, after its last row.
+    pub(crate) fn seen(&self, args: &AuditArgs) -> Seen {
+        let told_ns = args.resolution.map(|told| told.as_nanos() as u64);
+        if self.ours && told_ns.is_none() {
+            return Seen::default();
+        }
+        let stamp_ns = |stamp: &Exactness| told_ns.unwrap_or_else(|| stamp.stamp_unit_ns());
+        let first_ns = stamp_ns(&self.first);
+        let first = self.first.error(first_ns);
+        // A time that was only told to be coarse says nothing of the clock that measured durations.
+        let took_ns = self.second.duration_unit_ns().min(told_ns.unwrap_or(u64::MAX));
+        let took = self.second.error(took_ns);
+        let exact_to = |units: &[(&str, u64)]| {
+            let coarse = units.iter().any(|(_, ns)| *ns > 1);
+            let each = units.iter().map(|(what, ns)| format!("{what} exact to {}", show_unit(*ns)));
+            coarse.then(|| each.collect::<Vec<_>>().join(", "))
+        };
+        match &self.times {
+            Times::Start(_) => Seen {
+                bounds: bounds(first, first),
+                exactness: exact_to(&[("times", first_ns)]),
+                ..Seen::default()
+            },
+            Times::StartAndEnd(..) => {
+                let second_ns = stamp_ns(&self.second);
+                let exactness = if first_ns == second_ns {
+                    exact_to(&[("times", first_ns)])
+                } else {
+                    exact_to(&[("starts", first_ns), ("ends", second_ns)])
+                };
+                let bounds = bounds(first, self.second.error(second_ns));
+                Seen { bounds, exactness, ..Seen::default() }
+            }
+            Times::StartAndDuration(start, duration) => {
+                let nginx = NGINX_DURATIONS.contains(&duration.as_str());
+                let speaks = if nginx {
+                    Some(format!("`{duration}` is nginx's, whose times are when a request ended"))
+                } else {
+                    self.order.speaks_for_the_end().then(|| "the rows are in its order".to_owned())
+                };
+                let doubt = speaks.filter(|_| !args.as_told).map(|speaks| Doubt {
+                    why: format!(
+                        "`{start}` may be when each task ENDED ({speaks}): then say --end {start} \
+                         --duration {duration}; if it is the start, say --as-told"
+                    ),
+                    bounds: bounds_from_end(first, took),
+                    other: start_as_end,
+                });
+                Seen {
+                    bounds: bounds_from_start(first, took),
+                    exactness: exact_to(&[("times", first_ns), ("durations", took_ns)]),
+                    doubt: doubt.filter(|_| args.start.is_some()),
+                    whole_seconds_ns: self.whole_seconds_ns(),
+                }
+            }
+            Times::EndAndDuration(end, duration) => {
+                let speaks = if end.to_lowercase().contains("start") {
+                    Some("by its name")
+                } else {
+                    self.order.speaks_for_the_start().then_some("the rows are in the order of both")
+                };
+                let doubt = speaks.filter(|_| !args.as_told).map(|speaks| Doubt {
+                    why: format!(
+                        "`{end}` may be when each task STARTED ({speaks}): then say --start {end} \
+                         --duration {duration}; if it is the end, say --as-told"
+                    ),
+                    bounds: bounds_from_start(first, took),
+                    other: end_as_start,
+                });
+                Seen {
+                    bounds: bounds_from_end(first, took),
+                    exactness: exact_to(&[("times", first_ns), ("durations", took_ns)]),
+                    doubt,
+                    whole_seconds_ns: self.whole_seconds_ns(),
+                }
+            }
+        }
+    }
+
+    fn whole_seconds_ns(&self) -> Option<u64> {
+        (self.unit.is_none() && self.whole).then_some(self.longest_ns)
+    }
+}

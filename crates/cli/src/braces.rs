@@ -1,0 +1,351 @@
+//! What braces in a command stand for.
+//!
+//! `{}`, `{#}` and GNU parallel's `{.}`, `{/}`, `{//}`, `{/.}` are placeholders; where the input has columns,
+//! so are `{3}`, `{name}` and each with such an ending (`{name.}`). Other braces are plain text if they
+//! cannot be meant as one: JSON, awk programs, `${HOME}`. What could be meant (`{nmae}`, `{%}`) is refused, since a
+//! command that is run with it as it stands is not the one that was meant. `{{` and `}}` are braces.
+
+use crate::columns::{Column, Columns, HeaderLine};
+use crate::items::shown;
+
+/// A piece of a command, before it is known what columns there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Text(Vec<u8>),
+    /// The item's number, from 1.
+    Number,
+    Item(Cut),
+    /// `{…}`, with what is inside. It takes the columns to tell what it is.
+    Braces(Vec<u8>, Meant),
+}
+
+/// What braces in an input with columns may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meant {
+    /// They must be a column.
+    Column,
+    /// A column if one is called so, else plain text.
+    Either,
+    /// After a `$`: a variable of the shell's, unless a column is called so as well.
+    Variable,
+}
+
+/// What is left of a value, as if it were a path. As in GNU parallel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// `{}`
+    Whole,
+    /// `{.}`: without its extension.
+    Extension,
+    /// `{/}`: without its folder.
+    Folder,
+    /// `{//}`: the folder alone.
+    File,
+    /// `{/.}`: without both.
+    FolderAndExtension,
+}
+
+const CUTS: [(&[u8], Cut); 4] = [
+    (b"/.", Cut::FolderAndExtension),
+    (b"//", Cut::File),
+    (b".", Cut::Extension),
+    (b"/", Cut::Folder),
+];
+
+impl Cut {
+    pub(crate) fn of(self, value: &[u8]) -> &[u8] {
+        match self {
+            Self::Whole => value,
+            Self::Extension => without_extension(value),
+            Self::Folder => without_folder(value),
+            Self::FolderAndExtension => without_extension(without_folder(value)),
+            Self::File => folder(value),
+        }
+    }
+}
+
+fn without_extension(value: &[u8]) -> &[u8] {
+    match value.iter().rposition(|byte| *byte == b'.' || *byte == b'/') {
+        Some(at) if value[at] == b'.' => &value[..at],
+        _ => value,
+    }
+}
+
+fn without_folder(value: &[u8]) -> &[u8] {
+    let begin = value.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    &value[begin..]
+}
+
+/// As `dirname` has it.
+fn folder(value: &[u8]) -> &[u8] {
+    let strip = |path: &mut &[u8]| {
+        while path.len() > 1 && path.ends_with(b"/") {
+            *path = &path[..path.len() - 1];
+        }
+    };
+    let mut path = value;
+    strip(&mut path);
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => {
+            path = &path[..=at];
+            strip(&mut path);
+            path
+        }
+        None => b".",
+    }
+}
+
+/// How a command is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    /// What stands for the item.
+    pub(crate) item: &'a [u8],
+    /// Whether the input has columns.
+    pub(crate) columns: bool,
+}
+
+/// A brace that is open in a text.
+#[derive(PartialEq, Eq)]
+enum Open {
+    Single,
+    Double,
+}
+
+impl Reading<'_> {
+    /// The pieces of a text; or why it cannot be meant so.
+    pub(crate) fn pieces(&self, text: &[u8]) -> Result<Vec<Piece>, String> {
+        let mut pieces = vec![];
+        let mut plain = vec![];
+        let mut open = vec![];
+        let mut opened = false;
+        let mut at = 0;
+        while at < text.len() {
+            let rest = &text[at..];
+            let placeholder = if !self.item.is_empty() && rest.starts_with(self.item) {
+                Some((Piece::Item(Cut::Whole), self.item.len()))
+            } else if rest.starts_with(b"{") && !rest.starts_with(b"{{") {
+                let before = at.checked_sub(1).map(|before| text[before]);
+                self.braces(before, &rest[1..])?
+            } else {
+                None
+            };
+            if let Some((piece, length)) = placeholder {
+                if !plain.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                }
+                pieces.push(piece);
+                at += length;
+                continue;
+            }
+            let doubled = if rest.starts_with(b"{{") {
+                if open.last() != Some(&Open::Double) {
+                    Self::refuse_template(rest)?;
+                }
+                open.push(Open::Double);
+                true
+            } else if rest.starts_with(b"}}") {
+                // The end of a doubled brace, or one that nothing has opened: `}}` in JSON ends two.
+                let ends = open.last() == Some(&Open::Double) || !opened;
+                open.pop_if(|_| ends);
+                ends
+            } else {
+                false
+            };
+            if !doubled {
+                match rest[0] {
+                    b'{' => open.push(Open::Single),
+                    b'}' => drop(open.pop_if(|open| *open == Open::Single)),
+                    _ => {}
+                }
+            }
+            opened |= rest[0] == b'{';
+            plain.push(rest[0]);
+            at += if doubled { 2 } else { 1 };
+        }
+        if !plain.is_empty() || pieces.is_empty() {
+            pieces.push(Piece::Text(plain));
+        }
+        Ok(pieces)
+    }
+
+    /// What `{…}` is, and how long; nothing if it is plain text. `text` is what follows the brace.
+    fn braces(&self, before: Option<u8>, text: &[u8]) -> Result<Option<(Piece, usize)>, String> {
+        let Some(length) = text.iter().position(|byte| *byte == b'{' || *byte == b'}') else {
+            return Ok(None);
+        };
+        let inside = &text[..length];
+        if text[length] == b'{' || inside.is_empty() {
+            return Ok(None);
+        }
+        let found = |piece| Ok(Some((piece, length + 2)));
+        if inside == b"#" {
+            return found(Piece::Number);
+        }
+        if let Some((_, cut)) = CUTS.iter().find(|(text, _)| *text == inside) {
+            return found(Piece::Item(*cut));
+        }
+        let is_word = is_word(inside);
+        let is_identifier = is_word && !inside.contains(&b'-');
+        if before == Some(b'$') && is_identifier {
+            let braces = Piece::Braces(inside.to_vec(), Meant::Variable);
+            return if self.columns { found(braces) } else { Ok(None) };
+        }
+        if self.columns {
+            let meant = if is_word || is_like_a_placeholder(inside) {
+                Meant::Column
+            } else if !self.item.is_empty() && contains(inside, self.item) {
+                return Ok(None); // Text with the item in it.
+            } else {
+                Meant::Either
+            };
+            return found(Piece::Braces(inside.to_vec(), meant));
+        }
+        // curl's own: --write-out '%{http_code}'.
+        if before == Some(b'%') && is_identifier {
+            return Ok(None);
+        }
+        if is_word || is_like_a_placeholder(inside) {
+            Err(self.unknown(inside, None))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// That `{…}` is no placeholder, and what there is.
+    pub(crate) fn unknown(&self, inside: &[u8], columns: Option<&Columns>) -> String {
+        let written = shown(inside);
+        let item = shown(self.item);
+        let has = match columns {
+            Some(columns) => {
+                format!("the columns {columns} (by number as well, and as in {{1.}}, {{1/}}), ")
+            }
+            None => String::new(),
+        };
+        let lacks = if columns.is_some() { "" } else { "; columns need --csv or --tsv" };
+        format!(
+            "`{{{written}}}` in the command stands for nothing. There are {has}{item} (the item), {{.}} (without its \
+             extension), {{/}} (without its folder), {{//}} (its folder), {{/.}} (without both) and {{#}} (its \
+             number){lacks}. If the braces are meant as they are, double them: {{{{{written}}}}}"
+        )
+    }
+
+    /// `{{.Name}}` may be a template of the command's own: braces that are let down to one each would say something
+    /// else to it.
+    fn refuse_template(text: &[u8]) -> Result<(), String> {
+        let inside = &text[2..];
+        let length = inside.iter().position(|byte| *byte == b'{' || *byte == b'}');
+        let Some(inside) =
+            length.filter(|at| inside[*at..].starts_with(b"}}")).map(|at| &inside[..at])
+        else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(inside);
+        let names_a_field = |word: &str| {
+            let name = word.strip_prefix('.');
+            name.is_some_and(|name| !name.starts_with(|first: char| first.is_ascii_digit()))
+        };
+        let is_placeholder = CUTS.iter().any(|(cut, _)| *cut == inside);
+        if !is_placeholder && text.split([' ', '(', '|']).any(names_a_field) {
+            let written = shown(inside);
+            return Err(format!(
+                "`{{{{{written}}}}}` in the command: `{{{{` stands for one brace. For a template of the command's \
+                 own, double each of them: {{{{{{{{{written}}}}}}}}}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn is_word(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    text.chars()
+        .all(|character| character.is_alphanumeric() || character == '_' || character == '-')
+}
+
+/// A word with an ending, as in `{name.}`, or signs alone that stand for something elsewhere: `{%}`, `{##}`.
+fn is_like_a_placeholder(text: &[u8]) -> bool {
+    let ending = text.iter().rposition(|byte| !b"./#%+".contains(byte)).map_or(0, |last| last + 1);
+    ending < text.len() && is_word(&text[..ending])
+}
+
+/// What braces may name: all that is in them, or that without an ending.
+fn names(inside: &[u8]) -> impl Iterator<Item = (&[u8], Cut)> {
+    let cut = CUTS.iter().filter_map(|(ending, cut)| Some((inside.strip_suffix(*ending)?, *cut)));
+    std::iter::once((inside, Cut::Whole)).chain(cut).filter(|(name, _)| !name.is_empty())
+}
+
+/// What braces are, now that the columns are known.
+pub(crate) enum Known {
+    Column(usize, Cut),
+    Text(Vec<u8>),
+}
+
+impl Reading<'_> {
+    pub(crate) fn know(
+        &self,
+        inside: &[u8],
+        meant: Meant,
+        columns: &Columns,
+    ) -> Result<Known, String> {
+        let named = names(inside).find(|(name, _)| columns.has(name));
+        let column = |(name, cut): (&[u8], Cut)| {
+            let place = columns.place(&Column::parse(name));
+            place
+                .map(|place| Known::Column(place, cut))
+                .map_err(|what| format!("`{{{}}}` in the command: {what}", shown(inside)))
+        };
+        let numbered =
+            || names(inside).find(|(name, _)| matches!(Column::parse(name), Column::Number(_)));
+        let plain = || Known::Text([b"{", inside, b"}"].concat());
+        let written = shown(inside);
+        match meant {
+            Meant::Column => match named.or_else(numbered) {
+                Some(named) => column(named),
+                None => Err(self.unknown(inside, Some(columns))),
+            },
+            Meant::Variable => match named.or_else(numbered) {
+                Some(named) if column(named).is_ok() => Err(format!(
+                    "`${{{written}}}` in the command may be a variable of the shell's or a column after a dollar. \
+                     For the variable, double the braces: ${{{{{written}}}}}. For the column, give \
+                     {{{written}}} as an argument of its own"
+                )),
+                _ => Ok(plain()),
+            },
+            Meant::Either => match named {
+                Some(named) => column(named),
+                None => {
+                    match std::str::from_utf8(inside).ok().and_then(|name| columns.almost(name)) {
+                        Some(almost) => Err(format!(
+                            "`{{{written}}}` in the command is no column, but {almost} is. If the braces are meant \
+                         as they are, double them: {{{{{written}}}}}"
+                        )),
+                        None => Ok(plain()),
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Whether the pieces of a command ask for a header: columns by name do.
+pub(crate) fn header<'a>(pieces: impl Iterator<Item = &'a Piece>) -> HeaderLine {
+    let mut maybe = vec![];
+    for piece in pieces {
+        match piece {
+            Piece::Braces(inside, Meant::Column)
+                if names(inside).all(|(name, _)| Column::parse(name).is_name()) =>
+            {
+                return HeaderLine::Yes;
+            }
+            Piece::Braces(inside, Meant::Either) => {
+                maybe.extend(names(inside).map(|(name, _)| name.to_vec()));
+            }
+            _ => {}
+        }
+    }
+    if maybe.is_empty() { HeaderLine::No } else { HeaderLine::IfItHas(maybe) }
+}

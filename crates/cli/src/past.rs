@@ -1,0 +1,322 @@
+//! What a log says of earlier runs, and what they may have used of the limits.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
+use std::time::Duration;
+
+use crate::csv_place::Place;
+use crate::error::LogError;
+use crate::log::HEADER;
+
+/// What a log says of earlier runs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Whether an earlier run began: then it may have been killed while its tasks ran.
+    began: bool,
+    /// How often each input has ended well, and not been asked for since.
+    done: HashMap<Vec<u8>, u64>,
+    /// The inputs with a row that is not of a task that ended well.
+    failed: HashSet<Vec<u8>>,
+    /// Tasks that ended: when, since the epoch, and their weights.
+    ended: Vec<(u64, u64)>,
+    /// The same of those that may have been killed: their calls may have gone on for the grace.
+    killed: Vec<(u64, u64)>,
+    /// The weights of those that failed, in the order in which they ended.
+    failed_weights: Vec<u64>,
+}
+
+/// Whether a task with this exit code may have been killed: it ran out of time (124), could not be waited for
+/// (126), or was ended by a signal.
+fn may_be_killed(code: i32) -> bool {
+    matches!(code, 124 | 126 | 129..=192)
+}
+
+impl Past {
+    /// Reads a log, and says how much of it is whole: a run that was killed may have left a part of
+    /// a row at the end, which is passed over.
+    pub(crate) fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
+        let mut past = Self::default();
+        let mut reader = csv::ReaderBuilder::new();
+        let mut reader = reader.has_headers(false).flexible(true).from_reader(Recorder::new(input));
+        let mut whole = 0;
+        // A record is known to be whole once there is another behind it, or the end of the log is
+        // the end of a row.
+        let mut last: Option<(u64, csv::ByteRecord)> = None;
+        loop {
+            let (line, begins) = (reader.position().line(), reader.position().byte());
+            let mut record = csv::ByteRecord::new();
+            let more =
+                reader.read_byte_record(&mut record).map_err(|error| csv_error(line, &error))?;
+            if !more && !reader.get_ref().ends_whole() {
+                // Only the beginning of a header is a header that was torn.
+                if whole == 0 && !reader.get_ref().begins_a_header() {
+                    return Err(malformed(1, NO_HEADER));
+                }
+                past.began = true;
+                return Ok((past, whole));
+            }
+            if let Some((line, record)) = last {
+                if whole > 0 {
+                    past.add(&record).map_err(|what| malformed(line, what))?;
+                } else if record != HEADER[..] {
+                    return Err(malformed(line, NO_HEADER));
+                }
+                past.began = true;
+                whole = begins;
+            }
+            if !more {
+                // A file of empty lines is no log either.
+                let is_empty = reader.get_ref().begin.is_empty();
+                return if whole > 0 || is_empty {
+                    Ok((past, whole))
+                } else {
+                    Err(malformed(1, NO_HEADER))
+                };
+            }
+            last = Some((line, record));
+        }
+    }
+
+    fn add(&mut self, record: &csv::ByteRecord) -> Result<(), &'static str> {
+        if record.len() != HEADER.len() {
+            return Err("a row has six fields: seq,start_ns,end_ns,weight,exit_code,input");
+        }
+        let text = |field: usize| std::str::from_utf8(&record[field]).unwrap_or_default();
+        let number = |field: usize| text(field).parse::<u64>();
+        number(0).map_err(|_| "seq is not a whole number")?;
+        let start = number(1).map_err(|_| "start_ns is not a whole number")?;
+        let end = number(2).map_err(|_| "end_ns is not a whole number")?;
+        let weight = number(3).map_err(|_| "weight is not a whole number")?;
+        let code: i32 = text(4).parse().map_err(|_| "exit_code is not a whole number")?;
+        if end < start {
+            return Err("end_ns is before start_ns");
+        }
+        let list = if may_be_killed(code) { &mut self.killed } else { &mut self.ended };
+        list.push((end, weight));
+        if code == 0 {
+            *self.done.entry(record[5].to_vec()).or_default() += 1;
+        } else {
+            self.failed_weights.push(weight);
+            self.failed.insert(record[5].to_vec());
+        }
+        Ok(())
+    }
+
+    /// Whether this input has ended well, once for each time that it is asked.
+    pub(crate) fn take_done(&mut self, input: &[u8]) -> bool {
+        match self.done.get_mut(input) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an earlier run began, so that some of its tasks may be in no row.
+    pub(crate) fn began(&self) -> bool {
+        self.began
+    }
+
+    /// Whether there is any row for this input.
+    pub(crate) fn knows(&self, input: &[u8]) -> bool {
+        self.done.contains_key(input) || self.failed.contains(input)
+    }
+
+    /// How long it takes from `now_ns` until the grace of every task that may have been killed is over.
+    pub(crate) fn grace_left(&self, now_ns: u64, grace: Duration) -> Duration {
+        let over = |end: u64| Duration::from_nanos(end).saturating_add(grace);
+        let last = self.killed.iter().map(|(end, _)| over(*end)).max().unwrap_or_default();
+        // If the clock has been set back, no longer than the grace.
+        last.saturating_sub(Duration::from_nanos(now_ns)).min(grace)
+    }
+
+    /// What the windows must hold of the tasks with a row: how long before `now_ns` each ended, and its weight.
+    pub(crate) fn ended(&self, now_ns: u64, grace: Duration) -> Vec<(Duration, u64)> {
+        let ago = |end: u64| Duration::from_nanos(now_ns.saturating_sub(end));
+        let ended = self.ended.iter().map(|(end, weight)| (ago(*end), *weight));
+        let killed =
+            self.killed.iter().map(|(end, weight)| (ago(*end).saturating_sub(grace), *weight));
+        ended.chain(killed).collect()
+    }
+
+    /// The weights of the tasks that may have run when an earlier run was killed, and are in no row.
+    ///
+    /// There were `concurrency` of them at most. `next` are the weights of the items that it may have been at;
+    /// of `unseen` more nothing is known, and each counts as `unknown`. It may have tried the last that failed
+    /// again, too. The heaviest of all of these are taken.
+    pub(crate) fn in_flight(
+        &self,
+        concurrency: usize,
+        next: &[u64],
+        unseen: usize,
+        unknown: u64,
+    ) -> Vec<u64> {
+        if !self.began {
+            return vec![];
+        }
+        let failed = self.failed_weights.iter().rev().take(concurrency);
+        let mut may_have_run: Vec<u64> = next.iter().chain(failed).copied().collect();
+        may_have_run.extend(std::iter::repeat_n(unknown, unseen));
+        may_have_run.sort_unstable_by(|a, b| b.cmp(a));
+        may_have_run.truncate(concurrency);
+        may_have_run
+    }
+}
+
+const NO_HEADER: &str = "this is not the header of a log";
+
+fn malformed(line: u64, what: impl Into<String>) -> LogError {
+    LogError::Malformed { line, what: what.into() }
+}
+
+fn csv_error(line: u64, error: &csv::Error) -> LogError {
+    malformed(line, error.to_string())
+}
+
+/// Keeps in mind whether what was read so far ends a row, with a line end outside of quotes; and how it began.
+struct Recorder<R> {
+    input: R,
+    place: Place,
+    begin: Vec<u8>,
+}
+
+impl<R> Recorder<R> {
+    fn new(input: R) -> Self {
+        Self { input, place: Place::RecordStart, begin: vec![] }
+    }
+
+    fn ends_whole(&self) -> bool {
+        self.place == Place::RecordStart
+    }
+
+    /// Whether all that was read is the beginning of a header.
+    fn begins_a_header(&self) -> bool {
+        HEADER.join(",").as_bytes().starts_with(&self.begin)
+    }
+}
+
+impl<R: Read> Read for Recorder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        self.place = self.place.after(&buffer[..length]);
+        // A header is shorter than this, and what is longer is none.
+        let room = 64 - self.begin.len();
+        self.begin.extend_from_slice(&buffer[..length.min(room)]);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "seq,start_ns,end_ns,weight,exit_code,input\n\
+        1,100,200,1,0,plain\n\
+        2,300,400,5,7,\"two\nlines, and a \"\" quote\"\n\
+        3,500,600,1,0,plain\n";
+
+    fn read(log: &str) -> Result<(Past, u64), String> {
+        Past::read(log.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_ended_well_is_done_as_often_as_it_did() {
+        let (mut past, whole) = read(LOG).unwrap();
+        assert_eq!(whole, LOG.len() as u64);
+        assert_eq!(past.ended, [(200, 1), (400, 5), (600, 1)]);
+        assert_eq!(past.failed_weights, [5]);
+        let done = [past.take_done(b"plain"), past.take_done(b"plain"), past.take_done(b"plain")];
+        assert_eq!(done, [true, true, false]);
+        let known = [&b"plain"[..], b"two\nlines, and a \" quote", b"other"];
+        assert_eq!(known.map(|input| past.knows(input)), [true, true, false]);
+    }
+
+    #[test]
+    fn a_log_cut_off_anywhere_reads_as_the_rows_that_are_whole_and_a_run_has_begun() {
+        let ends = [0, 43, 63, 105, LOG.len()];
+        for cut in 1..=LOG.len() {
+            let (past, whole) = read(&LOG[..cut]).unwrap_or_else(|error| panic!("{cut}: {error}"));
+            let expected = *ends.iter().rfind(|end| **end <= cut).unwrap();
+            assert_eq!(usize::try_from(whole).unwrap(), expected, "cut at {cut}");
+            assert_eq!(
+                past.ended.len(),
+                ends[1..].iter().filter(|end| **end <= cut).count().saturating_sub(1)
+            );
+            assert!(past.began(), "cut at {cut}");
+        }
+        assert_eq!(read("").unwrap(), (Past::default(), 0), "nothing has begun");
+    }
+
+    #[test]
+    fn a_file_that_is_no_log_is_refused_with_and_without_a_line_end() {
+        let texts =
+            ["important text", "x", "seq,start_ns,end", "\"an open quote", "sequence", "\0"];
+        for text in texts {
+            let prefix = HEADER.join(",").starts_with(text);
+            assert_eq!(read(text).is_ok(), prefix, "{text:?}");
+            assert!(read(&format!("{text}\n")).is_err(), "{text:?}");
+            assert!(read(&format!("{text}\nmore")).is_err(), "{text:?}");
+        }
+        assert!(read(&"seq,".repeat(100)).is_err());
+        assert!(read("\n\n").is_err());
+    }
+
+    #[test]
+    fn a_quote_inside_of_a_plain_field_opens_nothing() {
+        let log = format!("{LOG}4,700,800,1,0,5\" disk\n");
+        assert_eq!(read(&log).unwrap().1, log.len() as u64);
+        let more = format!("{log}5,900,950,1,0,plain\n");
+        let (past, whole) = read(&more).unwrap();
+        assert_eq!((past.ended.len(), whole), (5, more.len() as u64), "no finished row is lost");
+    }
+
+    #[test]
+    fn a_malformed_row_is_named_by_its_line() {
+        let cases = [
+            ("something else\n", "line 1: this is not the header of a log"),
+            ("1,2,3\n", "line 2: a row has six fields"),
+            ("1,x,3,1,0,a\n", "line 2: start_ns is not a whole number"),
+            ("1,9,3,1,0,a\n", "line 2: end_ns is before start_ns"),
+            ("1,2,3,1,zero,a\n", "line 2: exit_code is not"),
+        ];
+        for (row, words) in cases {
+            let header = if words.starts_with("line 1") { "" } else { &LOG[..43] };
+            let error = read(&format!("{header}{row}{}", &LOG[43..])).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    const fn ns(ns: u64) -> Duration {
+        Duration::from_nanos(ns)
+    }
+
+    #[test]
+    fn what_has_ended_is_held_since_then_and_what_was_killed_since_its_grace() {
+        let (past, _) = read(&format!("{LOG}4,100,300,2,124,a\n5,100,900,3,137,b\n")).unwrap();
+        let ended = [(ns(800), 1), (ns(600), 5), (ns(400), 1)];
+        let without = past.ended(1_000, ns(0));
+        assert_eq!(without, [&ended[..], &[(ns(700), 2), (ns(100), 3)]].concat());
+        let with = past.ended(1_000, ns(500));
+        assert_eq!(with, [&ended[..], &[(ns(200), 2), (ns(0), 3)]].concat());
+        assert_eq!(past.grace_left(1_000, ns(500)), ns(400), "and that one's is not over");
+        assert_eq!(past.grace_left(2_000, ns(500)), ns(0));
+        assert_eq!(past.grace_left(0, ns(500)), ns(500), "a clock set back");
+        assert_eq!(past.grace_left(1_000, ns(0)), ns(0));
+        let set_back = past.ended(0, ns(0));
+        assert!(set_back.iter().all(|(ago, _)| *ago == ns(0)), "a clock set back: held in full");
+    }
+
+    #[test]
+    fn what_may_have_been_running_is_counted_at_its_heaviest() {
+        let (past, _) = read(LOG).unwrap();
+        let retried = past.in_flight(1, &[2, 3], 0, 1);
+        assert_eq!(retried, [5], "the one that failed may have been tried again");
+        assert_eq!(past.in_flight(2, &[2, 3, 9], 0, 1), [9, 5]);
+        assert_eq!(past.in_flight(4, &[2], 3, 1), [5, 2, 1, 1], "there may have been four");
+        assert_eq!(past.in_flight(3, &[2, 2, 2], 2, 100), [100, 100, 5]);
+        let (header, _) = read(&LOG[..43]).unwrap();
+        assert_eq!(header.in_flight(2, &[], 2, 1), [1, 1], "before the first row as well");
+        assert!(Past::default().in_flight(3, &[1], 2, 1).is_empty(), "nothing ran before");
+    }
+}

@@ -1,0 +1,65 @@
+//! What the arguments of `run` mean for its command, its input and its limiter.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use strict_rate_limiter::{RateLimiterBuilder, Unit};
+
+use crate::args::RunArgs;
+use crate::columns::{Column, HeaderLine};
+use crate::error::Error;
+use crate::items::Format;
+use crate::template::Draft;
+use crate::texts::Ends;
+
+/// The command and how its input is read. What makes no sense is refused before anything is opened.
+pub(crate) fn plan(args: &RunArgs) -> Result<(Draft, Format), Error> {
+    let named_tsv = args.input.as_deref().and_then(Path::extension) == Some(OsStr::new("tsv"));
+    let weight = args.weight.as_deref().map(Column::parse);
+    let delimiter = match (args.csv, args.tsv) {
+        (true, _) => Some(b','),
+        (_, true) => Some(b'\t'),
+        _ => weight.as_ref().map(|_| if named_tsv { b'\t' } else { b',' }),
+    };
+    let draft = Draft::new(&args.command, &args.replace, delimiter.is_some(), args.shell)
+        .map_err(Error::Usage)?;
+    if !draft.has_columns() {
+        draft.template(None).map_err(Error::Usage)?; // Complains before anything is opened.
+    }
+    if args.header && delimiter.is_none() {
+        return Err(Error::Usage("--header needs columns: --csv, --tsv or --weight".into()));
+    }
+    let named = weight.as_ref().is_some_and(Column::is_name);
+    let header = if args.header || named { HeaderLine::Yes } else { draft.header() };
+    check_weights(args)?;
+    let ends = match delimiter {
+        Some(delimiter) => Ends::Record { quotes: delimiter == b',' },
+        None if args.null => Ends::Nul,
+        None => Ends::Line { crlf: args.crlf },
+    };
+    Ok((draft, Format { ends, delimiter, header, weight }))
+}
+
+/// Weights are for limits on weight, and those are for weights.
+fn check_weights(args: &RunArgs) -> Result<(), Error> {
+    let on_weight = args.limits.limits.iter().find(|limit| limit.unit() == Unit::Weight);
+    match (on_weight, &args.weight) {
+        (None, Some(_)) => {
+            Err(Error::Usage("--weight needs a limit on weight, such as 90000w/1m".into()))
+        }
+        (Some(limit), None) => {
+            let limit = limit.to_string();
+            let of_tasks = limit.replacen('w', "", 1);
+            Err(Error::Usage(format!(
+                "the limit {limit} is on weight, and nothing says what an item weighs: --weight COLUMN names \
+                 the column that does (in CSV or TSV). If each item counts as one, the limit is {of_tasks}"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The limiter, without what earlier runs have used.
+pub(crate) fn limiter(args: &RunArgs) -> RateLimiterBuilder {
+    args.limits.builder().concurrency(args.concurrency.get()).abandon_grace(args.abandon_grace)
+}

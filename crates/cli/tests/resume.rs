@@ -1,0 +1,407 @@
+//! The log, and going on where a run ended. The real binary, killed for real.
+//!
+//! Time is real here: processes are. Nothing has to be fast: what is asserted of times is that something
+//! came no sooner than it may; what waits, waits for something that the run does.
+
+mod support;
+
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use support::{Folder, Row, assert_clean, end};
+
+const FREE: &str = "1000000/1s";
+
+const HEADER: &str = "seq,start_ns,end_ns,weight,exit_code,input\n";
+
+fn now_ns() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since_epoch.as_nanos()).unwrap()
+}
+
+/// Goes on with a log, and says how long after it was called the first task started.
+fn first_start(folder: &Folder, input: &str, options: &[&str]) -> Duration {
+    let known = folder.read("log.csv").lines().count().saturating_sub(1);
+    let called = now_ns();
+    let log = ["--resume", "--log", "log.csv"];
+    let ran = folder.run(input, &[options, &log, &["--", "true"]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    let first = rows[known..].iter().map(|row| row.record.start).min().unwrap();
+    Duration::from_nanos(first - called)
+}
+
+#[test]
+fn a_killed_run_loses_no_finished_row_and_its_resumption_never_bursts() {
+    let folder = Folder::new();
+    let limit = "10/250ms";
+    let items: Vec<_> = (1..=40).map(|item| format!("item {item}")).collect();
+    folder.write("items", items.join("\n"));
+    let options = [limit, "-i", "items", "--log", "log.csv", "--shell", "--", "echo {} >> out"];
+    for enough_rows in [5, 14] {
+        let resume = ["--resume"];
+        let options = [&resume[..], &options[..]].concat();
+        let mut child = folder.start(b"", &options);
+        folder.wait_until(|folder| folder.read("log.csv").lines().count() > enough_rows);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // And the last row of the killed run was torn.
+    let mut log = folder.read("log.csv");
+    log.truncate(log.trim_end().len() - 3);
+    folder.write("log.csv", &log);
+
+    let ran = folder.run("", &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("skipped in"), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    assert_clean(&rows, &[limit]);
+    let done: Vec<_> = rows.iter().map(|row| &row.input).collect();
+    assert_eq!(done, items.iter().collect::<Vec<_>>(), "each has ended well, and once");
+    let again = folder.run("", &[&["--resume"], &options[..]].concat());
+    assert!(again.err.contains("0 tasks: 0 ok, 0 failed, 40 skipped"), "{}", again.err);
+}
+
+#[test]
+fn what_failed_is_run_again_on_resume_and_what_was_cut_off_counts() {
+    let folder = Folder::new();
+    let options = ["3/300ms", "--log", "log.csv", "--shell", "--", "[ -e mended ] || [ {} != b ]"];
+    assert_eq!(folder.run("a\nb\nb\nc\n", &options).code, Some(1));
+    folder.write("mended", "");
+    let ran = folder.run("a\nb\nb\nc\n", &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.err.contains("2 tasks: 2 ok, 0 failed, 2 skipped"), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    let inputs: Vec<_> = rows.iter().map(|row| row.input.as_str()).collect();
+    assert_eq!(inputs, ["a", "b", "b", "c", "b", "b"]);
+    assert_clean(&rows, &["3/300ms"]);
+    // The one that might have been running when the first run ended counts as a third.
+    let resumed: Vec<Row> = rows[4..].to_vec();
+    assert_clean(&resumed, &["2/300ms"]);
+}
+
+#[test]
+fn a_log_is_neither_overwritten_nor_shared() {
+    let folder = Folder::new();
+    let options = [FREE, "--log", "log.csv", "--", "true"];
+    assert_eq!(folder.run("a\n", &options).code, Some(0));
+    let before = folder.read("log.csv");
+    let ran = folder.run("a\n", &options);
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("it exists; go on with it (--resume), or remove it"), "{}", ran.err);
+
+    let in_use = File::open(folder.path("log.csv")).unwrap();
+    in_use.lock().unwrap();
+    let ran = folder.run("a\n", &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("another run is writing it"), "{}", ran.err);
+    assert_eq!(folder.read("log.csv"), before);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_the_run_and_says_so() {
+    let folder = Folder::new();
+    std::os::unix::fs::symlink("/dev/full", folder.path("log.csv")).unwrap();
+    let ran = folder.run("a\nb\n", &[FREE, "--log", "log.csv", "--", "echo"]);
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("cannot use the log log.csv: No space left"), "{}", ran.err);
+}
+
+// --- What may have been running
+
+#[test]
+fn a_run_that_was_killed_before_its_first_row_counts_as_well() {
+    let folder = Folder::new();
+    let script = "echo >> counted; [ {} = now ] || while [ ! -e go ]; do sleep 0.01; done";
+    let options = ["2/1s", "-j2", "--log", "log.csv", "--resume", "--shell", "--", script];
+    let mut child = folder.start(b"1\n2\n3\n", &options);
+    folder.wait_until(|folder| folder.read("counted").lines().count() == 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = now_ns();
+    folder.write("go", "");
+    assert_eq!(folder.read("log.csv"), HEADER, "no row, but a run began");
+    let ran = folder.run("now\nnow\n", &options);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let starts = folder.log("log.csv").iter().map(|row| row.record.start).min().unwrap();
+    assert!(starts - killed > 1_000_000_000, "a second after the last that may have been counted");
+}
+
+#[test]
+fn a_header_that_was_torn_is_a_run_that_began_and_an_empty_file_is_none() {
+    let folder = Folder::new();
+    for torn in ["s", "seq,start_ns,end", HEADER.trim_end(), HEADER] {
+        folder.write("log.csv", torn);
+        let waited = first_start(&folder, "a\n", &["1/300ms"]);
+        assert!(waited > Duration::from_millis(300), "{torn:?}: {waited:?}");
+    }
+    folder.write("log.csv", "");
+    first_start(&folder, "a\n", &["1/1h"]);
+}
+
+#[test]
+fn the_heaviest_of_all_that_may_have_been_running_count() {
+    let folder = Folder::new();
+    let limit = ["10w/400ms", "--weight", "1"];
+    let waited = |log: &str, input: &str, options: &[&str]| {
+        folder.write("log.csv", log);
+        first_start(&folder, input, &[&limit[..], options].concat())
+    };
+    let per = Duration::from_millis(400);
+    // The second of two: 1 + 9 leave no room for the first.
+    assert!(waited(HEADER, "1\n9\n", &["-j2"]) > per);
+    // The first has failed before, so that it may have been the second at -j1.
+    let failed = format!("{HEADER}1,5,6,1,7,1\n");
+    assert!(waited(&failed, "1\n10\n", &[]) > per);
+    // One that failed may have been tried again: it is in no input any more.
+    let failed = format!("{HEADER}1,5,6,10,7,\"10,x\"\n");
+    assert!(waited(&failed, "1\n", &[]) > per);
+    // What could never run was not running: the one behind it was.
+    assert!(waited(HEADER, "1\n10\n1\n", &["-j2"]) > per);
+}
+
+#[test]
+fn the_grace_of_what_was_killed_outlives_its_run() {
+    let folder = Folder::new();
+    let options = ["1/10ms", "--abandon-grace", "700ms", "--log", "log.csv", "--resume"];
+    let killed = ["--timeout", "50ms", "--", "sleep", "60"];
+    assert_eq!(folder.run("1\n", &[&options[..], &killed[..]].concat()).code, Some(1));
+    let ran = folder.run("1\n", &[&options[..], &["--", "true"]].concat());
+    assert!(ran.err.contains("for the grace of a command that was killed"), "{}", ran.err);
+    let rows = folder.log("log.csv");
+    let gap = Duration::from_nanos(rows[1].record.start - rows[0].record.end);
+    assert!(gap > Duration::from_millis(710), "{gap:?}");
+}
+
+#[test]
+fn what_is_still_to_be_run_starts_as_it_comes() {
+    let folder = Folder::new();
+    // A new log, one with a header, and one with rows.
+    for (name, log) in
+        [("new", ""), ("header", HEADER), ("rows", &format!("{HEADER}1,5,6,1,0,x\n"))]
+    {
+        folder.write("log.csv", log);
+        let script = format!(": > {name}-{{}}");
+        let options = ["100/1ms", "-j8", "--log", "log.csv", "--resume", "--shell", "--", &script];
+        let mut child = folder.command(&options).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        for item in ["a", "b"] {
+            writeln!(input, "{item}").unwrap();
+            // The next one is not given before this one has run.
+            folder.wait_until(|folder| folder.path(&format!("{name}-{item}")).exists());
+        }
+        drop(input);
+        assert_eq!(end(child).code, Some(0));
+    }
+}
+
+#[test]
+fn weights_that_are_not_known_yet_count_as_the_heaviest_there_can_be() {
+    let folder = Folder::new();
+    folder.write("log.csv", HEADER);
+    let called = now_ns();
+    let options = ["10w/500ms", "-j2", "--weight", "1", "--log", "log.csv", "--resume"];
+    let mut child = folder.command(&[&options[..], &["--", "true"]].concat()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    writeln!(input, "1").unwrap();
+    // The second, which may have been running, is not given before the first has run.
+    folder.wait_until(|folder| folder.read("log.csv").lines().count() == 2);
+    let start = folder.log("log.csv")[0].record.start;
+    assert!(start - called > 500_000_000, "it took the whole window");
+    drop(input);
+    assert_eq!(end(child).code, Some(0));
+
+    // Once as many as may have been running are known, it is their weights that count.
+    folder.write("log.csv", HEADER);
+    let options = ["10w/1h", "-j2", "--weight", "1", "--log", "log.csv", "--resume"];
+    let mut child = folder.command(&[&options[..], &["--", "true"]].concat()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"1\n2\n").unwrap();
+    folder.wait_until(|folder| folder.read("log.csv").lines().count() == 3);
+    drop(input);
+    assert_eq!(end(child).code, Some(0));
+}
+
+// --- The file
+
+#[test]
+fn a_file_that_is_no_log_is_left_as_it_is() {
+    let folder = Folder::new();
+    let texts = ["important text, no newline", "text\n", "\n\n", "{\"json\":1}", "seq,other"];
+    for text in texts {
+        folder.write("log.csv", text);
+        let ran = folder.run("1\n2\n", &[FREE, "--log", "log.csv", "--resume", "--", "echo"]);
+        assert_eq!((ran.out.as_str(), ran.code), ("", Some(3)), "{text:?}: {}", ran.err);
+        assert!(ran.err.contains("line 1: this is not the header of a log"), "{}", ran.err);
+        assert_eq!(folder.read("log.csv"), text);
+    }
+}
+
+#[test]
+fn a_usage_error_that_the_first_record_shows_leaves_the_log_as_it_is() {
+    let folder = Folder::new();
+    folder.write("log.csv", format!("{HEADER}1,5,6,1,0,torn"));
+    let options = [FREE, "--csv", "--log", "log.csv", "--resume", "--", "echo", "{nope}"];
+    assert_eq!(folder.run("a\n1\n", &options).code, Some(2));
+    assert_eq!(folder.read("log.csv"), format!("{HEADER}1,5,6,1,0,torn"));
+}
+
+#[test]
+fn a_log_that_was_full_for_a_moment_holds_whole_rows_and_is_gone_on_with() {
+    // Whether there is room again before the row has failed is up to the machine; then it is done again.
+    assert!((0..100).any(|_| was_full_for_a_moment()), "no write ever failed");
+}
+
+/// Whether a row failed.
+fn was_full_for_a_moment() -> bool {
+    let folder = Folder::new();
+    // Three at once; each ends when it is told to. There is room for the header and one row.
+    let item = "x".repeat(300);
+    let input = format!("1-{item}\n2-{item}\n3-{item}\n");
+    let script = "x={}; n=${x%%-*}; : > running-$n; while [ ! -e go-$n ]; do sleep 0.01; done";
+    let options = [FREE, "-j3", "--log", "log.csv", "--shell", "--", script];
+    let child = folder.start(input.as_bytes(), &options);
+    folder.wait_until(|folder| (1..=3).all(|n| folder.path(&format!("running-{n}")).exists()));
+    let pid = Some(Pid::from_child(&child));
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: None };
+    prlimit(pid, Resource::Fsize, limit(500)).unwrap();
+    folder.write("go-1", "");
+    folder.wait_until(|folder| folder.read("log.csv").lines().count() == 2);
+    // The second row is written in part, and fails.
+    let changed = |folder: &Folder| folder.path("log.csv").metadata().unwrap().modified().unwrap();
+    let before = changed(&folder);
+    folder.write("go-2", "");
+    folder.wait_until(|folder| changed(folder) != before);
+    // Then there is room again, and the third ends.
+    prlimit(pid, Resource::Fsize, limit(1_000_000)).unwrap();
+    folder.write("go-3", "");
+    let ran = end(child);
+    if ran.code == Some(0) {
+        return false;
+    }
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    assert!(ran.err.contains("cannot use the log log.csv: File too large"), "{}", ran.err);
+    let inputs =
+        || folder.log("log.csv").iter().map(|row| row.input[..1].to_owned()).collect::<String>();
+    assert_eq!(inputs(), "123", "the row that failed came with the next");
+    folder.write("go-4", "");
+    let all = format!("{input}4-{item}\n");
+    let ran = folder.run(all, &[&["--resume"], &options[..]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(inputs(), "1234");
+    true
+}
+
+#[test]
+fn a_log_that_stays_full_ends_with_a_whole_row() {
+    let folder = Folder::new();
+    let item = "x".repeat(200);
+    let input = (1..=20).map(|n| format!("{n}-{item}\n")).collect::<Vec<_>>().concat();
+    for concurrency in ["1", "4"] {
+        let log = format!("log-{concurrency}.csv");
+        let script = format!(
+            "ulimit -f 2; exec \"$0\" run {FREE} -j{concurrency} --log {log} -q -- true {{}}"
+        );
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_ratelimit")]);
+        folder.write("items", &input);
+        let child = command
+            .current_dir(folder.path(""))
+            .stdin(File::open(folder.path("items")).unwrap())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ran = end(child);
+        assert_eq!(ran.code, Some(3), "{}", ran.err);
+        let rows = folder.log(&log);
+        assert!((1..20).contains(&rows.len()));
+        assert!(folder.read(&log).ends_with(&format!("-{item}\n")), "a whole row");
+        let resume = [FREE, "--resume", "-i", "items", "--log", &log, "--", "true"];
+        assert_eq!(folder.run("", &resume).code, Some(0));
+        let mut inputs: Vec<_> = folder.log(&log).into_iter().map(|row| row.input).collect();
+        inputs.sort_by_key(|input| input.split('-').next().unwrap().parse::<u64>().unwrap());
+        assert_eq!(inputs.join("\n") + "\n", input, "each has run well, and once");
+    }
+}
+
+#[test]
+fn a_lock_that_is_let_go_of_is_waited_for() {
+    let folder = Folder::new();
+    folder.write("log.csv", HEADER);
+    let held = File::open(folder.path("log.csv")).unwrap();
+    held.lock().unwrap();
+    let child = folder.start(b"a\n", &[FREE, "--log", "log.csv", "--resume", "--", "true"]);
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let has_opened = || {
+        let files = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        files.flat_map(|file| std::fs::read_link(file.path())).any(|path| path.ends_with("log.csv"))
+    };
+    while !has_opened() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    held.unlock().unwrap();
+    assert_eq!(end(child).code, Some(0));
+}
+
+// --- The times in it
+
+#[test]
+fn a_task_starts_in_the_log_before_its_process_is_there() {
+    // The process is caught between its fork and its exec, which looks through a long PATH, and stopped: it is
+    // there, and yet `spawn` has not returned.
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("bin")).unwrap();
+    std::os::unix::fs::symlink("/bin/true", folder.path("bin/last")).unwrap();
+    let path = "/no:".repeat(20_000) + folder.path("bin").to_str().unwrap();
+    let input = "x\n".repeat(500);
+    folder.write("items", input);
+    let options = [FREE, "-i", "items", "--log", "log.csv", "--", "last"];
+    let mut child = folder.command(&options).env("PATH", path).spawn().unwrap();
+    let pid = child.id();
+    let (stopped, seen) = loop {
+        if let Some(found) = stop_before_exec(pid) {
+            break found;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "never caught between fork and exec");
+    };
+    let rows = folder.read("log.csv").lines().count();
+    // It has been there for a while.
+    std::thread::sleep(Duration::from_millis(50));
+    kill_process(stopped, Signal::CONT).unwrap();
+    folder.wait_until(|folder| folder.read("log.csv").lines().count() > rows);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(end(child).code, Some(130));
+    let row = folder.log("log.csv").swap_remove(rows - 1);
+    assert!(row.record.start < seen, "it started {} ns late", row.record.start - seen);
+}
+
+/// Stops a child of a process that has not begun its program yet. When it was there, by the wall clock.
+fn stop_before_exec(parent: u32) -> Option<(Pid, u64)> {
+    let children =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    let child: i32 = children.split_whitespace().next()?.parse().ok()?;
+    let seen = now_ns();
+    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let parents = program(&parent.to_string())?;
+    let is_before = || program(&child.to_string()).is_some_and(|program| program == parents);
+    let pid = Pid::from_raw(child)?;
+    if !is_before() {
+        return None;
+    }
+    kill_process(pid, Signal::STOP).ok()?;
+    let is_stopped = || {
+        let status = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        status.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['T', 'Z', 'X']))
+    };
+    while !is_stopped() {
+        std::thread::yield_now();
+    }
+    if is_before() {
+        return Some((pid, seen));
+    }
+    let _ = kill_process(pid, Signal::CONT);
+    None
+}
