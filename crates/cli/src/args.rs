@@ -108,10 +108,10 @@ pub(crate) struct ManArgs {
 /// Run a command once for each line of input, so that no interval of a limit's period ever holds
 /// more tasks than its rate.
 ///
-/// Items are read from standard input or --input, a line each; empty lines are passed over. In the
-/// command, {} stands for the item and {#} for its number; where neither {} nor a column is
-/// mentioned, the item is appended as the last argument. No shell is involved unless --shell says
-/// so. One command runs at a time unless -j says otherwise, in the order of the items.
+/// Items are read from standard input or --input, a line each (empty lines are passed over) or, with --csv,
+/// a record each. In the command, {} stands for the item and {#} for its number; where neither the item nor
+/// a part of it is mentioned, it is appended as the last argument. No shell is involved unless --shell
+/// says so. One command runs at a time unless -j says otherwise, in the order of the items.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a flag is a bool")]
 #[command(
@@ -131,7 +131,8 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "FILE", help_heading = "Input")]
     pub(crate) input: Option<PathBuf>,
 
-    /// Items end with a NUL character, not with a line
+    /// Items end with a NUL character, not with a line. Not for columns: a CSV record may hold line breaks
+    /// in quotes
     #[arg(short = '0', long, conflicts_with_all = ["columns", "weight", "header"], help_heading = "Input")]
     pub(crate) null: bool,
 
@@ -139,7 +140,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "null", help_heading = "Input")]
     pub(crate) crlf: bool,
 
-    /// Items are CSV records: {1}, {2}, … and {NAME} stand for their fields
+    /// Items are CSV records: {1}, {2}, … and {NAME} stand for their fields. A record may go over several lines
     #[arg(long, help_heading = "Input")]
     pub(crate) csv: bool,
 
@@ -151,16 +152,16 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Input")]
     pub(crate) header: bool,
 
-    /// The column, by number or name, that holds each item's weight. The input is CSV (TSV with
-    /// --tsv, or from a file named so)
+    /// The column, by number or name, that holds each item's weight: a whole number, also as 5.0, 1e3, 1_000
+    /// or 1,000. The input is CSV (TSV with --tsv, or from a file named so)
     #[arg(long, value_name = "COLUMN", help_heading = "Input")]
     pub(crate) weight: Option<String>,
 
-    /// What stands for the item in the command
+    /// What stands for the item in the command, instead of {}
     #[arg(short = 'I', long, value_name = "TEXT", default_value = "{}", help_heading = "Input")]
     pub(crate) replace: String,
 
-    /// Hand the command to `sh -c`, items quoted
+    /// Hand the command to `sh -c`, items quoted. A placeholder inside of quotes of the command's own is refused
     #[arg(long, help_heading = "Input")]
     pub(crate) shell: bool,
 
@@ -197,8 +198,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) log: Option<PathBuf>,
 
-    /// Skip what the log says has ended well, and count what it says has run: a restart never
-    /// bursts
+    /// Skip what the log says has ended well, and count what it says has run and what may have run beside it: a
+    /// restart never bursts
     #[arg(long, requires = "log", help_heading = "Output")]
     pub(crate) resume: bool,
 
@@ -398,6 +399,23 @@ Examples:
   A pipeline for each item:
     ls *.log | ratelimit run 5/1s --shell -- 'gzip -c {} | upload'
 
+Placeholders:
+  {}    the item              {.}   without its extension    {/}   without its folder
+  {//}  its folder            {/.}  without both             {#}   its number, from 1
+  With columns {1} and {name} are fields, and {1.}, {name/}, … parts of them; {.} and its
+  like are those of every field, and {} is the record as it stands. A column asked for by
+  name makes the first record the header. What cannot be meant as a placeholder is text, as
+  in JSON and awk: {\"q\":\"x\"}, {print $1}; so are ${NAME} and, without columns, curl's
+  %{name}. What can be and is none is refused before anything runs. {{ and }} are braces:
+  {{name}} is passed on as {name}.
+  With --shell write {} without quotes, never '{}' or \"{}\": an item is quoted already.
+
+Input:
+  A record is one item over all of its lines; one whose quote is never closed is not run,
+  nor is anything of it. Lines that end in CR LF are told of once; --crlf takes the CR off
+  (--csv and --tsv do by themselves). A byte order mark at the beginning is left out, except
+  with -0.
+
 Output:
   The output of each task is whole and in the order of the items, never interleaved. A progress bar
   is drawn where standard error is a terminal; a summary of one line ends every run.
@@ -420,4 +438,13 @@ Exit codes:
 Log:
   seq,start_ns,end_ns,weight,exit_code,input; times in nanoseconds since the Unix epoch. A row is
   written as its task ends. exit_code is the command's own; 128 + N if signal N ended it, 124 if it took longer
-  than --timeout, 126 or 127 if it could not be started.";
+  than --timeout, 126 or 127 if it could not be started. It holds whole rows even where the disk was full.
+
+Resuming:
+  A log has no row of what was running when its run was killed. As many as -j tasks count as
+  having run until the resumed run begins, from the log's header on. Limits on tasks need no
+  more, and the first item starts as soon as the windows allow. For limits on weight the
+  weights of the first items that are still to be run count; until -j of those have been
+  read, each that is missing counts as the heaviest that the limits allow, so an input that
+  comes item by item may wait for up to a period. What was killed counts for --abandon-grace
+  longer; nothing starts before that is over.";

@@ -333,13 +333,13 @@ fn a_lock_that_is_let_go_of_is_waited_for() {
     folder.write("log.csv", HEADER);
     let held = File::open(folder.path("log.csv")).unwrap();
     held.lock().unwrap();
-    let child = folder.start(b"a\n", &[FREE, "--log", "log.csv", "--resume", "--", "true"]);
+    let mut child = folder.start(b"a\n", &[FREE, "--log", "log.csv", "--resume", "--", "true"]);
     let descriptors = format!("/proc/{}/fd", child.id());
     let has_opened = || {
         let files = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
         files.flat_map(|file| std::fs::read_link(file.path())).any(|path| path.ends_with("log.csv"))
     };
-    while !has_opened() {
+    while !has_opened() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
     held.unlock().unwrap();
