@@ -152,7 +152,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Input")]
     pub(crate) header: bool,
 
-    /// The column, by number or name, that holds each item's weight: a whole number, also as 5.0, 1e3, 1_000
+    /// The column, by number or name, that holds each item's weight: a whole number, also as 5.0, 1e3
     /// or 1,000. The input is CSV (TSV with --tsv, or from a file named so)
     #[arg(long, value_name = "COLUMN", help_heading = "Input")]
     pub(crate) weight: Option<String>,
