@@ -23,6 +23,7 @@
 //! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
 //! | `nesting` | whether a waiter inside of running tasks could ever be granted |
 //! | `elsewhere` | what was used without a permit of this machine's |
+//! | `forecast` | when the last of many tasks could be granted |
 //! | `answer` | what it answers: permits, decisions, refusals, numbers |
 //! | `queue` | the line of waiters: order, cancelling, capacity |
 //! | `window` | one limit's window: what is held, since when, and when it opens |
@@ -65,6 +66,7 @@ pub mod audit;
 mod coarse;
 pub mod config;
 mod elsewhere;
+mod forecast;
 pub mod limit;
 pub mod machine;
 mod nesting;

@@ -130,16 +130,23 @@ impl Window {
         if self.has_room(weight) {
             return Opening::Now;
         }
-        let wanted = self.held().saturating_add(self.limit.units(weight));
-        let surplus = wanted.saturating_sub(self.limit.rate());
-        let first_enough = self
-            .log
-            .partition_point(|entry| entry.total.wrapping_sub(self.expired_total) < surplus);
-        match self.log.get(first_enough) {
-            // The window is closed: the units are still held *at* `at + per`.
-            Some(entry) => Opening::At(entry.at.saturating_add(self.per_ns).saturating_add(1)),
-            None => Opening::AfterCompletion,
-        }
+        let frees_enough = self.frees(self.surplus(self.limit.units(weight)));
+        frees_enough.map_or(Opening::AfterCompletion, Opening::At)
+    }
+
+    /// How many units are too many where `units` more are asked for.
+    pub(crate) fn surplus(&self, units: u64) -> u64 {
+        self.held().saturating_add(units).saturating_sub(self.limit.rate())
+    }
+
+    /// When `units` of what has completed, at least 1, are free again. `None` where that is more than
+    /// has completed.
+    pub(crate) fn frees(&self, units: u64) -> Option<u64> {
+        let first_enough =
+            self.log.partition_point(|entry| entry.total.wrapping_sub(self.expired_total) < units);
+        // The window is closed: the units are still held *at* `at + per`.
+        let entry = self.log.get(first_enough)?;
+        Some(entry.at.saturating_add(self.per_ns).saturating_add(1))
     }
 
     /// Drops what is no longer held at `now`.

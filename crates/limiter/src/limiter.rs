@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use strict_rate_limiter_core::Limit;
 
 use crate::builder::RateLimiterBuilder;
-use crate::error::{AcquireError, BuildError, TryAcquireError};
+use crate::error::{AcquireError, BuildError, RequestError, TryAcquireError};
 use crate::future::{Acquire, AcquireOwned, Drained};
 use crate::observe::Waiting;
 use crate::permit::{Held, OwnedPermit, Permit};
@@ -532,6 +532,29 @@ impl RateLimiter {
     #[cfg(feature = "metrics")]
     pub fn publish_gauges(&self) {
         self.shared.observer.held_changed(&self.shared);
+    }
+
+    /// How long until the last of `tasks` more tasks of `weight` each could start, at the least: for
+    /// a progress bar's time left. As if each of them took no time, and what runs now completed now;
+    /// those that wait in the queue are to be counted among them. A pause counts.
+    ///
+    /// Never more than it will take. Exact for one limit; for several whose periods interlock, or with a
+    /// pace, it may be too short by up to two of the longest periods.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(20))?;
+    /// // Ten now, ten after 20 s, ten after 40 s.
+    /// assert_eq!(limiter.forecast(30, 1)?.as_secs(), 40);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A task of this weight could never run.
+    pub fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, RequestError> {
+        self.shared.forecast(tasks, weight)
     }
 
     /// The limiter in numbers, at this instant.

@@ -15,6 +15,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
+use std::time::Duration;
 
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{
@@ -364,6 +365,12 @@ impl Shared {
         Stats { running, queued, completed, held, next_opening }
     }
 
+    pub(crate) fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, core::RequestError> {
+        let now = self.clock.now();
+        let at = self.lock().machine.forecast(now, tasks, weight)?;
+        Ok(Duration::from_nanos(at.saturating_sub(now)))
+    }
+
     pub(crate) fn limits(&self) -> Vec<core::Limit> {
         self.lock().machine.config().limits.clone()
     }
@@ -652,7 +659,6 @@ impl Wake for Looker {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use strict_rate_limiter_core::Config;
 

@@ -1,0 +1,101 @@
+//! When the last of many tasks could be granted: for a progress bar's time left. It decides nothing.
+//!
+//! Tasks of no length complete as they are granted. Where a limit has room for `k` of them in a
+//! period, task `j` cannot be granted before `per + 1` ns after task `j - k`, and the first `k` not
+//! before what is held now leaves room for so many. With one limit, that is when it is granted. With
+//! several, the latest is found by stepping back from the last task, whole periods of one limit at a
+//! time: those of the limit that binds most in the long run first, then what is left over by the next.
+//! Each such chain of steps is a bound that no schedule can beat.
+
+use alloc::vec::Vec;
+
+use crate::answer::RequestError;
+use crate::machine::Machine;
+use crate::window::Window;
+
+/// A limit, as tasks of one weight see it.
+struct Steps<'a> {
+    window: &'a Window,
+    /// How many tasks fit into one period.
+    tasks: u64,
+    /// The least time between a task and the one that many after it.
+    ns: u64,
+    /// What each task takes.
+    units: u64,
+}
+
+impl<T> Machine<T> {
+    /// When the last of `tasks` more tasks of `weight` each could be granted at the earliest, beside
+    /// what is held now: as if each of them took no time, and what runs now completed now. Tasks that
+    /// wait in the line already are to be counted among `tasks`.
+    ///
+    /// It is never later than the last grant can be. For one limit it is exact to the nanosecond; for
+    /// several whose periods interlock, or with a pace, it may be too early by up to two of the longest
+    /// periods. Costs the logarithm of what is held, however many tasks there are.
+    ///
+    /// ```
+    /// # use strict_rate_limiter_core::{Config, Limit, Machine};
+    /// let limit: Limit = "10/20s".parse()?;
+    /// let mut machine = Machine::<()>::new(Config::new([limit]))?;
+    /// // Ten at once, ten after 20 s, ten after 40 s (and a nanosecond: periods are closed).
+    /// assert_eq!(machine.forecast(0, 30, 1)?, 2 * 20_000_000_001);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn forecast(&mut self, now: u64, tasks: u64, weight: u64) -> Result<u64, RequestError> {
+        self.check(weight)?;
+        self.advance(now);
+        if tasks == 0 {
+            return Ok(self.now);
+        }
+        let begin = self.now.max(self.paused_until);
+        let mut limits: Vec<Steps<'_>> =
+            self.windows.iter().map(|window| Steps::new(window, weight)).collect();
+        // The one that binds most in the long run first.
+        let binds = |a: &Steps<'_>, b: &Steps<'_>| u128::from(a.ns) * u128::from(b.tasks);
+        limits.sort_by(|a, b| binds(b, a).cmp(&binds(a, b)));
+
+        let mut latest = 0;
+        for first in 0..limits.len() {
+            let (mut left, mut passed) = (tasks, 0_u64);
+            latest = latest.max(self.fits(&limits, left, begin));
+            for limit in &limits[first..] {
+                let periods = (left - 1) / limit.tasks;
+                if periods > 0 {
+                    left -= periods * limit.tasks;
+                    passed = passed.saturating_add(periods.saturating_mul(limit.ns));
+                    latest = latest.max(self.fits(&limits, left, begin).saturating_add(passed));
+                }
+            }
+        }
+        Ok(latest)
+    }
+
+    /// When the `tasks`-th from now could be granted, as far as the limits say that have room for so
+    /// many in one period.
+    fn fits(&self, limits: &[Steps<'_>], tasks: u64, begin: u64) -> u64 {
+        let say = limits.iter().filter(|limit| tasks <= limit.tasks);
+        let fits = say.map(|limit| {
+            match limit.window.surplus(tasks * limit.units) {
+                0 => begin,
+                // What has not completed completes now.
+                surplus => {
+                    let frees = limit.window.frees(surplus);
+                    frees
+                        .unwrap_or(self.now.saturating_add(limit.ns))
+                        .min(begin.saturating_add(limit.ns))
+                }
+            }
+        });
+        fits.fold(begin, u64::max)
+    }
+}
+
+impl<'a> Steps<'a> {
+    /// Needs a task of `weight` to fit.
+    fn new(window: &'a Window, weight: u64) -> Self {
+        let limit = window.limit();
+        let units = limit.units(weight);
+        let ns = window.per_ns().saturating_add(1);
+        Self { window, tasks: limit.rate() / units, ns, units }
+    }
+}
