@@ -273,6 +273,19 @@ Proof.
   - exact (proj2 (merged_holds_longer (limit_of g) n i (log g) Hentries)).
 Qed.
 
+(** What took nothing here completes: the log knows of more than it has to. *)
+Lemma kept_enter (ws : list work) (n stamp a : Z) (g : window) :
+  kept ws n g -> kept ws n (enter stamp a g).
+Proof.
+  intros [Hrate Hlaw Hlog Hsound Hentries]. unfold enter.
+  destruct (Z.min (units (limit_of g) a) (rate (limit_of g)) <=? 0) eqn:Hnone;
+    [constructor; assumption |].
+  rewrite Z.leb_gt in Hnone. constructor; simpl; try assumption.
+  - intros t Ht. specialize (Hlog t Ht). rewrite sum_app. simpl. unfold logged_units at 2. simpl.
+    destruct (t <=? stamp + per (limit_of g)); lia.
+  - rewrite Forall_app. split; [assumption |]. constructor; [simpl; lia | constructor].
+Qed.
+
 (** ** Every step *)
 
 Lemma invariant_record (s s' : state) (n e : Z) (actual : option Z) :
@@ -462,7 +475,8 @@ Qed.
 Lemma good_step (c : config) (s : state) (o : op) : good s -> good (fst (step c s o)).
 Proof.
   intros Hgood. pose proof Hgood as [Hinv Hline].
-  destruct o as [w | at_ w | w | at_ | t | n | n at_ ended actual | n at_ ended | until | | | | which i];
+  destruct o as [w | at_ w | w | at_ | t | n | n at_ ended actual | w at_ ended | n at_ ended | until
+    | | | | which i];
     cbn [step].
   - destruct (closed s || negb (possible s w)) eqn:Hrefused; [exact Hgood |].
     rewrite orb_false_iff, negb_false_iff in Hrefused. destruct Hrefused as [_ Hpossible].
@@ -487,6 +501,10 @@ Proof.
     unfold invariant in *. simpl. eapply Forall_impl; [| exact Hinv]. intros g Hg.
     eapply kept_forget; eassumption.
   - apply good_complete. exact Hgood.
+  - destruct (good_advance s at_ Hgood) as [H1 H2]. split.
+    + unfold invariant in *. simpl. rewrite Forall_map. eapply Forall_impl; [| exact H1].
+      intros g Hg. apply kept_enter. exact Hg.
+    + eapply line_same; [| | exact H2]; [simpl; apply limits_enter | reflexivity].
   - destruct (grace c =? 0); [apply good_complete; exact Hgood |].
     destruct (good_advance s at_ Hgood) as [H1 H2]. split; assumption.
   - simpl. destruct (now s <? until); [split; assumption | exact Hgood].

@@ -55,6 +55,7 @@ Inductive op :=
 | Leave (t : Z)  (* a waiter leaves the line *)
 | Undo (n : Z)  (* a grant whose task never started *)
 | Complete (n at_ ended : Z) (actual : option Z)
+| CompleteUnknown (w at_ ended : Z)  (* with a permit that was made up, when none is out *)
 | Abandon (n at_ ended : Z)
 | Pause (until : Z)
 | Resume
@@ -345,6 +346,10 @@ Section Deciding.
         | None => (s, Nothing)
         end
     | Complete n at_ ended actual => complete s n at_ ended actual
+    | CompleteUnknown w at_ ended =>
+        let s' := advance s at_ in
+        let last := Z.max (last_end s') (end_of s at_ ended) in
+        (set_works s' (works s') (map (enter last w) (windows s')) last, Done)
     | Abandon n at_ ended =>
         if grace c =? 0 then complete s n at_ ended None
         else

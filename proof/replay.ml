@@ -35,6 +35,7 @@ let operation text =
   | [ "undo"; name ] -> Undo (n name)
   | [ "complete"; name; at; ended; "-" ] -> Complete (n name, n at, n ended, None)
   | [ "complete"; name; at; ended; actual ] -> Complete (n name, n at, n ended, Some (n actual))
+  | [ "complete-unknown"; w; at; ended ] -> CompleteUnknown (n w, n at, n ended)
   | [ "abandon"; name; at; ended ] -> Abandon (n name, n at, n ended)
   | [ "pause"; until ] -> Pause (n until)
   | [ "resume" ] -> Resume

@@ -167,6 +167,12 @@ impl Life {
             self.permits.extend(self.machine.claim(ticket).map(|permit| (name, permit)));
         }
         if self.permits.is_empty() {
+            if rng.u8(..4) == 0 {
+                // None is out, so this one was made up.
+                let (weight, ended) = (rng.u64(..9), now + rng.u64(..4));
+                self.machine.complete(Permit::from_weight(weight), now, ended, None);
+                self.tell(&format!("complete-unknown {weight} {now} {ended}"), "done");
+            }
             return;
         }
         let (name, permit) = self.permits.swap_remove(rng.usize(..self.permits.len()));

@@ -711,7 +711,7 @@ fn a_pause_after_resuming_may_end_earlier_than_the_one_before() {
     limiter.pause_for(50 * MS);
     limiter.resume();
     limiter.pause_for(20 * MS);
-    clock.advance(20 * MS - NS);
+    clock.advance(Duration::from_nanos(19_999_999));
     assert!(limiter.try_acquire().is_err());
     clock.advance(NS);
     assert!(limiter.try_acquire().is_ok());
