@@ -370,11 +370,11 @@ impl<T> Machine<T> {
     fn reserved(&self, weight: u64) -> Option<u64> {
         let others_out =
             (self.running - self.unclaimed.len() - self.abandoned.len()).checked_sub(1)?;
-        let Some(window) = self.windows.get(self.weighing) else {
-            return Some(weight);
-        };
         let others = self.kept_weight.saturating_add(others_out as u64);
-        Some(weight.min(window.running().saturating_sub(others)).max(1))
+        let at_most = |window: &Window| window.running().saturating_sub(others);
+        // Where no limit counts weights, the machine knows of none.
+        let at_most = self.windows.get(self.weighing).map_or(u64::MAX, at_most);
+        Some(weight.min(at_most).max(1))
     }
 
     /// Whether the law allows a task of `weight`, as of the last look at the time. The one answer:
