@@ -1,0 +1,247 @@
+//! How long until what a header names: a span, or a moment by somebody's clock.
+//!
+//! A moment is judged against the server's own `Date`, where the answer has one: both come from the
+//! server's side, so their difference is right whatever our clock says. Our clock decides where there
+//! is no `Date`, or where `Date` is later than the moment: then two clocks of theirs disagree. Taking
+//! the longer of both always would let a clock of ours that is years behind wait for years.
+//!
+//! What is written in whole seconds may mean any moment of its second, so a moment lasts to the end
+//! of its last digit.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::SignedDuration;
+use jiff::fmt::rfc2822;
+
+use crate::number;
+
+/// From this on a number of seconds is a moment since 1970 (it is September 2001); below it, a span
+/// (32 years).
+const EPOCH_SECONDS: u64 = 1_000_000_000;
+
+/// The clocks by which moments are judged, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clocks {
+    server: Option<u64>,
+    ours: u64,
+}
+
+/// A moment: its first and its last nanosecond since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment {
+    first: u64,
+    last: u64,
+}
+
+impl Clocks {
+    /// `date` is what the answer's `Date` says.
+    pub(crate) fn new(now: SystemTime, date: Option<&str>) -> Self {
+        let server = date.and_then(|text| http_date(text.trim())).map(|moment| moment.first);
+        Self { server, ours: since_1970(now) }
+    }
+
+    fn until(&self, moment: Moment) -> Duration {
+        let now = self.server.filter(|server| *server <= moment.first).unwrap_or(self.ours);
+        span(moment.last.saturating_sub(now), moment.last == u64::MAX)
+    }
+}
+
+/// `Retry-After` and whatever is written as it: a number of `10^exponent` nanoseconds, a moment or a
+/// span with units. Of several, separated by commas, the longest, if all are understood.
+pub(crate) fn wait(text: &str, exponent: i64, clocks: &Clocks) -> Option<Duration> {
+    longest_of(text, |text| {
+        let number = number::parse(text, exponent).map(|ns| span(ns.ceil, ns.floor == u64::MAX));
+        number.or_else(|| written_out(text, clocks))
+    })
+}
+
+/// When a window begins anew: as [`wait`], but that a number may be a moment since 1970, in seconds or a
+/// finer unit, which its size tells.
+pub(crate) fn reset(text: &str, clocks: &Clocks) -> Option<Duration> {
+    longest_of(text, |text| match number::parse(text, 0) {
+        Some(number) if number.floor >= EPOCH_SECONDS => Some(clocks.until(epoch(text)?)),
+        Some(_) => wait(text, 9, clocks),
+        None => written_out(text, clocks),
+    })
+}
+
+/// Two headers of one name may have been joined by a comma. So where there are several, a piece that
+/// is not understood might be the longest: then nothing is.
+fn longest_of(text: &str, one: impl Fn(&str) -> Option<Duration>) -> Option<Duration> {
+    let text = bare(text);
+    one(text).or_else(|| {
+        let pieces: Option<Vec<_>> = text.split(',').map(|piece| one(bare(piece))).collect();
+        pieces?.into_iter().max()
+    })
+}
+
+fn bare(text: &str) -> &str {
+    text.trim().trim_matches('"').trim()
+}
+
+fn written_out(text: &str, clocks: &Clocks) -> Option<Duration> {
+    if let Some(moment) = http_date(text).or_else(|| iso_date(text)) {
+        return Some(clocks.until(moment));
+    }
+    let span: SignedDuration = text.parse().ok()?;
+    Duration::try_from(span).ok()
+}
+
+/// The unit follows from the size: seconds, milliseconds, microseconds or nanoseconds since 1970.
+fn epoch(text: &str) -> Option<Moment> {
+    let whole = number::parse(text, 0)?.floor;
+    // 10 to 12 digits are seconds, 13 to 15 milliseconds, and so on.
+    let exponent = 9 - 3 * i64::from(whole.max(1).ilog10().saturating_sub(9) / 3);
+    let exponent = exponent.max(0);
+    let first = number::parse(text, exponent)?.floor;
+    let decimals = match text.split_once('.') {
+        // With a power of ten (`1.7e9`) the last digit may be worth anything: a whole unit is enough.
+        Some((_, decimals)) if !text.contains(['e', 'E']) => decimals.len(),
+        _ => 0,
+    };
+    let decimals = i64::try_from(decimals).unwrap_or(exponent).min(exponent);
+    let digit = 10_u64.pow(u32::try_from(exponent - decimals).unwrap_or(0));
+    Some(Moment { first, last: first.saturating_add(digit) })
+}
+
+fn http_date(text: &str) -> Option<Moment> {
+    if let Ok(at) = httpdate::parse_http_date(text) {
+        return Some(whole_second(since_1970(at)));
+    }
+    // The same with another zone, or with a day of the week that is wrong: the date says it.
+    let date = text.split_once(',').map_or(text, |(_, date)| date.trim());
+    let at = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some(whole_second(saturate(at.as_nanosecond())))
+}
+
+fn iso_date(text: &str) -> Option<Moment> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    Some(whole_second(saturate(at.as_nanosecond())))
+}
+
+fn whole_second(first: u64) -> Moment {
+    Moment { first, last: first.saturating_add(1_000_000_000) }
+}
+
+/// For ever, where the number did not fit.
+fn span(ns: u64, is_for_ever: bool) -> Duration {
+    if is_for_ever { Duration::MAX } else { Duration::from_nanos(ns) }
+}
+
+fn since_1970(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    saturate(since.as_nanos().cast_signed())
+}
+
+fn saturate(ns: i128) -> u64 {
+    u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:30 GMT";
+
+    /// Half a second after `DATE`.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_770_500)
+    }
+
+    fn alone() -> Clocks {
+        Clocks::new(now(), None)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what is read")]
+    fn ms(ms: u64) -> Option<Duration> {
+        Some(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn seconds_are_read_whole_and_with_decimals_rounded_up() {
+        let read = |text| wait(text, 9, &alone());
+        assert_eq!(read("0"), ms(0));
+        assert_eq!(read("120"), ms(120_000));
+        assert_eq!(read(" 2.0 "), ms(2_000));
+        assert_eq!(read("1.732"), ms(1_732));
+        assert_eq!(read("0.503"), ms(503));
+        assert_eq!(read("+7"), ms(7_000));
+        assert_eq!(read("1e3"), ms(1_000_000));
+        assert_eq!(read("1.0000000001"), Some(Duration::from_nanos(1_000_000_001)));
+        assert_eq!(read("\"30\""), ms(30_000));
+        assert_eq!(read("30s"), ms(30_000));
+        assert_eq!(read("6m0s"), ms(360_000));
+        assert_eq!(read("20ms"), ms(20));
+        assert_eq!(read("99999999999999999999999"), Some(Duration::MAX), "for ever");
+        assert_eq!(read("31536000"), ms(31_536_000_000));
+    }
+
+    #[test]
+    fn milliseconds_are_read_with_decimals() {
+        assert_eq!(wait("2000", 6, &alone()), ms(2_000));
+        assert_eq!(wait("1.5", 6, &alone()), Some(Duration::from_micros(1_500)));
+    }
+
+    #[test]
+    fn of_several_the_longest_counts() {
+        assert_eq!(wait("2, 7, 3", 9, &alone()), ms(7_000));
+        assert_eq!(wait("2, soon", 9, &alone()), None, "soon may be later");
+    }
+
+    #[test]
+    fn dates_last_to_the_end_of_their_second() {
+        let read = |text| wait(text, 9, &alone());
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), ms(7_500));
+        assert_eq!(read("Sunday, 06-Nov-94 08:49:37 GMT"), ms(7_500));
+        assert_eq!(read("Sun Nov  6 08:49:37 1994"), ms(7_500));
+        assert_eq!(read("Mon, 06 Nov 1994 08:49:37 GMT"), ms(7_500), "a Sunday");
+        assert_eq!(read("Sun, 06 Nov 1994 09:49:37 +0100"), ms(7_500));
+        assert_eq!(read("1994-11-06T08:49:37Z"), ms(7_500));
+        assert_eq!(read("1994-11-06T08:50Z"), ms(30_500), "as Jira writes it");
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:00 GMT"), ms(0), "long ago");
+    }
+
+    #[test]
+    fn a_moment_is_judged_by_the_servers_own_date() {
+        let hour = Duration::from_secs(3600);
+        for ours in [now(), now() - hour, now() + hour, SystemTime::UNIX_EPOCH] {
+            let clocks = Clocks::new(ours, Some(DATE));
+            assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", 9, &clocks), ms(8_000));
+            assert_eq!(wait(DATE, 9, &clocks), ms(1_000));
+        }
+    }
+
+    #[test]
+    fn where_the_servers_clocks_disagree_ours_decides() {
+        let clocks = Clocks::new(now(), Some("Sun, 06 Nov 1994 08:49:39 GMT"));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", 9, &clocks), ms(7_500));
+        let clocks = Clocks::new(now(), Some("yesterday"));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", 9, &clocks), ms(7_500));
+    }
+
+    #[test]
+    fn a_reset_is_seconds_from_now_or_a_moment_since_1970_by_its_size() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
+        let read = |text| reset(text, &Clocks::new(now, None));
+        assert_eq!(read("30"), ms(30_000));
+        assert_eq!(read("1.2"), ms(1_200));
+        assert_eq!(read("1700000010"), ms(10_500));
+        assert_eq!(read("1700000010.25"), ms(9_760), "to the end of that hundredth");
+        assert_eq!(read("1700000010000"), ms(9_501));
+        assert_eq!(read("1700000010000000"), Some(Duration::from_micros(9_500_001)));
+        assert_eq!(read("1700000010000000000"), Some(Duration::from_nanos(9_500_000_001)));
+        assert_eq!(read("1600000000"), ms(0), "long ago");
+        assert_eq!(read("1s"), ms(1_000));
+        assert_eq!(read("99999999999999999999999"), Some(Duration::MAX));
+        assert_eq!(read("1e30"), Some(Duration::MAX));
+        assert_eq!(read("5, 1700000010"), ms(10_500));
+    }
+
+    #[test]
+    fn nonsense_is_not_understood() {
+        for nonsense in ["", "-1", "-5s", "soon", "1.5.1", "NaN", ",", "Sun, 06 Nov", "12 34"] {
+            assert_eq!(wait(nonsense, 9, &alone()), None, "{nonsense}");
+            assert_eq!(reset(nonsense, &alone()), None, "{nonsense}");
+        }
+    }
+}
