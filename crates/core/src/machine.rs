@@ -288,6 +288,11 @@ impl<T> Machine<T> {
         self.paused_until = 0;
     }
 
+    /// Until when it is paused, 0 where it is not: as of the last look at the time.
+    pub fn paused_until(&self) -> u64 {
+        self.paused_until
+    }
+
     /// Refuses new work from now on. What is in the line still runs.
     pub fn close(&mut self) {
         self.closed = true;

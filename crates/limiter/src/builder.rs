@@ -144,6 +144,11 @@ impl RateLimiterBuilder {
     }
 
     /// `is_shared`: whether others go by the same name.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn configured_limits(&self) -> &[Limit] {
+        &self.config.limits
+    }
+
     pub(crate) fn build_named(mut self, is_shared: bool) -> Result<RateLimiter, BuildError> {
         let name = Name::new(self.name, &self.config.limits, is_shared);
         let mut machine = Machine::new(self.config)?;

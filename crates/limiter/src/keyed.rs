@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use strict_rate_limiter_core::Limit;
 
 use crate::builder::RateLimiterBuilder;
 use crate::error::{AcquireError, BuildError, TryAcquireError};
@@ -113,6 +114,22 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
             Some(limiter) => limiter.clone(),
             None => self.make(key),
         }
+    }
+
+    /// Every limit that some key has: those of everyone's settings, then those of keys with settings of
+    /// their own.
+    ///
+    /// ```
+    /// # use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
+    /// let everyone = RateLimiter::builder().limit("10/1s".parse()?);
+    /// let hers = RateLimiter::builder().limit("100/1s".parse()?);
+    /// let limiters = KeyedRateLimiter::builder(everyone).key("alice", hers).build()?;
+    /// assert_eq!(limiters.limits(), ["10/1s".parse()?, "100/1s".parse()?]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limits(&self) -> Vec<Limit> {
+        let settings = [&self.keys.every].into_iter().chain(self.keys.own.values());
+        settings.flat_map(RateLimiterBuilder::configured_limits).copied().collect()
     }
 
     /// Waits for a permit of this key. See [`RateLimiter::acquire_owned`].

@@ -460,6 +460,23 @@ impl RateLimiter {
         Duration::from_nanos(self.shared.backoff_ns())
     }
 
+    /// How long the present pause lasts, from now and by the limiter's clock. Zero where it is not
+    /// paused.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::{RateLimiter, clock::ManualClock};
+    /// let clock = ManualClock::new();
+    /// let limiter = RateLimiter::builder().limit("10/1s".parse()?).clock(clock.clone()).build()?;
+    /// limiter.pause_for(Duration::from_secs(5));
+    /// clock.advance(Duration::from_secs(2));
+    /// assert_eq!(limiter.paused_for(), Duration::from_secs(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn paused_for(&self) -> Duration {
+        Duration::from_nanos(self.shared.paused_for())
+    }
+
     /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),
     /// are in use: what it has counted beyond the completions in our window (another program's
     /// calls, say) counts as having completed now. Calls that still run it may not have counted yet,

@@ -339,6 +339,12 @@ impl Shared {
         backoff_ns
     }
 
+    /// How long the pause lasts from now, in nanoseconds.
+    pub(crate) fn paused_for(&self) -> u64 {
+        let until = self.lock().machine.paused_until();
+        until.saturating_sub(self.clock.now())
+    }
+
     pub(crate) fn close(&self) {
         self.lock().machine.close();
     }

@@ -11,8 +11,9 @@ use super::complete;
 use crate::permit::OwnedPermit;
 
 pin_project! {
-    /// The body of a response whose call has completed when it has ended; from
-    /// [`completion::Body`](super::completion::Body).
+    /// The body of a response whose call has completed when it has ended, read or failed; from
+    /// [`completion::Body`](super::completion::Body), or around any body by
+    /// [`new`](LimitedBody::new).
     ///
     /// Dropped before its end, it is a call that was cancelled.
     pub struct LimitedBody<B> {
@@ -24,7 +25,12 @@ pin_project! {
 }
 
 impl<B: Body> LimitedBody<B> {
-    pub(super) fn new(body: B, permit: OwnedPermit, actual: Option<u64>) -> Self {
+    /// A body that holds this permit until it has ended. One that is empty has ended already.
+    pub fn new(body: B, permit: OwnedPermit) -> Self {
+        Self::with_actual(body, permit, None)
+    }
+
+    pub(super) fn with_actual(body: B, permit: OwnedPermit, actual: Option<u64>) -> Self {
         let mut this = Self { permit: Some(permit), actual, body };
         if this.body.is_end_stream() {
             end(&mut this.permit, actual);

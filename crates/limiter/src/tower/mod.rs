@@ -184,7 +184,7 @@ impl<B: http_body::Body> CompleteOn<Response<B>> for completion::Body {
         actual: Option<u64>,
         response: Response<B>,
     ) -> Self::Response {
-        response.map(|body| LimitedBody::new(body, permit, actual))
+        response.map(|body| LimitedBody::with_actual(body, permit, actual))
     }
 }
 
