@@ -1,67 +1,68 @@
 //! Corrections by what the server says it has counted.
 
-use http::{HeaderMap, HeaderName};
-use strict_rate_limiter::RateLimiter;
+use http::HeaderName;
+use strict_rate_limiter::{Limit, RateLimiter};
+use strict_rate_limiter_hints::{Answer, Count, used_of};
 
-/// What a header counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
-    /// The units that are left, as in `RateLimit-Remaining` and `X-RateLimit-Remaining`. They are taken
-    /// as that many left of *this* limit's rate: where it is lower than the server's, they may leave
-    /// more than the rate, which changes nothing.
-    Remaining,
-    /// The units that are used, as in `X-MBX-USED-WEIGHT-1M`.
-    Used,
+/// Why a limit cannot be corrected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorrectionError {
+    /// The text is no name of a header.
+    #[error("`{0}` is no name of a header")]
+    HeaderName(String),
+    /// No limiter of the middleware has this limit.
+    #[error("no limiter here has the limit {limit}; there {are} {known}",
+        are = if .known.len() == 1 { "is" } else { "are" },
+        known = .known.iter().map(Limit::to_string).collect::<Vec<_>>().join(", "))]
+    UnknownLimit {
+        /// What was to be corrected.
+        limit: Limit,
+        /// The limits that there are.
+        known: Vec<Limit>,
+    },
 }
 
-#[derive(Debug)]
+/// A header that counts the units of a limit.
+#[derive(Debug, Clone)]
 pub(crate) struct Correction {
-    pub(crate) header: HeaderName,
-    pub(crate) limit: usize,
-    pub(crate) count: Count,
+    header: HeaderName,
+    limit: Limit,
+    count: Count,
 }
 
 impl Correction {
-    /// Called while the request, of this weight, still holds its permit: its own units are in the
-    /// server's count, and become completed units of ours next.
-    pub(crate) fn apply(&self, limiter: &RateLimiter, weight: u64, headers: &HeaderMap) {
-        let Some(count) = read(headers, &self.header) else { return };
-        let limits = limiter.limits();
-        let limit = limits.get(self.limit).unwrap_or_else(|| {
-            panic!("limit {} of {} does not exist; they count from 0", self.limit, limits.len())
-        });
-        let used = match self.count {
-            Count::Remaining => limit.rate().saturating_sub(count),
-            Count::Used => count.min(limit.rate()),
-        };
-        limiter.reconcile(self.limit, used.saturating_sub(limit.units(weight)));
+    pub(crate) fn new(
+        header: &str,
+        limit: Limit,
+        count: Count,
+        known: Vec<Limit>,
+    ) -> Result<Self, CorrectionError> {
+        let name = header.parse();
+        let name = name.map_err(|_| CorrectionError::HeaderName(header.to_owned()))?;
+        if known.contains(&limit) {
+            Ok(Self { header: name, limit, count })
+        } else {
+            Err(CorrectionError::UnknownLimit { limit, known })
+        }
+    }
+
+    /// Called while the request, of this weight, still holds its permit.
+    pub(crate) fn apply(&self, limiter: &RateLimiter, weight: u64, answer: &Answer<'_>) {
+        let usages = answer.usage_in(self.header.as_str(), self.count);
+        if let Some(used) = used_of(&usages, self.limit.rate(), self.limit.per()) {
+            correct(limiter, self.limit, weight, used);
+        }
     }
 }
 
-/// The number in a header. Some servers say more after it (`12;w=60`, `12, 100;window=60`): the first
-/// number is that of the nearest limit.
-fn read(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    let text = headers.get(name)?.to_str().ok()?;
-    text.split([',', ';']).next()?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_number_is_read_and_anything_else_is_nothing() {
-        let name = HeaderName::from_static("x-ratelimit-remaining");
-        let read = |text: &str| {
-            let headers = HeaderMap::from_iter([(name.clone(), text.parse().unwrap())]);
-            read(&headers, &name)
-        };
-        assert_eq!(read("12"), Some(12));
-        assert_eq!(read(" 12;w=60"), Some(12));
-        assert_eq!(read("12, 100;window=60"), Some(12));
-        for nonsense in ["", "-1", "many", "1.5", "99999999999999999999"] {
-            assert_eq!(read(nonsense), None, "{nonsense}");
+/// The server has counted `used` units of the limit, this request's own among them: those become
+/// completed units of ours next. A limiter without the limit is not corrected.
+pub(crate) fn correct(limiter: &RateLimiter, limit: Limit, weight: u64, used: u64) {
+    let used = used.min(limit.rate()).saturating_sub(limit.units(weight));
+    for (place, known) in limiter.limits().iter().enumerate() {
+        if *known == limit {
+            limiter.reconcile(place, used);
         }
-        assert_eq!(super::read(&HeaderMap::new(), &name), None);
     }
 }

@@ -1,0 +1,200 @@
+//! Pauses that the server asks for, and those that are too long to be waited for in silence.
+//!
+//! A pause is the limiter's own, for all of the time that the server asked for: nothing is granted
+//! before. What is kept here, for each limiter, is that the server asked for more than `max_pause`: then
+//! callers get an error for as long as they would have to wait longer than that. The limiter says how
+//! long that is, so whoever resumes it, here or there, has ended the errors as well.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use reqwest_middleware::{Error, Result};
+use strict_rate_limiter::OwnedPermit;
+use tokio::sync::Notify;
+
+use crate::limiters::Target;
+
+/// The server asked for a longer pause than [`max_pause`](crate::RateLimit::max_pause). The request was not
+/// sent, and none is sent before the time that the server asked for has come, or the pause is ended by
+/// [`resume`](crate::RateLimit::resume).
+///
+/// Requests that would have to wait longer than `max_pause` fail with it at once; it is found by
+/// `downcast_ref` in [`reqwest_middleware::Error::Middleware`]. The response that asked for the pause is
+/// handed to its caller, with this among its `extensions`.
+///
+/// ```
+/// use reqwest_middleware::Error;
+/// use strict_rate_limiter_reqwest::PauseTooLong;
+///
+/// fn asked_for(error: &Error) -> Option<std::time::Duration> {
+///     let Error::Middleware(error) = error else { return None };
+///     error.downcast_ref::<PauseTooLong>().map(PauseTooLong::asked)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseTooLong {
+    asked: Asked,
+    left: Duration,
+    until: Option<SystemTime>,
+    host: Option<String>,
+}
+
+/// What the server asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) wait: Duration,
+    pub(crate) header: &'static str,
+}
+
+/// Which servers asked for more than `max_pause`.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    too_long: Mutex<HashMap<Option<String>, Asked>>,
+    /// Told when one is added.
+    added: Notify,
+}
+
+impl Pauses {
+    /// Pauses the limiter for as long as the server asks. The error that others get, if that is too long.
+    pub(crate) fn pause(
+        &self,
+        target: &Target,
+        asked: Asked,
+        max_pause: Duration,
+    ) -> Option<PauseTooLong> {
+        let is_longest = asked.wait >= target.limiter.paused_for();
+        target.limiter.pause_for(asked.wait);
+        if asked.wait <= max_pause {
+            return None;
+        }
+        if is_longest {
+            self.lock().insert(target.host.clone(), asked);
+        }
+        self.added.notify_waiters();
+        Some(PauseTooLong::new(target, asked, asked.wait))
+    }
+
+    /// Waits for a permit. Whatever pauses the limiter between its grant and this caller's look holds
+    /// the request back as well.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `RateLimiter::acquire`.
+    pub(crate) async fn acquire(
+        &self,
+        target: &Target,
+        weight: u64,
+        max_pause: Duration,
+    ) -> Result<OwnedPermit> {
+        loop {
+            let permit = self.wait(target, weight, max_pause).await?;
+            if target.limiter.paused_for().is_zero() {
+                return Ok(permit);
+            }
+            permit.release_unused();
+        }
+    }
+
+    async fn wait(&self, target: &Target, weight: u64, max_pause: Duration) -> Result<OwnedPermit> {
+        let mut permit = pin!(target.limiter.acquire_weight_owned(weight));
+        loop {
+            // It is told of whatever is added from here on, so nothing is missed by the look.
+            let mut added = pin!(self.added.notified());
+            if let Some(error) = self.refused(target, max_pause) {
+                return Err(Error::middleware(error));
+            }
+            let granted = poll_fn(|context| match permit.as_mut().poll(context) {
+                Poll::Ready(permit) => Poll::Ready(Some(permit)),
+                Poll::Pending => added.as_mut().poll(context).map(|()| None),
+            });
+            if let Some(permit) = granted.await {
+                return permit.map_err(Error::middleware);
+            }
+        }
+    }
+
+    fn refused(&self, target: &Target, max_pause: Duration) -> Option<PauseTooLong> {
+        let mut too_long = self.lock();
+        let asked = *too_long.get(&target.host)?;
+        let left = target.limiter.paused_for();
+        if left.is_zero() {
+            too_long.remove(&target.host);
+        }
+        (left > max_pause).then(|| PauseTooLong::new(target, asked, left))
+    }
+
+    pub(crate) fn forget(&self, host: &Option<String>) {
+        self.lock().remove(host);
+    }
+
+    /// The hosts that asked for more than `max_pause`.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.lock().keys().flatten().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<String>, Asked>> {
+        // A clock that panics leaves the map as it is.
+        self.too_long.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PauseTooLong {
+    fn new(target: &Target, asked: Asked, left: Duration) -> Self {
+        let ends = (asked.wait != Duration::MAX).then_some(left);
+        let until = ends.and_then(|left| SystemTime::now().checked_add(left));
+        Self { asked, left, until, host: target.host.clone() }
+    }
+
+    /// How long the server asked to be left alone, from its answer. `Duration::MAX` is for ever.
+    pub fn asked(&self) -> Duration {
+        self.asked.wait
+    }
+
+    /// How much of that was left.
+    pub fn left(&self) -> Duration {
+        self.left
+    }
+
+    /// When it ends by the wall clock, if the clock goes as far.
+    pub fn until(&self) -> Option<SystemTime> {
+        self.until
+    }
+
+    /// The header that said so, in small letters; `"hint"` where that was a hook.
+    pub fn header(&self) -> &str {
+        self.asked.header
+    }
+
+    /// The host, with [`RateLimit::per_host`](crate::RateLimit::per_host).
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+}
+
+impl std::error::Error for PauseTooLong {}
+
+impl std::fmt::Display for PauseTooLong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// As far as dates of HTTP go.
+        const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
+        let server = self.host.as_deref().unwrap_or("the server");
+        let end = SystemTime::UNIX_EPOCH + YEAR_9999;
+        match self.until.filter(|until| (SystemTime::UNIX_EPOCH..end).contains(until)) {
+            Some(until) => {
+                let (seconds, until) = (self.asked.wait.as_secs(), httpdate::fmt_http_date(until));
+                write!(f, "{server} asked for a pause of {seconds} s, until {until}")?;
+            }
+            None => write!(f, "{server} asked for a pause that never ends")?,
+        }
+        let header = self.asked.header;
+        write!(
+            f,
+            " ({header}), which is longer than `max_pause`: nothing is sent before, unless `resume` \
+             ends the pause"
+        )
+    }
+}
