@@ -22,7 +22,8 @@
 //!   HTTP's three forms of a date, and ISO 8601; spans with units, as `6m0s`. Several headers ask
 //!   for the longest. A number that is too large asks for ever. A date is judged against the answer's
 //!   own `Date`, so that a wrong clock on our side neither shortens nor lengthens the wait; our
-//!   clock decides where there is no `Date`, or one that is later than the date asked for.
+//!   clock decides where there is no `Date`, or one that is later than the date asked for. A date that
+//!   has passed says nothing.
 //! * The time at which a window begins anew (`x-ratelimit-reset`, `x-rate-limit-reset`, `ratelimit-reset`,
 //!   `RateLimit: …;t=10`, and their kin with a vendor's or a window's name in them): seconds from now,
 //!   or, from 10⁹ up, a moment since 1970 in seconds, milliseconds or finer, by its size. It asks for
@@ -245,6 +246,9 @@ mod tests {
         }
         assert_eq!(asked(429, &[("retry-after", "soon")]), UNSTATED);
         assert_eq!(asked(418, &[("retry-after", "-1")]), None);
+        assert_eq!(asked(429, &[("retry-after", "0")]), Some(0), "it says so");
+        let passed = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(asked(429, &[("retry-after", passed)]), UNSTATED, "our clock may be ahead");
     }
 
     #[test]

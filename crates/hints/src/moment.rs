@@ -40,9 +40,12 @@ impl Clocks {
         Self { server, ours: since_1970(now) }
     }
 
-    fn until(&self, moment: Moment) -> Duration {
+    /// A moment that has passed says nothing: it is more likely that a clock is wrong than that a
+    /// server asks to wait until then.
+    fn until(&self, moment: Moment) -> Option<Duration> {
         let now = self.server.filter(|server| *server <= moment.first).unwrap_or(self.ours);
-        span(moment.last.saturating_sub(now), moment.last == u64::MAX)
+        let left = moment.last.checked_sub(now).filter(|left| *left > 0)?;
+        Some(span(left, moment.last == u64::MAX))
     }
 }
 
@@ -59,7 +62,7 @@ pub(crate) fn wait(text: &str, exponent: i64, clocks: &Clocks) -> Option<Duratio
 /// finer unit, which its size tells.
 pub(crate) fn reset(text: &str, clocks: &Clocks) -> Option<Duration> {
     longest_of(text, |text| match number::parse(text, 0) {
-        Some(number) if number.floor >= EPOCH_SECONDS => Some(clocks.until(epoch(text)?)),
+        Some(number) if number.floor >= EPOCH_SECONDS => clocks.until(epoch(text)?),
         Some(_) => wait(text, 9, clocks),
         None => written_out(text, clocks),
     })
@@ -81,7 +84,7 @@ fn bare(text: &str) -> &str {
 
 fn written_out(text: &str, clocks: &Clocks) -> Option<Duration> {
     if let Some(moment) = http_date(text).or_else(|| iso_date(text)) {
-        return Some(clocks.until(moment));
+        return clocks.until(moment);
     }
     let span: SignedDuration = text.parse().ok()?;
     Duration::try_from(span).ok()
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(read("Sun, 06 Nov 1994 09:49:37 +0100"), ms(7_500));
         assert_eq!(read("1994-11-06T08:49:37Z"), ms(7_500));
         assert_eq!(read("1994-11-06T08:50Z"), ms(30_500), "as Jira writes it");
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:00 GMT"), ms(0), "long ago");
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:29 GMT"), None, "it has passed");
     }
 
     #[test]
@@ -230,7 +233,7 @@ mod tests {
         assert_eq!(read("1700000010000"), ms(9_501));
         assert_eq!(read("1700000010000000"), Some(Duration::from_micros(9_500_001)));
         assert_eq!(read("1700000010000000000"), Some(Duration::from_nanos(9_500_000_001)));
-        assert_eq!(read("1600000000"), ms(0), "long ago");
+        assert_eq!(read("1600000000"), None, "long ago");
         assert_eq!(read("1s"), ms(1_000));
         assert_eq!(read("99999999999999999999999"), Some(Duration::MAX));
         assert_eq!(read("1e30"), Some(Duration::MAX));

@@ -27,8 +27,8 @@
 //!   sent again: that is for a retrying middleware, which belongs *outside* of this one, so that each try is a
 //!   task under the limit.
 //! * **A wait longer than an hour** (or [`RateLimit::max_pause`]) is kept as well, but nobody waits for it
-//!   in silence: requests that would have to fail at once with [`PauseTooLong`], until the time has come
-//!   or [`RateLimit::resume`] ends the pause.
+//!   in silence: requests that would have to wait longer fail at once with [`PauseTooLong`], unless
+//!   [`RateLimit::resume`] ends the pause.
 //! * **Counts** of what is left or used, in headers that you name, [correct](RateLimit::corrected_by) what
 //!   the limiter holds: other programs that use the same account are then allowed for. A correction only
 //!   ever tightens.
@@ -58,6 +58,12 @@
 //! drop the body (303, and 301 and 302 to a POST), which such a client still follows by itself: they are
 //! counted and are [an error](UncountedRequests). Not seen is one that leads back to the very address that was
 //! asked, or that fails on its way.
+
+#[cfg(target_arch = "wasm32")]
+compile_error!(
+    "strict-rate-limiter-reqwest needs a client that sends each request once; in a browser, `fetch` \
+     follows redirects by itself and cannot be kept from it"
+);
 
 mod correction;
 mod hint;

@@ -10,7 +10,7 @@ use strict_rate_limiter::tower::LimitedBody;
 use strict_rate_limiter_hints::{self as hints, Answer, Wait};
 
 use crate::limiters::Target;
-use crate::pause::Asked;
+use crate::pause::{Asked, REFUSAL};
 use crate::redirect::Sent;
 use crate::{Completion, RateLimit, resend};
 
@@ -103,9 +103,7 @@ impl RateLimit {
         let answer = Answer::new(response.status().as_u16(), headers, SystemTime::now());
         let asked = match answer.wait(&self.heed) {
             Wait::Asked(asked) => Some(Asked { wait: asked.wait, header: asked.header }),
-            Wait::Unstated => {
-                Some(Asked { wait: target.limiter.backoff(), header: "refusal" })
-            }
+            Wait::Unstated => Some(Asked { wait: target.limiter.backoff(), header: REFUSAL }),
             Wait::Nothing => None,
         };
         // The pause first: a hook that panics does not undo it.

@@ -43,6 +43,12 @@ pub struct PauseTooLong {
     host: Option<String>,
 }
 
+/// What stands for the header where a refusal says nothing.
+pub(crate) const REFUSAL: &str = "refusal";
+
+/// As far as HTTP's dates go.
+const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
+
 /// What the server asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked {
@@ -127,8 +133,10 @@ impl Pauses {
         (left > max_pause).then(|| PauseTooLong::new(target, asked, left))
     }
 
-    pub(crate) fn forget(&self, host: &Option<String>) {
-        self.lock().remove(host);
+    /// Ends the pause.
+    pub(crate) fn resume(&self, target: &Target) {
+        self.lock().remove(&target.host);
+        target.limiter.resume();
     }
 
     /// The hosts that asked for more than `max_pause`.
@@ -164,7 +172,8 @@ impl PauseTooLong {
         self.until
     }
 
-    /// The header that said so, in small letters; `"hint"` where that was a hook.
+    /// The header that said so, in small letters (`"ratelimit-reset"` for all that say when a window
+    /// begins anew); `"hint"` where that was a hook, `"refusal"` where a 429 or a 503 said nothing.
     pub fn header(&self) -> &str {
         self.asked.header
     }
@@ -179,22 +188,23 @@ impl std::error::Error for PauseTooLong {}
 
 impl std::fmt::Display for PauseTooLong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        /// As far as dates of HTTP go.
-        const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
         let server = self.host.as_deref().unwrap_or("the server");
+        match self.asked.header {
+            REFUSAL => {
+                write!(f, "{server} refused a request and did not say for how long: a pause")?
+            }
+            header => write!(f, "{server} asked by `{header}` for a pause")?,
+        }
         let end = SystemTime::UNIX_EPOCH + YEAR_9999;
         match self.until.filter(|until| (SystemTime::UNIX_EPOCH..end).contains(until)) {
             Some(until) => {
                 let (seconds, until) = (self.asked.wait.as_secs(), httpdate::fmt_http_date(until));
-                write!(f, "{server} asked for a pause of {seconds} s, until {until}")?;
+                write!(f, " of {seconds} s, until {until}")?;
             }
-            None => write!(f, "{server} asked for a pause that never ends")?,
+            None => f.write_str(" that never ends")?,
         }
-        let header = self.asked.header;
-        write!(
-            f,
-            " ({header}), which is longer than `max_pause`: nothing is sent before, unless `resume` \
-             ends the pause"
+        f.write_str(
+            ", longer than `max_pause`: nothing is sent before, unless `resume` ends the pause",
         )
     }
 }

@@ -39,29 +39,20 @@ impl Sent {
     /// The request that the response redirects to. `None` where it is no redirect, or one that is for
     /// the caller to see: to another origin, with a body that is gone, or with a time to wait before.
     pub(crate) fn redirected(self, response: &Response, asked: Option<Asked>) -> Option<Request> {
-        let method = match (response.status(), &self.method) {
-            (StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND, &Method::POST) => Some(Method::GET),
-            (StatusCode::SEE_OTHER, &Method::HEAD) => Some(Method::HEAD),
-            (StatusCode::SEE_OTHER, _) => Some(Method::GET),
-            (
-                StatusCode::MOVED_PERMANENTLY
-                | StatusCode::FOUND
-                | StatusCode::TEMPORARY_REDIRECT
-                | StatusCode::PERMANENT_REDIRECT,
-                _,
-            ) => None,
+        let drops_body = match response.status() {
+            StatusCode::SEE_OTHER => true,
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => self.method == Method::POST,
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
             _ => return None,
         };
         let has_to_wait = asked.is_some_and(|asked| !asked.wait.is_zero());
         let url = self.target(response).filter(|_| !has_to_wait)?;
-        match method {
-            Some(method) => Some(self.without_body(method, url)),
-            None => {
-                let mut request = self.whole?;
-                *request.url_mut() = url;
-                Some(request)
-            }
+        if drops_body {
+            return Some(self.without_body(url));
         }
+        let mut request = self.whole?;
+        *request.url_mut() = url;
+        Some(request)
     }
 
     fn target(&self, response: &Response) -> Option<Url> {
@@ -73,7 +64,8 @@ impl Sent {
         (url.origin() == self.url.origin() && !has_credentials).then_some(url)
     }
 
-    fn without_body(self, method: Method, url: Url) -> Request {
+    fn without_body(self, url: Url) -> Request {
+        let method = if self.method == Method::HEAD { Method::HEAD } else { Method::GET };
         let mut request = Request::new(method, url);
         *request.headers_mut() = self.headers;
         for header in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {

@@ -234,18 +234,17 @@ impl RateLimit {
     /// Ends the pause of the limiter, whoever asked for it. Where there is one for each host: of every
     /// host that asked for longer than [`max_pause`](Self::max_pause).
     pub fn resume(&self) {
-        if let Limiters::One(limiter) = &self.limiters {
-            self.pauses.forget(&None);
-            limiter.resume();
+        match &self.limiters {
+            Limiters::One(_) => self.resume_host(""),
+            Limiters::PerHost(_) => {
+                self.pauses.hosts().into_iter().for_each(|host| self.resume_host(&host));
+            }
         }
-        self.pauses.hosts().into_iter().for_each(|host| self.resume_host(&host));
     }
 
     /// Ends the pause of a host, by its name and port; of the one limiter, where there is no other.
     pub fn resume_host(&self, host: &str) {
-        let target = self.limiters.of_host(host.to_owned());
-        self.pauses.forget(&target.host);
-        target.limiter.resume();
+        self.pauses.resume(&self.limiters.of_host(host.to_owned()));
     }
 }
 

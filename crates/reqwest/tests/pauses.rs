@@ -16,15 +16,17 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+type Headers = &'static [(&'static str, &'static str)];
+
 #[tokio::test]
 async fn the_limiter_pauses_for_as_long_as_the_server_says() {
+    const DATE: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:30 GMT");
     let server = Server::start().await;
-    let date = ("date", "Sun, 06 Nov 1994 08:49:30 GMT");
-    let cases: &[(u16, &[(&str, &str)], Duration)] = &[
+    let cases: &[(u16, Headers, Duration)] = &[
         (429, &[("retry-after", "2")], ms(2_000)),
         (429, &[("retry-after", "2.0")], ms(2_000)),
         (429, &[("retry-after", "1.732")], ms(1_732)),
-        (429, &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), date], ms(8_000)),
+        (429, &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), DATE], ms(8_000)),
         (429, &[("retry-after-ms", "2000")], ms(2_000)),
         (429, &[("x-ms-retry-after-ms", "2000.5")], ms(2_000) + 500_000 * NS),
         (429, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2")], ms(2_000)),
@@ -159,7 +161,10 @@ async fn a_pause_that_is_too_long_is_an_error_at_once_and_is_kept() {
     assert_eq!((asked.asked(), asked.left()), (ms(7_201_000), ms(7_201_000)));
     assert_eq!((asked.header(), asked.host()), ("retry-after", None));
     assert!(asked.until().unwrap() >= before + ms(7_201_000));
-    assert!(error.to_string().contains("asked for a pause of 7201 s, until "), "{error}");
+    assert!(
+        error.to_string().contains("asked by `retry-after` for a pause of 7201 s, until "),
+        "{error}"
+    );
 
     clock.advance(HOUR + ms(500));
     let error = client.get(server.url("")).send().await.unwrap_err();
@@ -167,10 +172,22 @@ async fn a_pause_that_is_too_long_is_an_error_at_once_and_is_kept() {
     clock.advance(ms(500));
     let waiting = tokio::spawn(client.get(server.url("")).send());
     until(|| limiter.stats().queued == 1).await;
-    clock.advance(HOUR - NS);
+    clock.advance(ms(3_599_999));
     assert_eq!((limiter.stats().queued, server.seen().len()), (1, 1), "not before its time");
-    clock.advance(NS);
+    clock.advance(ms(1));
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_refusal_that_says_nothing_may_be_too_long_as_well() {
+    let server = Server::start().await;
+    let (limiter, _clock) = limiter("100/1d");
+    let client = client(&RateLimit::new(limiter.clone()));
+    client.get(server.url("status=429")).send().await.unwrap();
+    let error = client.get(server.url("")).send().await.unwrap_err();
+    assert_eq!((too_long(&error).asked(), too_long(&error).header()), (24 * HOUR, "refusal"));
+    let text = "refused a request and did not say for how long: a pause of 86400 s, until ";
+    assert!(error.to_string().contains(text), "{error}");
 }
 
 #[tokio::test]

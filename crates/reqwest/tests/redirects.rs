@@ -133,6 +133,21 @@ async fn what_a_client_of_ones_own_follows_by_itself_is_counted_and_an_error() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_written_oddly_is_no_redirect() {
+    let server = Server::start().await;
+    let (limiter, _clock) = limiter("20/10ms");
+    let client = own_client(RateLimit::new(limiter));
+    let plain = server.url("");
+    for odd in ["/p?", "/p?#part", "/p#part", "/a b?x=ä&y={}|'", "//double/../p", "", "?a=b?c=/"] {
+        let url = plain.replace("/?", odd);
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 200, "{url}");
+        let with_password = url.replace("//1", "//user:secret@1").parse().unwrap();
+        let request = reqwest::Request::new(Method::GET, with_password);
+        assert_eq!(client.execute(request).await.unwrap().status(), 200, "{url}");
+    }
+}
+
+#[tokio::test]
 async fn a_loop_that_a_client_of_ones_own_follows_by_itself_is_counted() {
     let server = Server::start().await;
     let (limiter, _clock) = limiter("20/10ms");

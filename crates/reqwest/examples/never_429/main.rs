@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use governor::{DefaultDirectRateLimiter, Quota};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
-use reqwest_middleware::ClientBuilder;
 use strict_rate_limiter::RateLimiter;
 use strict_rate_limiter_reqwest::RateLimit;
 use tokio::sync::Semaphore;
@@ -58,8 +57,8 @@ async fn main() -> Result<(), Failure> {
     let client = Client::builder().redirect(Policy::none()).no_proxy().build()?;
     let callers: [(&str, Caller); 3] = [
         ("governor", governor(client.clone())),
-        ("tower rate_limit", tower(client.clone())),
-        ("strict-rate-limiter", ours(client)?),
+        ("tower rate_limit", tower(client)),
+        ("strict-rate-limiter", ours()?),
     ];
     let mut runs = vec![];
     for (name, caller) in callers {
@@ -122,9 +121,9 @@ fn tower(client: Client) -> Caller {
     Box::new(move |url| Box::pin(service.clone().oneshot(url)))
 }
 
-fn ours(client: Client) -> Result<Caller, Failure> {
+fn ours() -> Result<Caller, Failure> {
     let limiter = RateLimiter::builder().limit("20/200ms".parse()?).concurrency(AT_ONCE).build()?;
-    let client = ClientBuilder::new(client).with(RateLimit::new(limiter)).build();
+    let client = RateLimit::new(limiter).client(Client::builder().no_proxy())?;
     Ok(Box::new(move |url| {
         let client = client.clone();
         Box::pin(async move { Ok(client.get(url).send().await?.status()) })
