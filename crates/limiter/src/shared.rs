@@ -307,14 +307,10 @@ impl Shared {
         added
     }
 
-    /// Whether a limiter made just now would decide the same from here on.
+    /// Whether a limiter made just now would decide the same from here on. Not, where the clock panics.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_blank(&self) -> bool {
-        let mut turn = self.turn();
-        let now = turn.now();
-        let is_blank = now.is_some_and(|now| turn.inner.machine.is_blank(now));
-        turn.end_quietly();
-        is_blank
+        foreign::call(|| self.now(|machine, now| machine.is_blank(now))).unwrap_or(false)
     }
 
     pub(crate) fn pause_until(&self, until: u64) {
@@ -332,17 +328,21 @@ impl Shared {
     }
 
     pub(crate) fn backoff_ns(&self) -> u64 {
-        let mut turn = self.turn();
-        let Some(now) = turn.now() else { turn.end_and_tell() };
-        let backoff_ns = turn.inner.machine.backoff_ns(now);
-        turn.end_quietly();
-        backoff_ns
+        self.now(|machine, now| machine.backoff_ns(now))
     }
 
     /// How long the pause lasts from now, in nanoseconds.
     pub(crate) fn paused_for(&self) -> u64 {
-        let until = self.lock().machine.paused_until();
-        until.saturating_sub(self.clock.now())
+        self.now(|machine, now| machine.paused_until().saturating_sub(now))
+    }
+
+    /// Asks the machine something as of now, which changes nothing.
+    fn now<R>(&self, ask: impl FnOnce(&mut Machine<Waker>, u64) -> R) -> R {
+        let mut turn = self.turn();
+        let Some(now) = turn.now() else { turn.end_and_tell() };
+        let answer = ask(&mut turn.inner.machine, now);
+        turn.end_quietly();
+        answer
     }
 
     pub(crate) fn close(&self) {
@@ -362,19 +362,17 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut turn = self.turn();
-        let Some(now) = turn.now() else { turn.end_and_tell() };
         let core::Stats { running, queued, completed, held, next_opening } =
-            turn.inner.machine.stats(now);
-        turn.end_quietly();
+            self.now(|machine, now| machine.stats(now));
         let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
         Stats { running, queued, completed, held, next_opening }
     }
 
     pub(crate) fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, core::RequestError> {
-        let now = self.clock.now();
-        let at = self.lock().machine.forecast(now, tasks, weight)?;
-        Ok(Duration::from_nanos(at.saturating_sub(now)))
+        self.now(|machine, now| {
+            let at = machine.forecast(now, tasks, weight)?;
+            Ok(Duration::from_nanos(at.saturating_sub(now)))
+        })
     }
 
     pub(crate) fn limits(&self) -> Vec<core::Limit> {

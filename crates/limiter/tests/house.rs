@@ -82,6 +82,16 @@ fn core_knows_no_clock_no_thread_no_waking_and_no_other_crate() {
 }
 
 #[test]
+fn what_reads_answers_knows_no_client_and_no_clock() {
+    for (path, text) in sources(&crates().join("hints/src")) {
+        // The tests at the ends of the files have times, but do not ask for one.
+        for word in ["Instant", "SystemTime::now", "reqwest", "http::", "hyper", "unsafe"] {
+            assert!(!text.contains(word), "{} in {}", word, path.display());
+        }
+    }
+}
+
+#[test]
 fn the_command_decides_no_rule_of_its_own() {
     for (path, text) in sources(&crates().join("cli/src")) {
         let uses_core = text.contains("strict_rate_limiter_core");
