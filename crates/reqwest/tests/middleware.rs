@@ -7,7 +7,7 @@ use std::time::Duration;
 use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{AcquireError, KeyedRateLimiter, RateLimiter};
 use strict_rate_limiter_reqwest::{Hint, RateLimit};
-use support::{NS, PER, Server, client, limiter, opens_in, units, until};
+use support::{NS, PER, Server, client, limiter, opens_in, units, until, within};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn a_request_holds_its_permit_until_its_response() {
     until(|| limiter.stats().running == 1).await;
     clock.advance(5 * PER);
     server.leave.add_permits(1);
-    assert_eq!(call.await.unwrap().unwrap().text().await.unwrap(), "answer");
+    assert_eq!(within(call).await.unwrap().unwrap().text().await.unwrap(), "answer");
     assert_eq!((limiter.stats().completed, units(&limiter)), (1, 1));
     assert_eq!(opens_in(&limiter, &clock), Some(PER + NS));
 }
@@ -66,7 +66,7 @@ async fn a_request_that_is_dropped_on_its_way_has_its_grace() {
     let call = tokio::spawn(client.get(server.url("wait=")).send());
     until(|| server.seen().len() == 1).await;
     call.abort();
-    assert!(call.await.unwrap_err().is_cancelled());
+    assert!(within(call).await.unwrap_err().is_cancelled());
     assert_has_grace(&limiter, &clock);
 }
 
@@ -79,7 +79,7 @@ async fn a_request_that_is_dropped_while_it_waits_leaves_no_trace() {
     let waiting = tokio::spawn(client.get(server.url("")).send());
     until(|| limiter.stats().queued == 1).await;
     waiting.abort();
-    assert!(waiting.await.unwrap_err().is_cancelled());
+    assert!(within(waiting).await.unwrap_err().is_cancelled());
     assert_eq!((limiter.stats().queued, limiter.stats().running), (0, 0));
     clock.advance(PER + NS);
     assert_eq!(opens_in(&limiter, &clock), Some(Duration::ZERO));
@@ -95,7 +95,7 @@ async fn a_weight_that_panics_takes_nothing_with_it() {
     let client = client(&middleware);
     let url = server.url("").replace("/?", "/panics?");
     let call = tokio::spawn(client.get(url).send());
-    assert!(call.await.unwrap_err().is_panic());
+    assert!(within(call).await.unwrap_err().is_panic());
     assert_eq!((limiter.stats().running, limiter.stats().queued, units(&limiter)), (0, 0, 0));
     assert_eq!(client.get(server.url("")).send().await.unwrap().status(), 200);
 }
@@ -110,7 +110,7 @@ async fn a_hook_that_panics_takes_neither_the_permit_nor_the_pause_with_it() {
     });
     let client = client(&middleware);
     let call = tokio::spawn(client.get(server.url("status=429&retry-after=7")).send());
-    assert!(call.await.unwrap_err().is_panic());
+    assert!(within(call).await.unwrap_err().is_panic());
     assert_eq!((limiter.stats().running, limiter.stats().completed), (0, 1));
     assert_eq!(opens_in(&limiter, &clock), Some(Duration::from_secs(7)));
     clock.advance(Duration::from_secs(8));

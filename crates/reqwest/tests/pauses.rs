@@ -8,7 +8,9 @@ use reqwest_middleware::Error;
 use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
 use strict_rate_limiter_reqwest::{Heed, Hint, PauseTooLong, RateLimit};
-use support::{NS, PER, Server, client, limiter, opens_in, own_client_without_redirects, until};
+use support::{
+    NS, PER, Server, client, limiter, opens_in, own_client_without_redirects, until, within,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -92,10 +94,10 @@ async fn the_pause_holds_before_whoever_is_next_is_granted() {
     let second = tokio::spawn(client.get(server.url("")).send());
     until(|| limiter.stats().queued == 1).await;
     server.leave.add_permits(1);
-    assert_eq!(first.await.unwrap().unwrap().status(), 429);
+    assert_eq!(within(first).await.unwrap().unwrap().status(), 429);
     assert_eq!((limiter.stats().running, limiter.stats().queued), (0, 1));
     clock.advance(PER);
-    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!(within(second).await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -115,7 +117,7 @@ async fn a_request_that_was_granted_before_the_pause_and_not_sent_is_not_sent() 
     assert_eq!((limiter.stats().running, limiter.stats().queued), (0, 1));
     assert_eq!(limiter.stats().completed, 1, "it was never on its way");
     clock.advance(ms(7_000));
-    assert_eq!(waiting.await.unwrap().status(), 200);
+    assert_eq!(within(waiting).await.unwrap().status(), 200);
     assert_eq!(server.seen().len(), 1);
 }
 
@@ -175,7 +177,7 @@ async fn a_pause_that_is_too_long_is_an_error_at_once_and_is_kept() {
     clock.advance(ms(3_599_999));
     assert_eq!((limiter.stats().queued, server.seen().len()), (1, 1), "not before its time");
     clock.advance(ms(1));
-    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+    assert_eq!(within(waiting).await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -202,9 +204,9 @@ async fn whoever_waits_already_is_told_of_a_pause_that_is_too_long() {
     let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(client.get(server.url("")).send())).collect();
     until(|| limiter.stats().queued == 3).await;
     server.leave.add_permits(1);
-    assert_eq!(first.await.unwrap().unwrap().status(), 503);
+    assert_eq!(within(first).await.unwrap().unwrap().status(), 503);
     for waiting in waiting {
-        too_long(&waiting.await.unwrap().unwrap_err());
+        too_long(&within(waiting).await.unwrap().unwrap_err());
     }
     assert_eq!((limiter.stats().queued, server.seen().len()), (0, 1));
 }
@@ -229,7 +231,7 @@ async fn a_pause_can_be_ended() {
         let waiting = tokio::spawn(client.get(server.url("")).send());
         until(|| limiter.stats().queued == 1).await;
         end();
-        assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+        assert_eq!(within(waiting).await.unwrap().unwrap().status(), 200);
     }
 }
 
@@ -242,7 +244,7 @@ async fn a_pause_of_the_programs_own_is_waited_for_however_long() {
     let waiting = tokio::spawn(client.get(server.url("")).send());
     until(|| limiter.stats().queued == 1).await;
     clock.advance(48 * HOUR);
-    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+    assert_eq!(within(waiting).await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -254,7 +256,7 @@ async fn a_shorter_pause_does_not_hide_one_that_is_too_long() {
     until(|| limiter.stats().running == 1).await;
     client.get(server.url("status=429&retry-after=9")).send().await.unwrap();
     server.leave.add_permits(1);
-    on_its_way.await.unwrap().unwrap();
+    within(on_its_way).await.unwrap().unwrap();
     let error = client.get(server.url("")).send().await.unwrap_err();
     assert_eq!(too_long(&error).asked(), ms(9_000));
 }

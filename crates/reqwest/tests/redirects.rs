@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use strict_rate_limiter::RateLimiter;
 use strict_rate_limiter_reqwest::{RateLimit, UncountedRequests};
-use support::{NS, PER, Server, client, limiter, own_client, units, until};
+use support::{NS, PER, Server, client, limiter, own_client, units, until, within};
 
 /// The clients by which the same has to hold.
 fn clients(limiter: &RateLimiter) -> [ClientWithMiddleware; 2] {
@@ -30,7 +30,7 @@ async fn each_redirect_waits_for_a_permit_of_its_own() {
         until(|| limiter.stats().queued == 1).await;
         assert_eq!(server.seen().len() - seen, 1, "the second has no permit yet");
         clock.advance(PER + NS);
-        let response = call.await.unwrap().unwrap();
+        let response = within(call).await.unwrap().unwrap();
         assert_eq!((response.status().as_u16(), response.url().path()), (200, "/second"));
         assert_eq!((limiter.stats().completed, server.seen().len() - seen), (2, 2));
     }
@@ -113,7 +113,7 @@ async fn dropped_while_a_redirect_waits_it_has_sent_one() {
     let call = tokio::spawn(client.get(server.says(302, &[("location", "/next")])).send());
     until(|| limiter.stats().queued == 1).await;
     call.abort();
-    assert!(call.await.unwrap_err().is_cancelled());
+    assert!(within(call).await.unwrap_err().is_cancelled());
     assert_eq!((limiter.stats().running, limiter.stats().queued), (0, 0));
     assert_eq!((limiter.stats().completed, server.seen().len()), (1, 1));
 }
@@ -227,7 +227,7 @@ async fn what_is_sent_is_the_same_byte_for_byte() {
                 }
                 let call = tokio::spawn(request.send());
                 all.push(tokio::task::block_in_place(|| sent_to(&listener)));
-                call.await.unwrap().unwrap();
+                within(call).await.unwrap().unwrap();
             }
             assert!(all.iter().all(|sent| *sent == all[0]), "{method} {body:?}: {all:#?}");
         }

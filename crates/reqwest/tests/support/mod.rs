@@ -171,9 +171,17 @@ pub(crate) fn opens_in(limiter: &RateLimiter, clock: &ManualClock) -> Option<Dur
     }
 }
 
-/// Lets the other tasks of this thread run until it is so.
+/// Lets the other tasks of this thread run until it is so. What is not so after a minute never will be.
 pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        tokio::task::yield_now().await;
-    }
+    let so = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(so).await;
+}
+
+/// What a future gives. What has not come after a minute never will.
+pub(crate) async fn within<T>(future: impl IntoFuture<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it never comes to that")
 }
