@@ -191,7 +191,7 @@ impl std::fmt::Display for PauseTooLong {
         let server = self.host.as_deref().unwrap_or("the server");
         match self.asked.header {
             REFUSAL => {
-                write!(f, "{server} refused a request and did not say for how long: a pause")?
+                write!(f, "{server} refused a request and did not say for how long: a pause")?;
             }
             header => write!(f, "{server} asked by `{header}` for a pause")?,
         }
