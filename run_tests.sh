@@ -23,6 +23,10 @@ for feature in "" keyed metrics stream tokio tower tracing; do
     cargo clippy --locked --quiet -p strict-rate-limiter --no-default-features --features "$feature" --lib -- -D warnings
 done
 
+step "lints of the library as it is on machines without the fast clock"
+RUSTFLAGS="--cfg portable" cargo clippy --locked --quiet --target-dir target/portable -p strict-rate-limiter \
+    --features full --lib -- -D warnings
+
 step "tests"
 tests --locked --workspace "${full[@]}"
 

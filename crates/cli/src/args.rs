@@ -11,6 +11,9 @@ use clap_complete::Shell;
 use strict_rate_limiter::{Limit, RateLimiter, RateLimiterBuilder};
 
 use crate::audit::times::DurationUnit;
+use crate::help::{
+    AFTER_AUDIT_HELP, AFTER_HELP, AFTER_LONG_AUDIT_HELP, AFTER_LONG_HELP, AFTER_PIPE_HELP,
+};
 
 /// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
 /// first in first out.
@@ -169,12 +172,14 @@ pub(crate) struct RunArgs {
     #[arg(short = 'j', long, value_name = "N", default_value = "1", help_heading = "Limits")]
     pub(crate) concurrency: NonZeroUsize,
 
-    /// How long a command that was killed still counts as running: its call may be on its way
+    /// How long a command that died by a signal (whoever sent it), or that exits with 129 to 192 as shells do
+    /// for one that did, still counts as running: its call may be on its way
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s", help_heading = "Limits")]
     pub(crate) abandon_grace: Duration,
 
-    /// Kill a command that takes longer than this: 30s, 1m 30s
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Failures")]
+    /// Kill a command that takes longer than this, with all that it started: 30s, 1m 30s. Without it, none is
+    /// killed; 0 is refused
+    #[arg(long, value_name = "TIME", value_parser = timeout, help_heading = "Failures")]
     pub(crate) timeout: Option<Duration>,
 
     /// Try a failed command again, up to this many times. Each try is a task under the limits
@@ -247,16 +252,15 @@ pub(crate) struct PipeArgs {
     pub(crate) quiet: bool,
 }
 
-const AFTER_PIPE_HELP: &str = "\
-Examples:
-  Ten lines a second to whatever reads them:
-    tail -f access.log | ratelimit pipe 10/1s | ./notify
-  At most 500 messages and a million bytes a second:
-    ratelimit pipe 500/1s 1000000w/1s --bytes -i messages.jsonl | nc localhost 9000
-
-What reads the output may hand it on to others: what they do with it, and when, cannot be counted.
-
-Exit codes: 0 all well, 2 usage, 3 input or output, 141 whoever reads the output has gone";
+/// A time that a command may take.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => {
+            Err("it would kill every command at once; leave --timeout out for none".into())
+        }
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
+}
 
 /// Say whether a log kept the limits: whether any interval of a limit's period could have held more
 /// than its rate, wherever between its start and its end the other side counted each task.
@@ -335,116 +339,3 @@ fn resolution(text: &str) -> Result<Duration, String> {
         Err(error) => Err(error.to_string()),
     }
 }
-
-const AFTER_AUDIT_HELP: &str = "\
-Examples:
-  A run of one's own, against the limits that it had:
-    ratelimit audit fetched.csv 10/1s --html fetched.html
-  What parallel made of it:
-    parallel --joblog jobs -j8 fetch < urls.txt; ratelimit audit jobs 10/1s
-  An access log of nginx in lines of JSON, whose times are when each request ENDED:
-    ratelimit audit access.jsonl 500/1m --end msec --duration request_time
-
-Exit codes: 0 every limit was kept, 1 one was not, 4 none is known to be broken, but the log's times do
-not tell of all that they were kept, 2 usage, 3 the log could not be read or something not written, 141
-whoever reads the output has gone";
-
-const AFTER_LONG_AUDIT_HELP: &str = "\
-Examples:
-  A run of one's own, against the limits that it had:
-    ratelimit audit fetched.csv 10/1s --html fetched.html
-  What parallel made of it:
-    parallel --joblog jobs -j8 fetch < urls.txt; ratelimit audit jobs 10/1s
-  An access log of nginx in lines of JSON, whose times are when each request ENDED:
-    ratelimit audit access.jsonl 500/1m --end msec --duration request_time
-
-Start or end:
-  Most servers write a request to the log when it has ended, but not all stamp it with that moment.
-  Taken for the other, a broken log can seem kept.
-    nginx    $msec, $time_iso8601        --end    $request_time        seconds
-    Caddy    ts                          --end    duration             seconds
-    Apache   %t, %{usec}t (received)     --start  %D                   --duration-unit us
-             %{end:usec}t                --end    %D                   --duration-unit us
-    Envoy    %START_TIME%                --start  %DURATION%           --duration-unit ms
-    Traefik  StartUTC                    --start  Duration             --duration-unit ns
-    HAProxy  %tr, %t (received)          --start  %Ta                  --duration-unit ms
-  Where the order of the lines or the name of a column speaks for the other, and the verdict would be
-  worse, it CANNOT BE TOLD; --as-told believes you.
-
-Exit codes:
-    0  every limit was kept
-    1  at least one limit was not, however the log's times are read
-    2  the arguments do not make sense
-    3  the log could not be read, or the chart, the page or the verdict not written
-    4  no limit is known to be broken, but the log's times do not tell of all that they were kept
-  141  whoever reads the output has gone";
-
-const AFTER_HELP: &str = "\
-Example: seq 60 | ratelimit run 20/200ms -- echo {}
-Exit codes: 0 all well, 1 a task failed, 2 usage, 3 input or log, 127 no such command, 130 interrupted,
-141 whoever reads the output has gone
-More with --help.";
-
-const AFTER_LONG_HELP: &str = "\
-Examples:
-  Fetch every address in a file, ten a second at most, and keep a record:
-    ratelimit run 10/1s --input urls.txt --log fetched.csv -- curl -sSfO {}
-
-  Go on where a run was cut off, without a burst:
-    ratelimit run 10/1s --input urls.txt --log fetched.csv --resume -- curl -sSfO {}
-
-  500 requests and 90,000 tokens a minute, four at a time, three more tries for each:
-    ratelimit run 500/1m 90000w/1m --input prompts.csv --weight tokens -j4 --retries 3 -- ask {prompt}
-
-  A pipeline for each item:
-    ls *.log | ratelimit run 5/1s --shell -- 'gzip -c {} | upload'
-
-Placeholders:
-  {}    the item              {.}   without its extension    {/}   without its folder
-  {//}  its folder            {/.}  without both             {#}   its number, from 1
-  With columns {1} and {name} are fields, and {1.}, {name/}, … parts of them; {.} and its
-  like are those of every field, and {} is the record as it stands. A column asked for by
-  name makes the first record the header. What cannot be meant as a placeholder is text, as
-  in JSON and awk: {\"q\":\"x\"}, {print $1}; so are ${NAME} and, without columns, curl's
-  %{name}. What can be and is none is refused before anything runs. {{ and }} are braces:
-  {{name}} is passed on as {name}.
-  With --shell write {} without quotes, never '{}' or \"{}\": an item is quoted already.
-
-Input:
-  A record is one item over all of its lines; one whose quote is never closed is not run,
-  nor is anything of it. Lines that end in CR LF are told of once; --crlf takes the CR off
-  (--csv and --tsv do by themselves). A byte order mark at the beginning is left out, except
-  with -0.
-
-Output:
-  The output of each task is whole and in the order of the items, never interleaved. A progress bar
-  is drawn where standard error is a terminal; a summary of one line ends every run.
-
-Interrupting:
-  Ctrl-C (or SIGTERM) once: nothing more is started, and what runs may end. Twice: what runs is
-  killed. Commands run in process groups of their own, so Ctrl-C does not reach them directly, and
-  with standard input empty. A run that is itself killed outright (SIGKILL) leaves its commands
-  running; --resume counts as many as -j of them as having run until it began.
-
-Exit codes:
-    0  every task ended well
-    1  at least one task failed, for good, or an item could not be run
-    2  the arguments do not make sense
-    3  the input could not be read, the log not read or written, or the output or a message not written
-  127  there is no such command
-  130  interrupted (143 by SIGTERM)
-  141  whoever reads the output, or the messages, has gone
-
-Log:
-  seq,start_ns,end_ns,weight,exit_code,input; times in nanoseconds since the Unix epoch. A row is
-  written as its task ends. exit_code is the command's own; 128 + N if signal N ended it, 124 if it took longer
-  than --timeout, 126 or 127 if it could not be started. It holds whole rows even where the disk was full.
-
-Resuming:
-  A log has no row of what was running when its run was killed. As many as -j tasks count as
-  having run until the resumed run begins, from the log's header on. Limits on tasks need no
-  more, and the first item starts as soon as the windows allow. For limits on weight the
-  weights of the first items that are still to be run count; until -j of those have been
-  read, each that is missing counts as the heaviest that the limits allow, so an input that
-  comes item by item may wait for up to a period. What was killed counts for --abandon-grace
-  longer; nothing starts before that is over.";

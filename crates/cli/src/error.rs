@@ -10,8 +10,11 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const IO: u8 = 3;
     pub(crate) const UNDECIDED: u8 = 4;
+    pub(crate) const NOT_EXECUTABLE: u8 = 126;
     pub(crate) const NOT_FOUND: u8 = 127;
+    pub(crate) const HUNG_UP: u8 = 129;
     pub(crate) const INTERRUPTED: u8 = 130;
+    pub(crate) const QUIT: u8 = 131;
     pub(crate) const BROKEN_PIPE: u8 = 141;
     pub(crate) const TERMINATED: u8 = 143;
 }
@@ -24,6 +27,8 @@ pub(crate) enum Error {
     Build(#[from] strict_rate_limiter::BuildError),
     #[error("there is no command `{0}`")]
     NotFound(String),
+    #[error("cannot run `{program}`: {why}")]
+    NotExecutable { program: String, why: &'static str },
     #[error("cannot read {}: {error}", path.display())]
     Input { path: PathBuf, error: io::Error },
     #[error("cannot use the log {}: {error}", path.display())]
@@ -34,6 +39,12 @@ pub(crate) enum Error {
     Drawn { path: PathBuf, what: String },
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    #[error(
+        "cannot keep the commands' output until its turn in {}: {why} (TMPDIR names another folder; \
+         -j1 without --tag keeps nothing)",
+        folder.display()
+    )]
+    Spool { folder: PathBuf, why: String },
     #[error("cannot write messages to standard error: {0}")]
     Messages(io::Error),
     #[error("cannot write the manual to {}: {error}", folder.display())]
@@ -65,12 +76,14 @@ impl Error {
             _ if self.is_broken_pipe() => exit::BROKEN_PIPE,
             Self::Usage(_) | Self::Build(_) => exit::USAGE,
             Self::NotFound(_) => exit::NOT_FOUND,
+            Self::NotExecutable { .. } => exit::NOT_EXECUTABLE,
             Self::Input { .. }
             | Self::Log { .. }
             | Self::Audited { .. }
             | Self::Drawn { .. }
             | Self::Output(_)
             | Self::Messages(_)
+            | Self::Spool { .. }
             | Self::Manual { .. }
             | Self::Start(_) => exit::IO,
         }

@@ -1,23 +1,33 @@
-//! One try of one command: start it, wait for it, kill it where it must be.
+//! One try of one command: start it, keep what it writes, wait for it, kill it where it must be.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::capture::{Capture, LeftOpen};
+use crate::error::exit;
+use crate::group;
+use crate::items::shown;
+use crate::output::Output;
+use crate::program;
+use crate::screen::Screen;
+use crate::spool::Spool;
+use crate::start::{NotStarted, Start};
 use crate::stop::{Level, Stop};
-
-/// How long a command has between being asked to end and being made to.
-const KILL_AFTER: Duration = Duration::from_secs(1);
+use crate::terminal::{Held, Terminal, stopped_by};
 
 const TIMED_OUT: i32 = 124;
 const CANNOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
+
+/// How often it is looked whether we are in the foreground, while a command waits for the terminal.
+const FOREGROUND_EVERY: Duration = Duration::from_millis(100);
 
 /// What came of a try.
 #[derive(Debug)]
@@ -25,54 +35,25 @@ pub(crate) struct Outcome {
     pub(crate) start: Instant,
     pub(crate) end: Instant,
     pub(crate) code: i32,
-    /// Whether it was killed, so that its call may be half done.
-    pub(crate) killed: bool,
+    /// Whether it died by a signal, or its end is not known: its call may be half done.
+    pub(crate) abandoned: bool,
     /// What to tell about it beyond its code.
     pub(crate) message: Option<String>,
-    pub(crate) output: Option<Captured>,
+    /// The exit code for the run, where a key of the terminal interrupted the command in our place.
+    pub(crate) interrupted: Option<u8>,
 }
 
-/// What a command wrote.
-#[derive(Debug)]
-pub(crate) struct Captured {
-    pub(crate) stdout: File,
-    pub(crate) stderr: File,
-}
-
-/// Runs a command to its end. It starts after this is called and has ended before this returns.
-pub(crate) async fn run(
-    command: &[OsString],
-    capture: bool,
-    timeout: Option<Duration>,
-    stop: &Stop,
-) -> Outcome {
-    let start = Instant::now();
-    let mut outcome =
-        Outcome { start, end: start, code: 0, killed: false, message: None, output: None };
-    match spawn(command, capture) {
-        Ok((child, output)) => {
-            outcome.output = output;
-            match wait(child, timeout, stop).await {
-                Ok((status, reason)) => {
-                    outcome.killed = reason.is_some();
-                    (outcome.code, outcome.message) = describe(status, reason, timeout);
-                }
-                Err(error) => {
-                    outcome.code = CANNOT_RUN;
-                    outcome.message = Some(format!("cannot wait for it: {error}"));
-                }
-            }
-        }
-        Err(error) => {
-            let not_found = error.kind() == io::ErrorKind::NotFound;
-            outcome.code = if not_found { NOT_FOUND } else { CANNOT_RUN };
-            let program =
-                command.first().map_or_else(Default::default, |word| word.to_string_lossy());
-            outcome.message = Some(format!("cannot run `{program}`: {error}"));
-        }
-    }
-    outcome.end = Instant::now();
-    outcome
+/// What every command of a run is run with.
+pub(crate) struct Executor {
+    pub(crate) start: Start,
+    /// Where captured output is kept.
+    pub(crate) spool: Option<std::cell::RefCell<Spool>>,
+    pub(crate) left_open: LeftOpen,
+    /// The terminal that a command may be given.
+    pub(crate) terminal: Option<Terminal>,
+    pub(crate) screen: std::rc::Rc<Screen>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) stop: Stop,
 }
 
 /// Why a command is killed.
@@ -82,66 +63,176 @@ enum Killed {
     Interrupted,
 }
 
-fn spawn(words: &[OsString], capture: bool) -> io::Result<(Child, Option<Captured>)> {
-    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = Command::new(program);
-    // A group of its own: an interrupt from the terminal is for us, a kill is for all of it.
-    command.args(arguments).stdin(Stdio::null()).process_group(0);
-    let output = if capture {
-        let output = Captured { stdout: tempfile::tempfile()?, stderr: tempfile::tempfile()? };
-        command.stdout(output.stdout.try_clone()?).stderr(output.stderr.try_clone()?);
-        Some(output)
-    } else {
-        None
-    };
-    Ok((command.spawn()?, output))
-}
-
-async fn wait(
-    mut child: Child,
-    timeout: Option<Duration>,
-    stop: &Stop,
-) -> io::Result<(ExitStatus, Option<Killed>)> {
-    let too_long = async {
-        match timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
-    };
-    let reason = tokio::select! {
-        biased;
-        status = child.wait() => return Ok((status?, None)),
-        () = stop.reached(Level::Kill) => Killed::Interrupted,
-        () = too_long => Killed::TooLong,
-    };
-    // Until it is waited for, its id is its own: the signal cannot reach anyone else.
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let kill = |signal| group.map(|group| kill_process_group(group, signal));
-    kill(Signal::TERM);
-    let status = match tokio::time::timeout(KILL_AFTER, child.wait()).await {
-        Ok(status) => status?,
-        Err(_) => {
-            kill(Signal::KILL);
-            child.wait().await?
-        }
-    };
-    Ok((status, Some(reason)))
-}
-
-fn describe(
-    status: ExitStatus,
+/// How a command ended.
+struct Ended {
+    status: io::Result<ExitStatus>,
     killed: Option<Killed>,
-    timeout: Option<Duration>,
-) -> (i32, Option<String>) {
-    let by_signal = status.signal();
-    let code = status.code().unwrap_or_else(|| 128 + by_signal.unwrap_or(0));
-    match (killed, by_signal) {
-        (Some(Killed::TooLong), _) => {
-            let timeout = humantime::format_duration(timeout.unwrap_or_default());
-            (TIMED_OUT, Some(format!("killed: it took longer than {timeout}")))
+    held_terminal: bool,
+}
+
+impl Executor {
+    /// Runs a command to its end. It starts after this is called and has ended before this returns.
+    /// What it writes is added to `output`, where that is captured. An error says that the system
+    /// had no room to start it.
+    pub(crate) async fn run(
+        &self,
+        command: &[OsString],
+        output: &mut Output,
+    ) -> Result<Outcome, io::Error> {
+        // Nobody else writes there while it may: by our own streams, or by /dev/tty.
+        let may_write = self.terminal.is_some() || !self.start.captures();
+        let left = may_write.then(|| self.screen.leave());
+        let start = Instant::now();
+        let (code, message, abandoned, interrupted) = match self.start.start(command) {
+            Ok(child) => {
+                let ended = self.wait(child, output).await;
+                drop(left);
+                self.describe(&ended)
+            }
+            Err(NotStarted::Busy(error)) => {
+                self.left_open.close_all();
+                return Err(error);
+            }
+            Err(NotStarted::Refused(error)) => {
+                let (code, message) = describe_refused(command, &error);
+                (code, Some(message), false, None)
+            }
+        };
+        Ok(Outcome { start, end: Instant::now(), code, abandoned, message, interrupted })
+    }
+
+    async fn wait(&self, mut child: Child, output: &mut Output) -> Ended {
+        let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let leader = leader.expect("nobody has waited for it yet");
+        let capture = self.spool.as_ref().and_then(|spool| Capture::new(&mut child, spool));
+        let mut capture = capture.map(|capture| (capture, output));
+        let keep = async {
+            match &mut capture {
+                Some((capture, output)) => capture.keep(output).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut held_terminal = false;
+        let ended = async {
+            let too_long = async {
+                match self.timeout {
+                    Some(timeout) => tokio::time::sleep(timeout).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let killed = tokio::select! {
+                biased;
+                status = child.wait() => return (status, None),
+                () = self.stop.reached(Level::Kill) => Killed::Interrupted,
+                () = too_long => Killed::TooLong,
+                () = self.lend_terminal(leader, &mut held_terminal) => unreachable!(),
+            };
+            group::end(leader).await;
+            (child.wait().await, Some(killed))
+        };
+        let (status, killed) = {
+            tokio::pin!(keep, ended);
+            tokio::select! {
+                biased;
+                ended = &mut ended => ended,
+                () = &mut keep => ended.await,
+            }
+        };
+        if let Some((capture, output)) = capture {
+            capture.end(output, &self.left_open);
         }
-        (Some(Killed::Interrupted), _) => (code, Some("killed: interrupted".to_owned())),
-        (None, Some(signal)) => (code, Some(format!("ended by signal {signal}"))),
-        (None, None) => (code, None),
+        Ended { status, killed, held_terminal }
+    }
+
+    /// Gives the terminal to a command that the kernel stops because it asks for it, as long as this is
+    /// waited for. Never returns.
+    async fn lend_terminal(&self, group: Pid, has_held: &mut bool) {
+        let (Some(terminal), Ok(mut children)) = (&self.terminal, signal(SignalKind::child()))
+        else {
+            return std::future::pending().await;
+        };
+        let go_on = || {
+            let _ = kill_process_group(group, Signal::CONT);
+        };
+        let mut held: Option<Held<'_>> = None;
+        loop {
+            match stopped_by(group) {
+                Some(Signal::TTIN | Signal::TTOU) => {
+                    *has_held = true;
+                    held = Some(self.foreground(terminal, group).await);
+                    go_on();
+                }
+                // By Ctrl-Z: all of it stops, and goes on when we do. What somebody else has stopped,
+                // they will have go on.
+                Some(Signal::TSTP) if held.is_some() => {
+                    drop(held.take());
+                    terminal.suspend();
+                    held = terminal.give(group);
+                    go_on();
+                }
+                _ => drop(children.recv().await),
+            }
+        }
+    }
+
+    /// The terminal for a command; waits where we are in the background ourselves.
+    async fn foreground<'a>(&self, terminal: &'a Terminal, group: Pid) -> Held<'a> {
+        let mut told = false;
+        loop {
+            if let Some(held) = terminal.give(group) {
+                return held;
+            }
+            if !told {
+                let what = "a command asks for the terminal; bring the run to its foreground (fg)";
+                self.screen.tell(what);
+                told = true;
+            }
+            tokio::time::sleep(FOREGROUND_EVERY).await;
+        }
+    }
+
+    fn describe(&self, ended: &Ended) -> (i32, Option<String>, bool, Option<u8>) {
+        let status = match &ended.status {
+            Ok(status) => status,
+            Err(error) => {
+                return (CANNOT_RUN, Some(format!("cannot wait for it: {error}")), true, None);
+            }
+        };
+        let by_signal = status.signal();
+        let code = status.code().unwrap_or_else(|| 128 + by_signal.unwrap_or(0));
+        let interrupted = match by_signal.and_then(Signal::from_named_raw) {
+            Some(Signal::INT) if ended.held_terminal => Some(exit::INTERRUPTED),
+            Some(Signal::QUIT) if ended.held_terminal => Some(exit::QUIT),
+            _ => None,
+        };
+        let (code, message) = match (ended.killed, by_signal) {
+            (Some(Killed::TooLong), _) => {
+                let timeout = humantime::format_duration(self.timeout.unwrap_or_default());
+                (TIMED_OUT, Some(format!("killed: it took longer than {timeout}")))
+            }
+            (Some(Killed::Interrupted), _) => (code, Some("killed: interrupted".to_owned())),
+            (None, Some(signal)) => (code, Some(format!("ended by signal {signal}"))),
+            (None, None) => (code, None),
+        };
+        // A shell whose command died by signal N ends with 128 + N.
+        let abandoned =
+            ended.killed.is_some() || by_signal.is_some() || (129..=192).contains(&code);
+        (code, message, abandoned, interrupted)
+    }
+}
+
+fn describe_refused(command: &[OsString], error: &io::Error) -> (i32, String) {
+    let program = command.first().map(OsString::as_os_str).unwrap_or_default();
+    let name = shown(program.as_encoded_bytes());
+    match error.kind() {
+        io::ErrorKind::NotFound if program::find(program).is_ok() => {
+            let what =
+                format!("cannot run `{name}`: it is there, but not the interpreter that it names");
+            (NOT_FOUND, what)
+        }
+        kind => {
+            let code = if kind == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+            (code, format!("cannot run `{name}`: {error}"))
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! One item, from its first permit to its last try.
 
 use std::ffi::OsString;
+use std::io;
 use std::time::Duration;
 
 use strict_rate_limiter::{AcquireError, RateLimiter};
 
-use crate::error::Error;
-use crate::exec::{self, Outcome};
+use crate::busy::Busy;
+use crate::error::{Error, exit};
+use crate::exec::{Executor, Outcome};
 use crate::items::Item;
 use crate::log::{Log, Row};
 use crate::output::Output;
 use crate::stop::{Level, Stop};
+use crate::streams;
 
 /// The longest wait before a retry, unless the first is longer.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
@@ -21,8 +24,8 @@ pub(crate) struct Setting {
     pub(crate) stop: Stop,
     pub(crate) log: Option<std::cell::RefCell<Log>>,
     pub(crate) log_path: std::path::PathBuf,
-    pub(crate) capture: bool,
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) executor: Executor,
+    pub(crate) busy: Busy,
     pub(crate) retries: u32,
     pub(crate) retry_delay: Duration,
 }
@@ -33,6 +36,9 @@ pub(crate) struct Report {
     pub(crate) item: Item,
     pub(crate) end: End,
     pub(crate) retries: u32,
+    /// The exit code of the last try, and how long it took.
+    pub(crate) code: i32,
+    pub(crate) took: Duration,
     /// What to tell about it.
     pub(crate) messages: Vec<String>,
     pub(crate) output: Output,
@@ -52,9 +58,17 @@ pub(crate) enum End {
 
 /// Runs an item's command, and again where it fails and may be tried again. Each try is a task.
 pub(crate) async fn run(setting: &Setting, item: Item, command: Vec<OsString>) -> Report {
-    let (messages, output) = (vec![], Output::default());
-    let mut report =
-        Report { item, end: End::NotStarted, retries: 0, messages, output, fatal: None };
+    let mut report = Report {
+        item,
+        end: End::NotStarted,
+        retries: 0,
+        code: 0,
+        took: Duration::ZERO,
+        messages: vec![],
+        output: Output::default(),
+        fatal: None,
+    };
+    let mut busy_tries = 0;
     loop {
         let permit = tokio::select! {
             biased;
@@ -70,21 +84,41 @@ pub(crate) async fn run(setting: &Setting, item: Item, command: Vec<OsString>) -
             }
             Err(_) => return report,
         };
-        let outcome = exec::run(&command, setting.capture, setting.timeout, &setting.stop).await;
-        if outcome.killed {
-            drop(permit); // Abandoned: its call may be half done.
+        // Nothing is started for a reader who has gone.
+        if streams::reader_has_gone() {
+            permit.release_unused();
+            report.fatal = Some(Error::Output(io::ErrorKind::BrokenPipe.into()));
+            return report;
+        }
+        let outcome = match setting.executor.run(&command, &mut report.output).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                permit.release_unused();
+                tokio::select! {
+                    () = setting.busy.wait(&error, busy_tries, &setting.executor.screen) => {}
+                    () = setting.stop.reached(Level::Gently) => return report,
+                }
+                busy_tries += 1;
+                continue;
+            }
+        };
+        if outcome.abandoned {
+            drop(permit); // Its call may be half done: it has its grace.
         } else {
             permit.complete();
+        }
+        busy_tries = 0;
+        setting.busy.one_has_ended();
+        (report.code, report.took) = (outcome.code, outcome.end - outcome.start);
+        if let Some(code) = outcome.interrupted {
+            setting.stop.interrupted(code);
         }
         let ok = outcome.code == 0;
         report.end = if ok { End::Ok } else { End::Failed };
         report.fatal = record(setting, &report.item, &outcome).err();
-        report.messages.extend(outcome.message);
-        if let Some(captured) = outcome.output
-            && let Err(error) = report.output.add(captured)
-        {
-            report.fatal = Some(Error::Output(error));
-        }
+        // What dies because its reader has gone has nothing else wrong with it.
+        let is_cut_off = outcome.code == i32::from(exit::BROKEN_PIPE) && streams::reader_has_gone();
+        report.messages.extend(outcome.message.filter(|_| !is_cut_off));
         let again = !ok && report.retries < setting.retries && report.fatal.is_none();
         if !again || setting.stop.is_set() {
             return report;

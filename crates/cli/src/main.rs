@@ -3,15 +3,24 @@
 // Everything that is printed goes through `streams.rs`, where a write that fails is an exit code and no panic.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(not(unix))]
+compile_error!(
+    "ratelimit is for Unix: it needs process groups, signals and terminals as Linux and macOS have them"
+);
+
 mod args;
 mod audit;
 mod braces;
+mod busy;
+mod capture;
 mod columns;
 mod csv_place;
 mod dry_run;
 mod error;
 mod exec;
 mod generate;
+mod group;
+mod help;
 mod items;
 mod job;
 mod log;
@@ -19,13 +28,19 @@ mod output;
 mod past;
 mod pipe;
 mod plan;
+mod program;
 mod progress;
 mod resume;
 mod run;
+mod screen;
 mod shell;
+mod spool;
+mod start;
 mod stop;
 mod streams;
+mod summary;
 mod template;
+mod terminal;
 mod texts;
 mod unread;
 mod weight;

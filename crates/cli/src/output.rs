@@ -1,82 +1,20 @@
 //! The output of each task: whole, in the order of the items, never interleaved.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
-use crate::exec::Captured;
+use crate::error::Error;
+use crate::spool::{Kept, Spool};
 use crate::streams;
 
-/// Up to this size output that waits for its turn is kept in memory; above, in its file.
-const IN_MEMORY_MAX: u64 = 64 * 1024;
+/// So many outputs may wait for their turn. Nothing more is started until some have been let out.
+pub(crate) const WAITING_MAX: usize = 100_000;
 
 /// What a task wrote, over all its tries.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    stdout: Vec<Stream>,
-    stderr: Vec<Stream>,
-}
-
-#[derive(Debug)]
-enum Stream {
-    Memory(Vec<u8>),
-    File(File),
-}
-
-impl Output {
-    pub(crate) fn add(&mut self, captured: Captured) -> io::Result<()> {
-        self.stdout.extend(Stream::new(captured.stdout)?);
-        self.stderr.extend(Stream::new(captured.stderr)?);
-        Ok(())
-    }
-
-    fn write(self, tag: Option<&[u8]>) -> io::Result<()> {
-        copy(self.stdout, &mut streams::output(), tag)?;
-        copy(self.stderr, &mut streams::errors(), tag)
-    }
-}
-
-impl Stream {
-    /// What was written to the file; nothing if that is nothing.
-    fn new(mut file: File) -> io::Result<Option<Self>> {
-        let length = file.stream_position()?.max(file.metadata()?.len());
-        file.rewind()?;
-        if length == 0 {
-            return Ok(None);
-        }
-        if length > IN_MEMORY_MAX {
-            return Ok(Some(Self::File(file)));
-        }
-        let mut bytes = vec![];
-        file.read_to_end(&mut bytes)?;
-        Ok(Some(Self::Memory(bytes)))
-    }
-
-    fn reader(self) -> Box<dyn BufRead> {
-        match self {
-            Self::Memory(bytes) => Box::new(Cursor::new(bytes)),
-            Self::File(file) => Box::new(BufReader::new(file)),
-        }
-    }
-}
-
-fn copy(streams: Vec<Stream>, out: &mut impl Write, tag: Option<&[u8]>) -> io::Result<()> {
-    for stream in streams {
-        let mut reader = stream.reader();
-        let Some(tag) = tag else {
-            io::copy(&mut reader, out)?;
-            continue;
-        };
-        let mut line = vec![];
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            if line.last() != Some(&b'\n') {
-                line.push(b'\n');
-            }
-            out.write_all(&[tag, b"\t", &line].concat())?;
-            line.clear();
-        }
-    }
-    out.flush()
+    pub(crate) stdout: Kept,
+    pub(crate) stderr: Kept,
 }
 
 /// Outputs, let out in the order in which their tasks were started.
@@ -87,19 +25,68 @@ pub(crate) struct InOrder {
 }
 
 impl InOrder {
+    /// Whether another task may be started whose output may have to wait.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
+    }
+
     /// Takes the output of a task, by its place among those started, and writes all that now has
     /// its turn.
     pub(crate) fn put(
         &mut self,
+        spool: &mut Spool,
         place: u64,
         output: Output,
         tag: Option<Vec<u8>>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Error> {
         self.waiting.insert(place, (output, tag));
         while let Some((output, tag)) = self.waiting.remove(&self.next) {
             self.next += 1;
-            output.write(tag.as_deref())?;
+            if !(output.stdout.is_whole() && output.stderr.is_whole()) {
+                continue; // Nothing of it, rather than a part. The spool says why.
+            }
+            let tag = tag.as_deref();
+            write(spool, output.stdout, streams::output(), tag).map_err(Error::Output)?;
+            write(spool, output.stderr, streams::errors(), tag).map_err(Error::Messages)?;
         }
         Ok(())
+    }
+}
+
+fn write(spool: &mut Spool, kept: Kept, to: impl Write, tag: Option<&[u8]>) -> io::Result<()> {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let written = copy(spool.reader(&kept), to, tag);
+    spool.forget(kept);
+    written
+}
+
+fn copy(from: impl Read, to: impl Write, tag: Option<&[u8]>) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(1 << 16, from);
+    let mut to = BufWriter::with_capacity(1 << 16, to);
+    let copied = match tag {
+        None => io::copy(&mut from, &mut to).map(drop),
+        Some(tag) => copy_tagged(&mut from, &mut to, tag),
+    };
+    // What could not be written is not tried again when it is dropped.
+    copied.and_then(|()| to.flush()).inspect_err(|_| drop(to.into_parts()))
+}
+
+fn copy_tagged(from: &mut impl BufRead, to: &mut impl Write, tag: &[u8]) -> io::Result<()> {
+    let mut line_begins = true;
+    loop {
+        let bytes = from.fill_buf()?;
+        if bytes.is_empty() {
+            return if line_begins { Ok(()) } else { to.write_all(b"\n") };
+        }
+        let length = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+        if line_begins {
+            to.write_all(tag)?;
+            to.write_all(b"\t")?;
+        }
+        to.write_all(&bytes[..length])?;
+        line_begins = bytes[length - 1] == b'\n';
+        from.consume(length);
     }
 }

@@ -22,7 +22,7 @@ use strict_rate_limiter::{Limit, Permit, RateLimiter, TryAcquireError, Unit};
 use crate::args::PipeArgs;
 use crate::audit::report::counted;
 use crate::error::{Error, exit};
-use crate::progress::is_drawn;
+use crate::screen::is_drawn;
 use crate::streams;
 use crate::unread::{Unread, Woken, write_all};
 

@@ -1,13 +1,13 @@
-//! What a person sees of a run: a bar on a terminal, messages, and one line at the end.
+//! How far a run is: what the line on a terminal says, and what is said without one.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, IsTerminal};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use strict_rate_limiter::RateLimiter;
 
-use crate::streams;
+use crate::screen::Screen;
+use crate::summary::{Counts, Failures, NeverStarted, summary};
 
 /// How far back the present rate looks.
 const RATE_OVER: Duration = Duration::from_secs(10);
@@ -15,24 +15,25 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 /// How often it takes a sample.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// How the items ended so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) ok: u64,
-    pub(crate) failed: u64,
-    /// Lines that are no items, and items that could never run.
-    pub(crate) refused: u64,
-    pub(crate) skipped: u64,
-    pub(crate) retries: u64,
-}
+/// How long a wait for the limit has to be, for something to be said of it where there is no terminal;
+/// and how long until it is said again, at first and at the most.
+const LONG_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_SILENCE: Duration = Duration::from_secs(600);
+
+/// The widest bar.
+const BAR_MAX: usize = 30;
 
 pub(crate) struct Progress {
-    bar: ProgressBar,
+    pub(crate) screen: Rc<Screen>,
     quiet: bool,
+    concurrency: u32,
     begin: Instant,
-    total: Option<u64>,
     rate: Rate,
+    work: Work,
+    long_wait: LongWait,
+    turn: usize,
     pub(crate) counts: Counts,
+    pub(crate) failures: Failures,
 }
 
 /// Tasks ended a second, over the last [`RATE_OVER`].
@@ -41,79 +42,99 @@ struct Rate {
     samples: VecDeque<(Instant, u64)>,
 }
 
-/// Whether a run that is not quiet draws a bar.
-pub(crate) fn is_drawn(quiet: bool) -> bool {
-    !quiet && io::stderr().is_terminal()
+/// How long tasks take: the mean of the last ones, the latest weighing an eighth.
+#[derive(Debug, Default)]
+struct Work {
+    mean: Option<Duration>,
+    weight: u64,
+    tasks: u64,
+}
+
+/// When something is said of a long wait.
+#[derive(Debug, Default)]
+struct LongWait {
+    again: Option<(Instant, Duration)>,
+}
+
+/// How far a run is, at one moment.
+#[derive(Debug, Default)]
+struct State {
+    counts: Counts,
+    total: Option<u64>,
+    per_second: Option<f64>,
+    left: Option<Duration>,
+    /// How long until the limit lets the next one start, where nothing runs and something waits.
+    next_in: Option<Duration>,
 }
 
 impl Progress {
-    pub(crate) fn new(quiet: bool) -> Self {
-        let bar = if is_drawn(quiet) {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8))
-        } else {
-            ProgressBar::hidden()
-        };
-        bar.set_style(style("{spinner} {pos} done{msg}"));
-        bar.enable_steady_tick(Duration::from_millis(250));
+    pub(crate) fn new(screen: Rc<Screen>, quiet: bool, concurrency: usize) -> Self {
         let begin = Instant::now();
         let mut rate = Rate::default();
         rate.sample(begin, 0);
-        Self { bar, quiet, begin, total: None, rate, counts: Counts::default() }
+        Self {
+            screen,
+            quiet,
+            concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
+            begin,
+            rate,
+            work: Work::default(),
+            long_wait: LongWait::default(),
+            turn: 0,
+            counts: Counts::default(),
+            failures: Failures::default(),
+        }
     }
 
-    /// Something has ended; `total` where it is known how many items there are.
-    pub(crate) fn update(&mut self, total: Option<u64>) {
-        if let Some(total) = total.filter(|_| self.total.is_none()) {
-            self.total = Some(total);
-            self.bar.set_length(total);
-            self.bar.set_style(style("{bar:30} {pos}/{len} done{msg}"));
+    /// A task has ended.
+    pub(crate) fn ended(&mut self, took: Duration, weight: u64) {
+        self.work.ended(took, weight);
+    }
+
+    /// Shows how far the run is; called a few times a second, whatever happens or does not.
+    pub(crate) fn show(&mut self, total: Option<u64>, limiter: &RateLimiter) {
+        if self.quiet {
+            return;
         }
-        let Counts { ok, failed, refused, skipped, .. } = self.counts;
-        let done = ok + failed + refused + skipped;
-        self.bar.set_position(done);
         let now = Instant::now();
-        self.rate.sample(now, ok + failed);
-        let mut parts = vec![];
-        if failed + refused > 0 {
-            parts.push(format!(", {} failed", failed + refused));
+        self.rate.sample(now, self.counts.ok + self.counts.failed);
+        let state = self.state(total, limiter, now);
+        if self.screen.is_drawn() {
+            self.turn += 1;
+            self.screen.draw(|width| line(&state, width, self.turn));
+        } else if self.long_wait.is_to_be_told(state.next_in, now) {
+            self.screen.tell(long_wait(&state));
         }
-        if let Some(per_second) = self.rate.per_second(now, ok + failed) {
-            parts.push(format!(", {per_second:.1}/s"));
-            if let Some(total) = self.total {
-                let left = seconds(total.saturating_sub(done), per_second);
-                parts.push(format!(", {} left", HumanDuration(left)));
-            }
-        }
-        self.bar.set_message(parts.concat());
     }
 
-    /// Tells something, without harm to the bar.
-    pub(crate) fn tell(&self, message: impl fmt::Display) {
-        self.bar.suspend(|| streams::tell(message));
-    }
-
-    /// Does something that writes to the terminal, without harm to the bar.
-    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.bar.suspend(write)
+    fn state(&self, total: Option<u64>, limiter: &RateLimiter, now: Instant) -> State {
+        let stats = limiter.stats();
+        let next_in = (stats.running == 0 && stats.queued > 0)
+            .then(|| stats.next_opening.map(|at| at.saturating_duration_since(now)));
+        let left = total.map(|total| {
+            let left = total.saturating_sub(self.counts.done());
+            let to_start = left.saturating_sub(stats.running as u64);
+            // Of a weight that could never run nothing is known.
+            let by_limit = limiter.forecast(to_start, self.work.mean_weight()).unwrap_or_default();
+            by_limit.max(self.work.time_for(left, self.concurrency))
+        });
+        State {
+            counts: self.counts,
+            total,
+            per_second: self.rate.per_second(now, self.counts.ok + self.counts.failed),
+            left,
+            next_in: next_in.flatten(),
+        }
     }
 
     /// Ends with the summary.
-    pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+    pub(crate) fn finish(&self, never_started: NeverStarted) {
+        self.screen.clear();
         if !self.quiet {
-            streams::tell(summary(self.counts, self.begin.elapsed()));
+            let took = self.begin.elapsed();
+            self.screen.tell_whole(&summary(self.counts, &self.failures, never_started, took));
         }
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template).expect("the template is a constant");
-    style.progress_chars("=> ")
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people, to a second")]
-fn seconds(tasks: u64, per_second: f64) -> Duration {
-    Duration::try_from_secs_f64((tasks as f64 / per_second).round()).unwrap_or(Duration::MAX)
 }
 
 impl Rate {
@@ -135,24 +156,105 @@ impl Rate {
     }
 }
 
-fn summary(counts: Counts, took: Duration) -> String {
-    let Counts { ok, failed, refused, skipped, retries } = counts;
-    let seconds = took.as_secs_f64();
-    let mut parts = vec![format!("{ok} ok"), format!("{failed} failed")];
-    for (count, what) in [(retries, "retries"), (refused, "not run"), (skipped, "skipped")] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
+impl Work {
+    fn ended(&mut self, took: Duration, weight: u64) {
+        self.mean = Some(self.mean.map_or(took, |mean| (mean * 7 + took) / 8));
+        self.weight = self.weight.saturating_add(weight);
+        self.tasks += 1;
+    }
+
+    fn mean_weight(&self) -> u64 {
+        self.weight.checked_div(self.tasks).unwrap_or(1)
+    }
+
+    /// How long so many tasks take, if no limit makes them wait.
+    fn time_for(&self, tasks: u64, at_once: u32) -> Duration {
+        let rounds = u32::try_from(tasks.div_ceil(at_once.into())).unwrap_or(u32::MAX);
+        self.mean.unwrap_or_default().saturating_mul(rounds)
+    }
+}
+
+impl LongWait {
+    /// When a wait longer than [`LONG_WAIT`] has begun, and then ever less often.
+    fn is_to_be_told(&mut self, next_in: Option<Duration>, now: Instant) -> bool {
+        let Some(next_in) = next_in else {
+            self.again = None;
+            return false;
+        };
+        let silence = match self.again {
+            None if next_in > LONG_WAIT => LONG_WAIT,
+            Some((at, silence)) if now >= at => (silence * 2).min(LONGEST_SILENCE),
+            _ => return false,
+        };
+        self.again = Some((now + silence, silence));
+        true
+    }
+}
+
+/// The line on a terminal, in at most `width` columns.
+fn line(state: &State, width: usize, turn: usize) -> String {
+    let done = done(state);
+    let failed = state.counts.failed + state.counts.refused;
+    let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    let left = state.left.map_or_else(String::new, |left| format!(", {} left", short(left)));
+    let rate = state.per_second.map_or_else(String::new, |rate| format!(", {rate:.1}/s"));
+    let next = state.next_in.filter(|next| next.as_secs() > 0);
+    let next = next.map_or_else(String::new, |next| format!(", next in {}", short(next)));
+    let mut text = format!("{done}{failed}{left}");
+    let bar = (width / 3).min(BAR_MAX);
+    let (bar, mut room) = match width.checked_sub(text.len() + bar + 3) {
+        Some(room) if state.total.is_some() => (bar, room),
+        _ => (0, width.saturating_sub(text.len() + 2)),
+    };
+    // What there is room for, the more important first.
+    for part in [rate, next] {
+        if let Some(less) = room.checked_sub(part.len()) {
+            (room, text) = (less, text + &part);
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people, to a tenth")]
-    let per_second = (ok + failed + retries) as f64 / seconds;
-    let rate = if per_second.is_normal() { format!(" ({per_second:.1}/s)") } else { String::new() };
-    format!("{} tasks: {} in {seconds:.2} s{rate}", ok + failed, parts.join(", "))
+    match state.total {
+        Some(total) if bar > 0 => {
+            let full = bar
+                * usize::try_from(state.counts.done()).unwrap_or(usize::MAX).min(1 << 40)
+                / usize::try_from(total.max(1)).unwrap_or(usize::MAX).min(1 << 40);
+            let full = "=".repeat(full.min(bar)) + if full < bar { ">" } else { "" };
+            format!("[{full:bar$}] {text}")
+        }
+        None => format!("{} {text}", ["-", "\\", "|", "/"][turn % 4]),
+        Some(_) => text,
+    }
+}
+
+fn done(state: &State) -> String {
+    let done = state.counts.done();
+    state.total.map_or_else(|| format!("{done} done"), |total| format!("{done}/{total} done"))
+}
+
+/// What is said of a long wait where there is no terminal.
+fn long_wait(state: &State) -> String {
+    let next = short(state.next_in.unwrap_or_default());
+    let left = state.left.map_or_else(String::new, |left| format!(", {} left", short(left)));
+    format!("{}; waiting for the limit, which opens in {next}{left}", done(state))
+}
+
+/// A duration in its two largest units, whole seconds rounded up.
+fn short(duration: Duration) -> String {
+    // What is over by less than a millisecond is the nanosecond by which closed windows are apart.
+    let seconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).div_ceil(1_000);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{minutes}m {}s", seconds % 60),
+        3_600..86_400 => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
 
     #[test]
     fn the_rate_is_that_of_the_last_ten_seconds() {
@@ -171,18 +273,70 @@ mod tests {
         }
         assert_eq!(rate.per_second(at(40_000), 220), Some(1.0));
         assert!(rate.samples.len() < 120);
-        assert_eq!(seconds(30, 2.0), Duration::from_secs(15));
+        // Nothing ends: it does not go on saying what it was.
+        for second in 41..60 {
+            rate.sample(at(1_000 * second), 220);
+        }
+        assert_eq!(rate.per_second(at(60_000), 220), None);
     }
 
     #[test]
-    fn the_summary_names_what_there_was_and_nothing_else() {
-        let second = Duration::from_secs(1);
+    fn the_time_that_work_takes_is_its_mean_by_what_runs_at_once() {
+        let mut work = Work::default();
+        assert_eq!(work.time_for(100, 1), S(0), "nothing is known yet");
+        work.ended(S(2), 10);
+        work.ended(S(2), 20);
+        assert_eq!((work.time_for(10, 1), work.time_for(10, 4)), (S(20), S(6)));
+        assert_eq!(work.mean_weight(), 15);
+    }
+
+    #[test]
+    fn the_line_fits_whatever_the_width() {
+        let counts = Counts { ok: 12_345, failed: 678, ..Counts::default() };
+        let state = State {
+            counts,
+            total: Some(1_000_000),
+            per_second: Some(1234.5),
+            left: Some(S(100_000)),
+            next_in: Some(S(59)),
+        };
+        let least = "13023/1000000 done, 678 failed, 1d 3h left";
+        for width in 1..200 {
+            assert!(line(&state, width, 3).len() <= width.max(least.len()));
+        }
+        assert_eq!(line(&state, 44, 0), least);
+        let wide = "[>                             ] 13023/1000000 done, 678 failed, 1d 3h left, \
+            1234.5/s, next in 59s";
+        assert_eq!(line(&state, 120, 0), wide);
         let counts = Counts { ok: 2, ..Counts::default() };
-        assert_eq!(summary(counts, second), "2 tasks: 2 ok, 0 failed in 1.00 s (2.0/s)");
-        let counts = Counts { ok: 1, failed: 1, refused: 3, skipped: 4, retries: 2 };
-        assert_eq!(
-            summary(counts, second),
-            "2 tasks: 1 ok, 1 failed, 2 retries, 3 not run, 4 skipped in 1.00 s (4.0/s)"
-        );
+        let state = State { counts, total: Some(4), left: Some(S(3)), ..state };
+        assert_eq!(line(&state, 44, 0), "[=======>      ] 2/4 done, 3s left, 1234.5/s");
+        let state = State { total: None, left: None, per_second: None, ..state };
+        assert_eq!(line(&state, 44, 1), "\\ 2 done, next in 59s");
+    }
+
+    #[test]
+    fn a_long_wait_is_told_when_it_begins_and_then_ever_less_often() {
+        let begin = Instant::now();
+        let mut wait = LongWait::default();
+        let mut told = vec![];
+        for second in 0..4_000 {
+            let next_in = Some(S(4_000 - second));
+            if wait.is_to_be_told(next_in, begin + S(second)) {
+                told.push(second);
+            }
+        }
+        assert_eq!(told[..6], [0, 30, 90, 210, 450, 930]);
+        assert_eq!(told[6], 930 + 600);
+        assert!(!wait.is_to_be_told(None, begin), "it runs again");
+        assert!(!wait.is_to_be_told(Some(S(30)), begin), "not long");
+        assert!(wait.is_to_be_told(Some(S(31)), begin));
+    }
+
+    #[test]
+    fn durations_are_short_and_rounded_up() {
+        let shown = [0, 59, 60, 3_599, 3_600, 90_000].map(|seconds| short(S(seconds)));
+        assert_eq!(shown, ["0s", "59s", "1m 0s", "59m 59s", "1h 0m", "1d 1h"]);
+        assert_eq!(short(Duration::from_millis(39_001)), "40s");
     }
 }

@@ -56,6 +56,16 @@ impl Source {
         self.receive(past).await
     }
 
+    /// How many items have been read, and not been asked for.
+    pub(crate) fn known(&mut self) -> u64 {
+        let is_item = |found: &Found| matches!(found, Found::Item(_));
+        let mut known = self.ahead.iter().filter(|found| is_item(found)).count() as u64;
+        while let Ok(found) = self.items.try_recv() {
+            known += u64::from(is_item(&found));
+        }
+        known
+    }
+
     async fn receive(&mut self, past: &mut Past) -> Option<Found> {
         loop {
             let found = self.items.recv().await?;

@@ -1,9 +1,7 @@
 //! `ratelimit run`: items in, commands run under the limiter, reports out.
 
 use std::cell::RefCell;
-use std::env;
-use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,19 +10,31 @@ use strict_rate_limiter::{RateLimiter, RateLimiterBuilder};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::args::RunArgs;
+use crate::busy::Busy;
+use crate::capture::LeftOpen;
 use crate::dry_run;
 use crate::error::{Error, exit};
+use crate::exec::Executor;
 use crate::items::{self, Found, shown};
 use crate::job::{self, End, Report, Setting};
 use crate::log::Log;
 use crate::output::InOrder;
 use crate::past::Past;
 use crate::plan;
-use crate::progress::{self, Progress};
+use crate::program;
+use crate::progress::Progress;
 use crate::resume::{Resumption, Source};
+use crate::screen::Screen;
+use crate::spool::Spool;
+use crate::start::Start;
 use crate::stop::{Level, Stop};
 use crate::streams;
+use crate::summary::NeverStarted;
 use crate::template::Template;
+use crate::terminal::Terminal;
+
+/// How often it is looked whether the output is still read, and the progress is shown.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs to the end. The exit code, or what prevented it.
 pub(crate) fn run(args: RunArgs) -> Result<u8, Error> {
@@ -38,10 +48,11 @@ async fn run_async(args: RunArgs) -> Result<u8, Error> {
         return dry_run::show(&args, &draft, format).await;
     }
     if let Some(program) = draft.program() {
-        find(program)?;
+        program::find(program)?;
     }
     let limiter = plan::limiter(&args);
     limiter.clone().build()?; // Complains before anything is opened.
+    let executor = executor(&args)?;
     let log = args.log.as_ref().map(|path| Log::open(path, args.resume)).transpose()?;
     let (mut log, mut past) = log.unzip();
     let (items, total) = items::read(args.input.as_deref(), format)?;
@@ -54,14 +65,13 @@ async fn run_async(args: RunArgs) -> Result<u8, Error> {
         }
         _ => limiter.build()?,
     };
-    let capture = args.concurrency.get() > 1 || args.tag || progress::is_drawn(args.quiet);
     let setting = Setting {
         limiter,
-        stop: Stop::new(),
+        stop: executor.stop.clone(),
         log: log.map(RefCell::new),
         log_path: args.log.clone().unwrap_or_default(),
-        capture,
-        timeout: args.timeout,
+        executor,
+        busy: Busy::default(),
         retries: args.retries,
         retry_delay: args.retry_delay,
     };
@@ -96,19 +106,25 @@ async fn resumed(
     }
 }
 
-/// A program that is the same for every item has to be there, or every item would fail.
-fn find(program: &OsStr) -> Result<(), Error> {
-    let is_program = |path: &Path| {
-        path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
-    let path = Path::new(program);
-    let found = if path.components().count() > 1 || path.is_absolute() {
-        is_program(path)
-    } else {
-        let folders = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&folders).any(|folder| is_program(&folder.join(path)))
-    };
-    if found { Ok(()) } else { Err(Error::NotFound(program.to_string_lossy().into_owned())) }
+/// What the commands are run with. Where output is captured, the file that it may need is made here, so
+/// that a folder where none can be made is one error and not one for each item.
+fn executor(args: &RunArgs) -> Result<Executor, Error> {
+    let one_at_a_time = args.concurrency.get() == 1;
+    let from_stdin = args.input.as_deref().is_none_or(|path| path == Path::new("-"));
+    // Where items are typed, the terminal is ours to read.
+    let reads_terminal = from_stdin && io::stdin().is_terminal();
+    let terminal = Terminal::open();
+    let may_read = one_at_a_time && !reads_terminal;
+    let capture = !one_at_a_time || args.tag;
+    Ok(Executor {
+        start: Start::new(capture, terminal.is_some() && !may_read, args.concurrency.get()),
+        spool: if capture { Some(RefCell::new(Spool::open()?)) } else { None },
+        left_open: LeftOpen::default(),
+        terminal: terminal.filter(|_| may_read),
+        screen: Rc::new(Screen::new(args.quiet)),
+        timeout: args.timeout,
+        stop: Stop::new(),
+    })
 }
 
 /// A run under way.
@@ -120,8 +136,10 @@ struct Run {
     jobs: JoinSet<(u64, Report)>,
     started: u64,
     output: InOrder,
-    progress: Rc<RefCell<Progress>>,
+    progress: Progress,
     total: items::Total,
+    /// Items that were read and not started because the run was stopped.
+    given_back: u64,
     fatal: Option<Error>,
 }
 
@@ -133,10 +151,10 @@ impl Run {
         past: Past,
         total: items::Total,
     ) -> Result<Self, Error> {
-        let progress = Rc::new(RefCell::new(Progress::new(args.quiet)));
-        let teller = Rc::clone(&progress);
+        let screen = Rc::clone(&setting.executor.screen);
+        let progress = Progress::new(Rc::clone(&screen), args.quiet, args.concurrency.get());
         setting.stop.on_signals(move |level| {
-            teller.borrow().tell(match level {
+            screen.tell(match level {
                 Level::Kill => "killing what runs",
                 _ => "waiting for what runs; interrupt again to kill it",
             });
@@ -151,6 +169,7 @@ impl Run {
             output: InOrder::default(),
             progress,
             total,
+            given_back: 0,
             fatal: None,
         })
     }
@@ -159,9 +178,10 @@ impl Run {
     /// it is told to stop.
     async fn finish(mut self, mut source: Source) -> Result<u8, Error> {
         let stop = self.setting.stop.clone();
-        let mut more = true;
+        let (mut more, mut read_all) = (true, false);
+        let mut look = tokio::time::interval(LOOK_EVERY);
         while more || !self.jobs.is_empty() {
-            let room = self.jobs.len() < self.args.concurrency.get();
+            let room = self.jobs.len() < self.args.concurrency.get() && self.output.has_room();
             tokio::select! {
                 biased;
                 Some(ended) = self.jobs.join_next() => {
@@ -171,23 +191,46 @@ impl Run {
                 () = stop.reached(Level::Gently), if more => more = false,
                 found = source.next(&mut self.past), if more && room => match found {
                     Some(found) => self.found(found),
-                    None => more = false,
+                    None => (more, read_all) = (false, true),
                 },
+                _ = look.tick() => self.look(),
             }
-            if let Some(error) = streams::failure() {
+            if let Some(error) = streams::failure().or_else(|| self.spool_failure()) {
                 self.stop_for(error);
             }
-            let mut progress = self.progress.borrow_mut();
-            progress.counts.skipped = source.skipped;
-            progress.update(self.total.get().copied());
+            self.progress.counts.skipped = source.skipped;
         }
-        self.progress.borrow().finish();
-        if let Some(fatal) = self.fatal {
-            return Err(fatal);
+        self.progress.finish(self.never_started(&mut source, read_all));
+        match (self.fatal, stop.signalled()) {
+            // A terminal that is closed takes our streams along.
+            (Some(Error::Output(_) | Error::Messages(_)) | None, Some(code)) => Ok(code),
+            (Some(fatal), _) => Err(fatal),
+            (None, None) => {
+                let failed = self.progress.counts.failed + self.progress.counts.refused > 0;
+                Ok(if failed { exit::FAILURES } else { 0 })
+            }
         }
-        let counts = self.progress.borrow().counts;
-        let failed = counts.failed + counts.refused > 0;
-        Ok(stop.signalled().unwrap_or(if failed { exit::FAILURES } else { 0 }))
+    }
+
+    /// Looks at what changes without anything having ended.
+    fn look(&mut self) {
+        if streams::reader_has_gone() {
+            self.stop_for(Error::Output(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.progress.show(self.total.get().copied(), &self.setting.limiter);
+    }
+
+    fn spool_failure(&self) -> Option<Error> {
+        self.setting.executor.spool.as_ref()?.borrow().failure()
+    }
+
+    /// How many items a run that was stopped has not started.
+    fn never_started(&self, source: &mut Source, read_all: bool) -> NeverStarted {
+        match self.total.get() {
+            _ if read_all => NeverStarted::Items(self.given_back),
+            Some(total) => NeverStarted::Items(total.saturating_sub(self.progress.counts.done())),
+            None => NeverStarted::AtLeast(self.given_back + source.known()),
+        }
     }
 
     fn found(&mut self, found: Found) {
@@ -203,7 +246,7 @@ impl Run {
                 Err(what) => self.refused(item.line, &what),
             },
             Found::Malformed { line, what } => self.refused(line, &what),
-            Found::Notice(what) => self.progress.borrow().tell(what),
+            Found::Notice(what) => self.progress.screen.tell(what),
             Found::Columns(_) => {} // The template has them.
             Found::Stop(error) => self.stop_for(error),
         }
@@ -211,37 +254,43 @@ impl Run {
 
     /// A line that cannot be run. The others are.
     fn refused(&mut self, line: u64, what: &str) {
-        let mut progress = self.progress.borrow_mut();
-        progress.tell(format_args!("line {line}: {what}"));
-        progress.counts.refused += 1;
+        self.progress.screen.tell(format_args!("line {line}: {what}"));
+        self.progress.counts.refused += 1;
         if self.args.halt {
             self.setting.stop.gently();
         }
     }
 
     fn job_ended(&mut self, place: u64, report: Report) {
-        let Report { item, end, retries, messages, output, fatal } = report;
-        {
-            let mut progress = self.progress.borrow_mut();
-            progress.counts.retries += u64::from(retries);
-            match end {
-                End::Ok => progress.counts.ok += 1,
-                End::Failed => progress.counts.failed += 1,
-                End::Refused => progress.counts.refused += 1,
-                End::NotStarted => {}
+        let Report { item, end, retries, code, took, messages, output, fatal } = report;
+        let progress = &mut self.progress;
+        progress.counts.retries += u64::from(retries);
+        match end {
+            End::Ok => progress.counts.ok += 1,
+            End::Failed => {
+                progress.counts.failed += 1;
+                progress.failures.add(item.line, &item.text, code);
             }
+            End::Refused => progress.counts.refused += 1,
+            End::NotStarted => self.given_back += 1,
+        }
+        if matches!(end, End::Ok | End::Failed) {
+            progress.ended(took, item.weight);
+        }
+        for message in messages {
             let text = shown(&item.text);
-            for message in messages {
-                progress.tell(format_args!("line {}, `{text}`: {message}", item.line));
-            }
+            progress.screen.tell(format_args!("line {}, `{text}`: {message}", item.line));
         }
         if matches!(end, End::Failed | End::Refused) && self.args.halt {
             self.setting.stop.gently();
         }
         let tag = self.args.tag.then_some(item.text);
-        let written = self.progress.borrow().aside(|| self.output.put(place, output, tag));
-        let fatal = fatal.or(written.map_err(Error::Output).err());
         if let Some(error) = fatal {
+            self.stop_for(error);
+        }
+        let Some(spool) = &self.setting.executor.spool else { return };
+        let put = || self.output.put(&mut spool.borrow_mut(), place, output, tag);
+        if let Err(error) = self.progress.screen.aside(put) {
             self.stop_for(error);
         }
     }

@@ -1,5 +1,6 @@
 //! Stopping: gently (nothing more is started) or for good (what runs is killed), and why.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -22,7 +23,7 @@ pub(crate) enum Level {
 #[derive(Debug, Clone)]
 pub(crate) struct Stop {
     level: watch::Sender<Level>,
-    /// The exit code of the signal that did it; 0 for none.
+    /// The exit code of the first signal that did it; 0 for none.
     signalled: Arc<AtomicU8>,
 }
 
@@ -33,6 +34,12 @@ impl Stop {
 
     pub(crate) fn gently(&self) {
         self.level.send_modify(|level| *level = (*level).max(Level::Gently));
+    }
+
+    /// Stops gently because of a signal, which makes this the exit code.
+    pub(crate) fn interrupted(&self, code: u8) {
+        let _ = self.signalled.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
+        self.gently();
     }
 
     /// The exit code of the signal that stopped the run, if one did.
@@ -51,28 +58,89 @@ impl Stop {
         let _ = level.wait_for(|level| *level >= wanted).await;
     }
 
-    /// From now on an interrupt stops the run gently, and a second one for good.
+    /// From now on a signal stops the run gently, and a second one for good.
+    ///
+    /// A hang-up only ever stops it gently: a terminal that is closed sends two, and a service manager
+    /// sends one along with the SIGTERM. Where it is ignored from the start, as under nohup, it stays so.
     pub(crate) fn on_signals(&self, mut tell: impl FnMut(Level) + 'static) -> Result<(), Error> {
         let listen = |kind| signal(kind).map_err(Error::Start);
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut terminate = listen(SignalKind::terminate())?;
+        let mut signals = Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            quit: listen(SignalKind::quit())?,
+            hang_up: if is_ignored(SignalKind::hangup()) {
+                None
+            } else {
+                Some(listen(SignalKind::hangup())?)
+            },
+            // Where it is ignored from the start, nobody could be waited for.
+            _child: listen(SignalKind::child())?,
+        };
         let stop = self.clone();
         tokio::task::spawn_local(async move {
             loop {
-                let code = next(&mut interrupt, &mut terminate).await;
-                stop.signalled.store(code, Ordering::Relaxed);
-                let further = if stop.is_set() { Level::Kill } else { Level::Gently };
-                stop.level.send_replace(further);
-                tell(further);
+                let code = signals.next().await;
+                let further = stop.is_set() && code != exit::HUNG_UP;
+                let was_set = stop.is_set();
+                stop.interrupted(code);
+                if further {
+                    stop.level.send_replace(Level::Kill);
+                    tell(Level::Kill);
+                } else if !was_set {
+                    tell(Level::Gently);
+                }
             }
         });
         Ok(())
     }
 }
 
-async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> u8 {
-    tokio::select! {
-        _ = interrupt.recv() => exit::INTERRUPTED,
-        _ = terminate.recv() => exit::TERMINATED,
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    quit: Signal,
+    hang_up: Option<Signal>,
+    _child: Signal,
+}
+
+impl Signals {
+    /// The exit code of the next one: 128 and its number.
+    async fn next(&mut self) -> u8 {
+        let hung_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => exit::INTERRUPTED,
+            _ = self.terminate.recv() => exit::TERMINATED,
+            _ = self.quit.recv() => exit::QUIT,
+            _ = hung_up => exit::HUNG_UP,
+        }
+    }
+}
+
+/// Whether a signal was ignored by whoever started us, as far as `/proc` says.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    is_in_mask(&status, kind.as_raw_value())
+}
+
+fn is_in_mask(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_read_from_the_mask() {
+        let status = "Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\tffffffffffffffff\n";
+        assert!(is_in_mask(status, 1) && is_in_mask(status, 13));
+        assert!(!is_in_mask(status, 2) && !is_in_mask("", 1));
     }
 }

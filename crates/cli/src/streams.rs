@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdout};
 
@@ -50,6 +50,15 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether whoever reads standard output has gone: the pipe has no reader, the socket no peer, the
+/// terminal is closed. A peer that has only ended its own sending may still read.
+pub(crate) fn reader_has_gone() -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let gone = PollFlags::ERR | PollFlags::HUP;
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().intersects(gone)
 }
 
 /// Writes a message to standard error, as one write.

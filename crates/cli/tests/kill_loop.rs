@@ -61,7 +61,7 @@ fn seeds(rounds: u64) -> impl Iterator<Item = u64> {
 fn round(seed: u64) -> Round {
     println!("seed {seed}");
     let mut random = Random(seed | 1 << 63);
-    let concurrency = if seed % 2 == 0 { 1 } else { 4 };
+    let concurrency = if seed.is_multiple_of(2) { 1 } else { 4 };
     let folder = Folder::new();
     // A third of them twice.
     let items: Vec<String> =

@@ -5,18 +5,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use support::{Folder, Ran, Row, assert_clean, end, most_at_once};
+use support::{Folder, Ran, assert_clean, gaps, most_at_once};
 
 const FREE: &str = "1000000/1s";
-
-fn signal(child: &std::process::Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
-}
 
 // --- Items and the command
 
@@ -143,42 +136,6 @@ fn each_retry_is_a_task_under_the_limit() {
 }
 
 #[test]
-fn a_command_over_its_time_is_killed_with_all_that_it_started() {
-    let folder = Folder::new();
-    let script = "echo $$ > pid; sleep 60 & wait; : {}";
-    let options = [FREE, "--timeout", "50ms", "--log", "log.csv", "--shell", "--", script];
-    let ran = folder.run("x\n", &options);
-    assert_eq!(ran.code, Some(1));
-    assert!(ran.err.contains("line 1, `x`: killed: it took longer than 50ms"), "{}", ran.err);
-    assert_eq!(folder.log("log.csv")[0].exit_code, 124);
-    let group = Pid::from_raw(folder.read("pid").trim().parse().unwrap()).unwrap();
-    folder.wait_until(|_| rustix::process::test_kill_process_group(group).is_err());
-}
-
-#[test]
-fn a_command_that_ignores_being_asked_to_end_is_made_to() {
-    let folder = Folder::new();
-    let script = "trap '' TERM; while : {}; do sleep 0.01; done";
-    let options = [FREE, "--timeout", "50ms", "--log", "log.csv", "--shell", "--", script];
-    folder.run("x\n", &options);
-    assert_eq!(folder.log("log.csv")[0].exit_code, 124);
-}
-
-/// The time from the end of each task to the start of the next.
-fn gaps(rows: &[Row]) -> Vec<Duration> {
-    let gap = |pair: &[Row]| Duration::from_nanos(pair[1].record.start - pair[0].record.end);
-    rows.windows(2).map(gap).collect()
-}
-
-#[test]
-fn a_killed_command_counts_as_running_until_its_grace_is_over() {
-    let folder = Folder::new();
-    let options = ["1/10ms", "--timeout", "20ms", "--abandon-grace", "150ms", "--log", "log.csv"];
-    folder.run("1\n2\n", &[&options[..], &["--", "sleep", "60"]].concat());
-    assert!(gaps(&folder.log("log.csv"))[0] > Duration::from_millis(160));
-}
-
-#[test]
 fn a_fast_clock_on_the_other_side_stretches_the_period() {
     let folder = Folder::new();
     let options = ["1/60ms", "--clock-drift", "1000000", "--log", "log.csv", "--", "true"];
@@ -193,15 +150,6 @@ fn retries_wait_twice_as_long_each_time() {
     folder.run("1\n", &[&options[..], &["--", "false"]].concat());
     let gaps = gaps(&folder.log("log.csv"));
     assert!(gaps[0] >= Duration::from_millis(40) && gaps[1] >= Duration::from_millis(80));
-}
-
-#[test]
-fn a_command_ended_by_a_signal_says_which() {
-    let folder = Folder::new();
-    let options = [FREE, "--log", "log.csv", "--shell", "--", "kill -USR1 $$; : {}"];
-    let ran = folder.run("x\n", &options);
-    assert!(ran.err.contains("line 1, `x`: ended by signal 10"), "{}", ran.err);
-    assert_eq!(folder.log("log.csv")[0].exit_code, 138);
 }
 
 #[test]
@@ -265,81 +213,6 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
     assert_eq!(folder.read("text"), "no log\n", "what is no log is left alone");
     let ran = folder.run("", &[FREE, "-i", ".", "--", "true"]);
     assert_eq!(ran.code, Some(3), "{}", ran.err);
-}
-
-#[test]
-fn output_that_nobody_reads_ends_the_run() {
-    let folder = Folder::new();
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let input: String = "x\n".repeat(10_000);
-    folder.write("items", input);
-    let options = [FREE, "--tag", "-i", "items", "--log", "log.csv", "--", "echo"];
-    let child = folder.command(&options).stdout(Stdio::from(writer)).spawn().unwrap();
-    let ran = end(child);
-    assert_eq!(ran.code, Some(141), "{}", ran.err);
-    assert!(folder.log("log.csv").len() < 10);
-}
-
-// --- Interrupts
-
-/// Starts a run of tasks that each wait for the file `go`, and returns once the first is running.
-fn waiting_tasks(folder: &Folder, options: &[&str]) -> std::process::Child {
-    let script = ": > running-{}; while [ ! -e go ]; do sleep 0.01; done";
-    let all = [&[FREE, "--log", "log.csv", "--shell"], options, &["--", script]].concat();
-    let child = folder.start(b"1\n2\n3\n4\n", &all);
-    folder.wait_until(|folder| folder.path("running-1").exists());
-    child
-}
-
-fn next_line(from: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    from.read_line(&mut line).unwrap();
-    line
-}
-
-#[test]
-fn interrupted_once_what_runs_ends_and_nothing_more_is_started() {
-    for (kill, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let folder = Folder::new();
-        let mut child = waiting_tasks(&folder, &["-j2", "--retries", "5"]);
-        folder.wait_until(|folder| folder.path("running-2").exists());
-        signal(&child, kill);
-        let mut err = BufReader::new(child.stderr.take().unwrap());
-        let told = next_line(&mut err);
-        assert_eq!(told, "ratelimit: waiting for what runs; interrupt again to kill it\n");
-        folder.write("go", "");
-        assert_eq!(end(child).code, Some(code));
-        let summary = next_line(&mut err);
-        assert!(summary.starts_with("ratelimit: 2 tasks: 2 ok, 0 failed in"), "{summary}");
-        assert_eq!(folder.log("log.csv").len(), 2);
-        assert!(!folder.path("running-3").exists());
-    }
-}
-
-#[test]
-fn interrupted_twice_what_runs_is_killed() {
-    let folder = Folder::new();
-    let mut child = waiting_tasks(&folder, &[]);
-    signal(&child, Signal::INT);
-    let told = next_line(&mut BufReader::new(child.stderr.as_mut().unwrap()));
-    assert!(told.contains("interrupt again"), "{told}");
-    signal(&child, Signal::INT);
-    assert_eq!(end(child).code, Some(130));
-    let rows = folder.log("log.csv");
-    assert_eq!((rows.len(), rows[0].exit_code), (1, 143), "killed by SIGTERM, and logged");
-}
-
-#[test]
-fn an_interrupt_ends_a_run_that_waits_for_input_or_for_its_window() {
-    let folder = Folder::new();
-    let mut child = folder.command(&["1/1h", "--log", "log.csv", "--", "true"]).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(b"1\n2\n").unwrap();
-    folder.wait_until(|folder| folder.read("log.csv").lines().count() == 2);
-    signal(&child, Signal::INT);
-    assert_eq!(end(child).code, Some(130));
-    drop(input);
 }
 
 // --- Help

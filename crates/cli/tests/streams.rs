@@ -69,8 +69,8 @@ fn messages_that_cannot_be_written_end_the_run_when_what_runs_has_ended_and_is_l
         let folder = Folder::new();
         // The first dies, of which there is something to tell. The others go on until it is written
         // that they may end; the last is not started.
-        let script = "echo {} >> began; case {} in 1) until [ $(grep -c . began) = 3 ]; do sleep 0.01; done; kill -9 $$;; \
-            *) until [ -e go ]; do sleep 0.01; done;; esac";
+        let script = "echo {} >> began; case {} in 1) until [ $(grep -c . began) = 3 ] || [ $((n=n+1)) -gt 6000 ]; do sleep 0.01; done; kill -9 $$;; \
+            *) until [ -e go ] || [ $((n=n+1)) -gt 6000 ]; do sleep 0.01; done;; esac";
         let options = [FREE, "-j3", "--log", "log.csv", "--shell", "--", script];
         let mut child = folder.command(&options).stderr(stderr()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"1\n2\n3\n4\n5\n").unwrap();

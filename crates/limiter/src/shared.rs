@@ -310,7 +310,7 @@ impl Shared {
     /// Whether a limiter made just now would decide the same from here on. Not, where the clock panics.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_blank(&self) -> bool {
-        foreign::call(|| self.now(|machine, now| machine.is_blank(now))).unwrap_or(false)
+        foreign::call(|| self.now(Machine::is_blank)).unwrap_or(false)
     }
 
     pub(crate) fn pause_until(&self, until: u64) {
@@ -328,7 +328,7 @@ impl Shared {
     }
 
     pub(crate) fn backoff_ns(&self) -> u64 {
-        self.now(|machine, now| machine.backoff_ns(now))
+        self.now(Machine::backoff_ns)
     }
 
     /// How long the pause lasts from now, in nanoseconds.
@@ -363,7 +363,7 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         let core::Stats { running, queued, completed, held, next_opening } =
-            self.now(|machine, now| machine.stats(now));
+            self.now(Machine::stats);
         let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
         Stats { running, queued, completed, held, next_opening }
     }

@@ -161,8 +161,8 @@ pub(crate) fn show_unit(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::audit::times::{duration, instant};
     use super::*;
+    use crate::audit::times::{duration, instant};
 
     fn of(times: &[&str]) -> Exactness {
         let mut exactness = Exactness::default();

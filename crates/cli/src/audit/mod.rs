@@ -22,7 +22,7 @@ use self::report::Report;
 use self::times::show;
 use crate::args::AuditArgs;
 use crate::error::{Error, exit};
-use crate::progress::is_drawn;
+use crate::screen::is_drawn;
 use crate::streams;
 
 /// The exit code, or what prevented it.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use strict_rate_limiter_core::{Limit, Record, audit};
 use tempfile::TempDir;
@@ -71,14 +72,30 @@ impl Folder {
         end(self.start(input.as_ref(), arguments))
     }
 
+    /// A shell script, not started, in the folder; `$R` is the command.
+    pub(crate) fn script(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(&self.0).env("R", env!("CARGO_BIN_EXE_ratelimit"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a shell script to its end.
+    pub(crate) fn sh(&self, script: &str) -> Ran {
+        end(self.script(script).spawn().unwrap())
+    }
+
     pub(crate) fn log(&self, name: &str) -> Vec<Row> {
         rows(&self.path(name))
     }
 
-    /// Waits until something has come true, which nothing but the run itself can bring about.
+    /// Waits until something has come true, which nothing but the run itself can bring about. A minute
+    /// without it is taken for never.
     pub(crate) fn wait_until(&self, come_true: impl Fn(&Self) -> bool) {
+        let begin = Instant::now();
         while !come_true(self) {
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            assert!(begin.elapsed() < Duration::from_secs(60), "it never comes true");
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
@@ -123,4 +140,10 @@ pub(crate) fn most_at_once(rows: &[Row]) -> usize {
     let starts = rows.iter().map(|row| row.record.start);
     let runs = |row: &Row, at| (row.record.start..row.record.end).contains(&at);
     starts.map(|at| rows.iter().filter(|row| runs(row, at)).count()).max().unwrap_or(0)
+}
+
+/// The time from the end of each task to the start of the next.
+pub(crate) fn gaps(rows: &[Row]) -> Vec<Duration> {
+    let gap = |pair: &[Row]| Duration::from_nanos(pair[1].record.start - pair[0].record.end);
+    rows.windows(2).map(gap).collect()
 }

@@ -1,0 +1,308 @@
+//! Where captured output waits for its turn: at most [`MEMORY_MAX`] bytes of it in memory, the rest
+//! in one file for all of it. So what waits costs no descriptor of its own, however much it is.
+//!
+//! The file has no name and is gone when the run is. What was let out is written over by what comes
+//! later, and the end of the file is cut off when nothing is kept there.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use crate::error::Error;
+
+/// How much output is kept in memory, of all commands together.
+pub(crate) const MEMORY_MAX: usize = 4 << 20;
+
+/// So much of the file may be unused at its end before it is cut off.
+const CUT_FROM: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Spool {
+    file: File,
+    memory_max: usize,
+    /// Bytes allocated in memory.
+    in_memory: usize,
+    /// What of the file is unused, before `end`: lengths by offset, no two of them adjacent.
+    unused: BTreeMap<u64, u64>,
+    end: u64,
+    file_length: u64,
+    /// Why output could not be kept. It is not tried again: what is lost stays lost.
+    failed: Option<String>,
+}
+
+/// Output that is kept, in the order in which it came.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pieces: Vec<Piece>,
+    /// Whether some of it could not be kept.
+    is_lost: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Memory(Vec<u8>),
+    File { offset: u64, length: u64 },
+}
+
+impl Spool {
+    /// Makes the file, so that a folder where none can be made is known of before anything runs.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let file = tempfile::tempfile().map_err(|error| unusable(reason(&error)))?;
+        Ok(Self {
+            file,
+            memory_max: MEMORY_MAX,
+            in_memory: 0,
+            unused: BTreeMap::new(),
+            end: 0,
+            file_length: 0,
+            failed: None,
+        })
+    }
+
+    /// Why output could not be kept, if some could not.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failed.clone().map(unusable)
+    }
+
+    /// Keeps more of an output. Where that cannot be, the rest of it is lost and
+    /// [`Self::failure`] says why.
+    pub(crate) fn keep(&mut self, kept: &mut Kept, bytes: &[u8]) {
+        if self.failed.is_some() {
+            kept.is_lost = true;
+        }
+        if kept.is_lost || bytes.is_empty() {
+            return;
+        }
+        if self.in_memory + bytes.len() <= self.memory_max {
+            if !matches!(kept.pieces.last(), Some(Piece::Memory(_))) {
+                kept.pieces.push(Piece::Memory(vec![]));
+            }
+            let Some(Piece::Memory(memory)) = kept.pieces.last_mut() else { unreachable!() };
+            let before = memory.capacity();
+            memory.reserve_exact(bytes.len());
+            memory.extend_from_slice(bytes);
+            self.in_memory += memory.capacity() - before;
+        } else if let Err(error) = self.keep_in_file(kept, bytes) {
+            self.failed = Some(reason(&error));
+            kept.is_lost = true;
+        }
+    }
+
+    fn keep_in_file(&mut self, kept: &mut Kept, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (offset, length) = self.allocate(bytes.len() as u64);
+            let (now, later) = bytes.split_at(length as usize);
+            self.file.write_all_at(now, offset)?;
+            self.file_length = self.file_length.max(offset + length);
+            match kept.pieces.last_mut() {
+                Some(Piece::File { offset: last, length: before }) if *last + *before == offset => {
+                    *before += length;
+                }
+                _ => kept.pieces.push(Piece::File { offset, length }),
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Some of the file, at most as much as is wanted: what was used before, else at its end.
+    fn allocate(&mut self, wanted: u64) -> (u64, u64) {
+        let Some((offset, length)) = self.unused.pop_first() else {
+            self.end += wanted;
+            return (self.end - wanted, wanted);
+        };
+        let taken = length.min(wanted);
+        if taken < length {
+            self.unused.insert(offset + taken, length - taken);
+        }
+        (offset, taken)
+    }
+
+    /// Reads an output from its begin.
+    pub(crate) fn reader<'a>(&'a self, kept: &'a Kept) -> impl Read + 'a {
+        Reader { file: &self.file, pieces: kept.pieces.iter(), now: Part::default() }
+    }
+
+    /// Forgets an output, and has room for as much again.
+    pub(crate) fn forget(&mut self, kept: Kept) {
+        for piece in kept.pieces {
+            match piece {
+                Piece::Memory(memory) => self.in_memory -= memory.capacity(),
+                Piece::File { offset, length } => self.give_back(offset, length),
+            }
+        }
+    }
+
+    fn give_back(&mut self, mut offset: u64, mut length: u64) {
+        if let Some((before, its_length)) = self.unused.range(..offset).next_back()
+            && before + its_length == offset
+        {
+            (offset, length) = (*before, its_length + length);
+            self.unused.remove(&offset);
+        }
+        if let Some(its_length) = self.unused.remove(&(offset + length)) {
+            length += its_length;
+        }
+        if offset + length < self.end {
+            self.unused.insert(offset, length);
+            return;
+        }
+        self.end = offset;
+        if self.file_length - self.end >= CUT_FROM || self.end == 0 {
+            // Where it cannot be cut off, it is written over.
+            if self.file.set_len(self.end).is_ok() {
+                self.file_length = self.end;
+            }
+        }
+    }
+}
+
+impl Kept {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_lost
+    }
+}
+
+/// What of a piece is still to be read.
+#[derive(Default)]
+enum Part<'a> {
+    Memory(&'a [u8]),
+    File(u64, u64),
+    #[default]
+    Nothing,
+}
+
+struct Reader<'a, I> {
+    file: &'a File,
+    pieces: I,
+    now: Part<'a>,
+}
+
+impl<'a, I: Iterator<Item = &'a Piece>> Read for Reader<'a, I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match &mut self.now {
+                Part::Memory(bytes) if !bytes.is_empty() => return bytes.read(buffer),
+                Part::File(offset, length) if *length > 0 => {
+                    let wanted = buffer.len().min(usize::try_from(*length).unwrap_or(usize::MAX));
+                    let read = self.file.read_at(&mut buffer[..wanted], *offset)?;
+                    if read == 0 && wanted > 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    *offset += read as u64;
+                    *length -= read as u64;
+                    return Ok(read);
+                }
+                _ => match self.pieces.next() {
+                    Some(Piece::Memory(bytes)) => self.now = Part::Memory(bytes),
+                    Some(Piece::File { offset, length }) => self.now = Part::File(*offset, *length),
+                    None => return Ok(0),
+                },
+            }
+        }
+    }
+}
+
+fn unusable(why: String) -> Error {
+    Error::Spool { folder: env::temp_dir(), why }
+}
+
+/// What the system said. (tempfile's own message names a file that never was.)
+fn reason(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(std::error::Error::source);
+    inner.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spool(memory_max: usize) -> Spool {
+        Spool { memory_max, ..Spool::open().unwrap() }
+    }
+
+    fn read(spool: &Spool, kept: &Kept) -> Vec<u8> {
+        let mut bytes = vec![];
+        spool.reader(kept).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_whole_and_in_order() {
+        let mut spool = spool(10);
+        let (mut one, mut two) = (Kept::default(), Kept::default());
+        spool.keep(&mut one, b"memory");
+        spool.keep(&mut two, b"file");
+        spool.keep(&mut one, b"beside");
+        spool.keep(&mut two, b"more");
+        spool.keep(&mut two, b"!");
+        assert_eq!(
+            (read(&spool, &one), read(&spool, &two)),
+            (b"memorybeside".into(), b"filemore!".into())
+        );
+        assert!(spool.in_memory <= 10);
+        assert!(spool.end > 0);
+    }
+
+    #[test]
+    fn what_was_let_out_is_written_over_and_the_file_never_grows_beyond_what_waits() {
+        let mut spool = spool(0);
+        let mut waiting = std::collections::VecDeque::new();
+        for round in 0..2_000_u64 {
+            let mut kept = Kept::default();
+            let bytes = vec![round as u8; 1 + (round * 7_919 % 5_000) as usize];
+            bytes.chunks(997).for_each(|chunk| spool.keep(&mut kept, chunk));
+            waiting.push_back((kept, bytes));
+            if waiting.len() > 10 {
+                // Not always the oldest.
+                let (kept, bytes) = waiting.remove((round % 3) as usize).unwrap();
+                assert_eq!(read(&spool, &kept), bytes);
+                spool.forget(kept);
+            }
+            assert!(spool.end <= 12 * 5_000, "{}", spool.end);
+        }
+        for (kept, bytes) in waiting {
+            assert_eq!(read(&spool, &kept), bytes);
+            spool.forget(kept);
+        }
+        assert_eq!(
+            (spool.end, spool.unused.len(), spool.file.metadata().unwrap().len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn memory_is_had_again_by_what_comes_later() {
+        let mut spool = spool(8);
+        for _ in 0..3 {
+            let mut kept = Kept::default();
+            spool.keep(&mut kept, b"12345678");
+            assert_eq!((spool.in_memory, spool.end), (8, 0));
+            spool.forget(kept);
+        }
+        assert_eq!(spool.in_memory, 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_remembered() {
+        let file = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let mut spool = Spool { file, ..spool(4) };
+        let mut kept = Kept::default();
+        spool.keep(&mut kept, b"1234");
+        assert!(spool.failure().is_none() && kept.is_whole());
+        spool.keep(&mut kept, b"5");
+        let why = spool.failure().unwrap().to_string();
+        assert!(why.contains("No space left") && why.contains("TMPDIR"), "{why}");
+        assert_eq!(read(&spool, &kept), b"1234");
+        let mut later = Kept::default();
+        spool.forget(kept);
+        spool.keep(&mut later, b"6");
+        assert!(!later.is_whole(), "not even where there is room: its output would not be whole");
+    }
+}
