@@ -92,36 +92,42 @@ Input:
   with -0.
 
 Output:
-  The output of each task is whole and in the order of the items, never interleaved. With -j1 and
-  without --tag commands write to our own output as they run. Else it is read through pipes and
-  waits for its turn: at most 4 MiB of it in memory, the rest in one file in TMPDIR, and of at most
-  100,000 tasks. What a command leaves in the background writes for nobody once the command has ended.
+  The output of each task is whole and in the order of the items, never interleaved.
+  With -j1 and without --tag commands write to our own output as they run. Else it is read
+  through pipes and waits for its turn: at most 4 MiB of it in memory, the rest in one
+  file in TMPDIR, and of at most 100,000 tasks. What a command leaves in the background
+  writes for nobody once the command has ended.
 
-  A summary ends every run, with the first items that failed. Where standard error is a terminal, its
-  last line says how far the run is and how long it takes at least, as the limits have it; with
-  -j1, while no command runs. Elsewhere something is said of waits longer than 30 s.
+  A summary ends every run, with the first items that failed. Where standard error is a
+  terminal, its last line says how far the run is and how long it takes at least, as the
+  limits have it; with -j1, while no command runs. Elsewhere something is said of waits
+  longer than 30 s.
 
-  Once whoever reads the output has gone, nothing more is started (exit code 141). The same goes for
-  messages that cannot be written. A stream that is closed from the start is as /dev/null.
+  Once whoever reads the output has gone, nothing more is started (exit code 141). The
+  same goes for messages that cannot be written. A stream that is closed from the start is
+  as /dev/null.
 
 Starting:
-  A script without #! is run by sh. Where the system has no room for another process (descriptors,
-  processes, memory), the start waits for it; neither the item nor its place under the limit is used
-  up. The soft limit on descriptors is raised to the hard one where -j needs it; commands have the old one.
+  A script without #! is run by sh. Where the system has no room for another process
+  (descriptors, processes, memory), the start waits for it; neither the item nor its place
+  under the limit is used up. The soft limit on descriptors is raised to the hard one
+  where -j needs it; commands have the old one.
 
 Terminal:
-  With -j1 a command may read the terminal, as ssh and sudo do to ask for a password: it has the
-  foreground from when it asks until it ends, and Ctrl-C and Ctrl-Z are for it so long. If Ctrl-C ends it,
-  the run is interrupted as well. With -j2 or more, or where the items are typed, opening /dev/tty is an
-  error at once.
+  With -j1 a command may read the terminal, as ssh and sudo do to ask for a password: it
+  has the foreground from when it asks until it ends, and Ctrl-C and Ctrl-Z are for it so
+  long. If Ctrl-C ends it, the run is interrupted as well. With -j2 or more, or where the
+  items are typed, opening /dev/tty is an error at once.
 
 Interrupting:
-  Ctrl-C (or SIGTERM, SIGQUIT, SIGHUP) once: nothing more is started, and what runs may end. Twice:
-  what runs is killed, with all that it started (a second SIGHUP kills nothing: terminals send two).
-  To be killed is SIGTERM for the whole process group, and after a second SIGKILL for what is left
-  of it. A SIGHUP that is ignored from the start, as by nohup, stays ignored. Commands run in process groups of their own, so Ctrl-C does not reach them directly, and
-  with standard input empty. A run that is itself killed outright (SIGKILL) leaves its commands
-  running; --resume counts as many as -j of them as having run until it began.
+  Ctrl-C (or SIGTERM, SIGQUIT, SIGHUP) once: nothing more is started, and what runs may
+  end. Twice: what runs is killed, with all that it started (a second SIGHUP kills
+  nothing: terminals send two). To be killed is SIGTERM for the whole process group, and
+  after a second SIGKILL for what is left of it. A SIGHUP that is ignored from the start,
+  as by nohup, stays ignored. Commands run in process groups of their own, so Ctrl-C does
+  not reach them directly, and with standard input empty. A run that is itself killed
+  outright (SIGKILL) leaves its commands running; --resume counts as many as -j of them as
+  having run until it began.
 
 Exit codes:
     0  every task ended well
