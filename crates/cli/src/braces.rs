@@ -177,6 +177,10 @@ impl Reading<'_> {
         if text[length] == b'{' || inside.is_empty() {
             return Ok(None);
         }
+        let is_word = is_word(inside);
+        if !self.item.is_empty() && contains(inside, self.item) && !(self.columns && is_word) {
+            return Ok(None); // Braces around the item.
+        }
         let found = |piece| Ok(Some((piece, length + 2)));
         if inside == b"#" {
             return found(Piece::Number);
@@ -184,7 +188,6 @@ impl Reading<'_> {
         if let Some((_, cut)) = CUTS.iter().find(|(text, _)| *text == inside) {
             return found(Piece::Item(*cut));
         }
-        let is_word = is_word(inside);
         let is_identifier = is_word && !inside.contains(&b'-');
         if before == Some(b'$') && is_identifier {
             let braces = Piece::Braces(inside.to_vec(), Meant::Variable);
@@ -193,8 +196,6 @@ impl Reading<'_> {
         if self.columns {
             let meant = if is_word || is_like_a_placeholder(inside) {
                 Meant::Column
-            } else if !self.item.is_empty() && contains(inside, self.item) {
-                return Ok(None); // Text with the item in it.
             } else {
                 Meant::Either
             };

@@ -117,7 +117,8 @@ impl Resumption<'_> {
         let careful = self.build(builder.clone(), past, careful)?;
         let mut ahead = Ahead::default();
         while ahead.unlogged < most && !ahead.ended {
-            let first = ahead.weights.first().copied();
+            let first =
+                ahead.weights.iter().copied().find(|weight| (1..=heaviest).contains(weight));
             tokio::select! {
                 biased;
                 found = source.receive(past), if source.ahead.len() < LOOK_AHEAD_MAX => match found {
@@ -141,10 +142,11 @@ impl Resumption<'_> {
 
     fn note(&self, found: &Found, past: &Past, heaviest: u64, ahead: &mut Ahead) {
         match found {
-            // What can never run was not running.
-            Found::Item(item) if self.can_run(item, heaviest) => {
+            Found::Item(item) => {
                 ahead.weights.push(item.weight);
-                ahead.unlogged += usize::from(!past.knows(&item.text));
+                // What cannot run stands for nothing that did (but may have run under other limits).
+                let may_have_run = self.can_run(item, heaviest) && !past.knows(&item.text);
+                ahead.unlogged += usize::from(may_have_run);
             }
             Found::Stop(_) => ahead.ended = true,
             _ => {}

@@ -35,6 +35,7 @@ fn placeholders_stand_for_the_item_and_its_number_else_it_is_appended() {
     }
     assert_eq!(echo("a\n", &["-I", "@"], &["{}", "@@"]).out, "{} aa\n");
     assert_eq!(echo("a\n", &["-I", "{x}"], &["{x}", "{#}"]).out, "a 1\n");
+    assert_eq!(echo("a\n", &["-I", "NAME"], &["{NAME}", "{\"q\":NAME}"]).out, "{a} {\"q\":a}\n");
 }
 
 #[test]

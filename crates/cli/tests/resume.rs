@@ -27,7 +27,7 @@ fn first_start(folder: &Folder, input: &str, options: &[&str]) -> Duration {
     let called = now_ns();
     let log = ["--resume", "--log", "log.csv"];
     let ran = folder.run(input, &[options, &log, &["--", "true"]].concat());
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.code <= Some(1), "{}", ran.err);
     let rows = folder.log("log.csv");
     let first = rows[known..].iter().map(|row| row.record.start).min().unwrap();
     Duration::from_nanos(first - called)
@@ -158,8 +158,8 @@ fn the_heaviest_of_all_that_may_have_been_running_count() {
     // One that failed may have been tried again: it is in no input any more.
     let failed = format!("{HEADER}1,5,6,10,7,\"10,x\"\n");
     assert!(waited(&failed, "1\n", &[]) > per);
-    // What could never run was not running: the one behind it was.
-    assert!(waited(HEADER, "1\n10\n1\n", &["-j2"]) > per);
+    // What can never run was not running: the one behind it was.
+    assert!(waited(HEADER, "0\n10\n", &[]) > per);
 }
 
 #[test]
@@ -248,6 +248,7 @@ fn a_usage_error_that_the_first_record_shows_leaves_the_log_as_it_is() {
     assert_eq!(folder.read("log.csv"), format!("{HEADER}1,5,6,1,0,torn"));
 }
 
+#[cfg(target_os = "linux")] // The limit is changed from outside.
 #[test]
 fn a_log_that_was_full_for_a_moment_holds_whole_rows_and_is_gone_on_with() {
     // Whether there is room again before the row has failed is up to the machine; then it is done again.
@@ -255,6 +256,7 @@ fn a_log_that_was_full_for_a_moment_holds_whole_rows_and_is_gone_on_with() {
 }
 
 /// Whether a row failed.
+#[cfg(target_os = "linux")]
 fn was_full_for_a_moment() -> bool {
     let folder = Folder::new();
     // Three at once; each ends when it is told to. There is room for the header and one row.
@@ -327,6 +329,7 @@ fn a_log_that_stays_full_ends_with_a_whole_row() {
     }
 }
 
+#[cfg(target_os = "linux")] // /proc says when it has been opened.
 #[test]
 fn a_lock_that_is_let_go_of_is_waited_for() {
     let folder = Folder::new();
@@ -348,6 +351,7 @@ fn a_lock_that_is_let_go_of_is_waited_for() {
 
 // --- The times in it
 
+#[cfg(target_os = "linux")] // /proc says what a process is about.
 #[test]
 fn a_task_starts_in_the_log_before_its_process_is_there() {
     // The process is caught between its fork and its exec, which looks through a long PATH, and stopped: it is
@@ -379,6 +383,7 @@ fn a_task_starts_in_the_log_before_its_process_is_there() {
 }
 
 /// Stops a child of a process that has not begun its program yet. When it was there, by the wall clock.
+#[cfg(target_os = "linux")]
 fn stop_before_exec(parent: u32) -> Option<(Pid, u64)> {
     let children =
         std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
