@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
@@ -57,15 +57,15 @@ fn a_line_is_there_before_the_next_has_come() {
     let folder = Folder::new();
     let mut child = start(&folder, &[FREE]);
     let (mut into, mut out) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let mut reader = BufReader::new(&mut out);
     for line in ["one\n", "two\n", "three\n"] {
         into.write_all(line.as_bytes()).unwrap();
-        let mut read = String::new();
-        reader.read_line(&mut read).unwrap();
-        assert_eq!(read, line);
+        wait_readable(&out);
+        let mut read = vec![0; line.len()];
+        out.read_exact(&mut read).unwrap();
+        assert_eq!(read, line.as_bytes());
     }
     drop(into);
-    assert!(child.wait().unwrap().success());
+    assert_eq!(wait_for_end(&mut child), Some(0));
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn whoever_reads_may_leave() {
     let writer = std::thread::spawn(move || while into.write_all(b"line\n").is_ok() {});
     let mut some = [0; 5];
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    assert_eq!((&some, wait_for_end(&mut child)), (b"line\n", Some(141)));
     let ran = end(child);
-    assert_eq!((&some, ran.code), (b"line\n", Some(141)));
     assert!(ran.err.starts_with("ratelimit: ") && ran.err.lines().count() == 1, "{}", ran.err);
     writer.join().unwrap();
 }
@@ -98,7 +98,7 @@ fn whoever_reads_may_leave() {
 fn wait_readable(from: impl AsFd) {
     let mut fds = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
     let hang = Timespec { tv_sec: 60, tv_nsec: 0 };
-    assert_eq!(poll(&mut fds, Some(&hang)).unwrap(), 1, "nothing comes");
+    assert_eq!(poll(&mut fds, Some(&hang)).unwrap(), 1, "nothing comes for a minute");
 }
 
 /// Waits for the end. This long means that there is none.

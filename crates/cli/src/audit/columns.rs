@@ -185,10 +185,10 @@ impl Columns {
         }
         let stamp_ns = |stamp: &Exactness| told_ns.unwrap_or_else(|| stamp.stamp_unit_ns());
         let first_ns = stamp_ns(&self.first);
-        let first = self.first.error(first_ns);
+        let first = self.first.stamp_error(first_ns);
         // A time that was only told to be coarse says nothing of the clock that measured durations.
         let took_ns = self.second.duration_unit_ns().min(told_ns.unwrap_or(u64::MAX));
-        let took = self.second.error(took_ns);
+        let took = self.second.duration_error(took_ns);
         let exact_to = |units: &[(&str, u64)]| {
             let coarse = units.iter().any(|(_, ns)| *ns > 1);
             let each = units.iter().map(|(what, ns)| format!("{what} exact to {}", show_unit(*ns)));
@@ -207,7 +207,7 @@ impl Columns {
                 } else {
                     exact_to(&[("starts", first_ns), ("ends", second_ns)])
                 };
-                let bounds = bounds(first, self.second.error(second_ns));
+                let bounds = bounds(first, self.second.stamp_error(second_ns));
                 Seen { bounds, exactness, ..Seen::default() }
             }
             Times::StartAndDuration(start, duration) => {

@@ -15,8 +15,8 @@ const CHANCE: u32 = 6;
 pub(crate) struct Exactness {
     /// What the last digit of the finest is worth; 0 before there is any.
     unit_ns: u64,
-    /// Some were written as decimal fractions, which are printed rounded.
-    rounded: bool,
+    /// Some were written as decimal fractions, as floating point numbers are.
+    fraction: bool,
     /// Some were cut off to nanoseconds here.
     more: bool,
     /// All are a multiple of ten to this many nanoseconds: of seconds, milli-, micro- or nanoseconds.
@@ -39,7 +39,7 @@ impl Exactness {
             0 => read.unit_ns,
             finest => finest.min(read.unit_ns),
         };
-        self.rounded |= read.rounded;
+        self.fraction |= read.fraction;
         self.more |= read.more;
         if self.last.is_none() {
             self.zeros = 9;
@@ -66,14 +66,20 @@ impl Exactness {
     pub(crate) fn duration_unit_ns(&self) -> u64 {
         // Seven decimals of a second are what is printed of a floating point number, which is not as
         // exact as that.
-        let floating_point = self.rounded && self.unit_ns == 100;
+        let floating_point = self.fraction && self.unit_ns == 100;
         if floating_point { 1_000 } else { self.unit_ns.max(1) }
     }
 
-    /// Cut off or, where it is a decimal fraction, rounded to this unit.
-    pub(crate) fn error(&self, unit_ns: u64) -> Error {
-        let early_ns = if self.rounded { unit_ns / 2 } else { 0 };
-        Error { early_ns, late_ns: unit_ns - 1 + u64::from(self.more) }
+    /// Of time stamps in this unit. Whole seconds are cut off, by all that writes them; what is finer may have
+    /// been rounded, by a `printf` or before it.
+    pub(crate) fn stamp_error(&self, unit_ns: u64) -> Error {
+        let early_ns = if unit_ns < SECOND_NS { unit_ns / 2 } else { 0 };
+        Error { early_ns, ..self.duration_error(unit_ns) }
+    }
+
+    /// Of durations in this unit, cut off or rounded.
+    pub(crate) fn duration_error(&self, unit_ns: u64) -> Error {
+        Error { early_ns: unit_ns / 2, late_ns: unit_ns - 1 + u64::from(self.more) }
     }
 }
 
@@ -213,13 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn a_decimal_fraction_may_have_been_rounded_and_all_else_was_cut_off() {
-        let ms = 1_000_000;
+    fn whole_seconds_were_cut_off_and_what_is_finer_may_have_been_rounded() {
+        let (ms, s) = (1_000_000, SECOND_NS);
         let error = |early_ns, late_ns| Error { early_ns, late_ns };
-        assert_eq!(of(&["1785000000.123"]).error(ms), error(ms / 2, ms - 1));
-        assert_eq!(of(&["2026-07-25T17:20:00.123Z"]).error(ms), error(0, ms - 1));
-        assert_eq!(of(&["1785000000123456789"]).error(1), error(0, 0));
-        assert_eq!(of(&["1785000000.1234567891"]).error(1), error(0, 1), "it was a little later");
+        assert_eq!(of(&["1785000000.123"]).stamp_error(ms), error(ms / 2, ms - 1));
+        assert_eq!(of(&["2026-07-25T17:20:00Z"]).stamp_error(s), error(0, s - 1));
+        assert_eq!(of(&["1785000000123456789"]).stamp_error(1), error(0, 0));
+        assert_eq!(of(&["1785000000.1234567891"]).stamp_error(1), error(0, 1), "a little later");
+        assert_eq!(of(&["1785000000"]).duration_error(s), error(s / 2, s - 1));
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub(crate) struct Read {
     pub(crate) ns: u64,
     /// What its last digit is worth.
     pub(crate) unit_ns: u64,
-    /// It was written as a decimal fraction, as is printed by what rounds.
-    pub(crate) rounded: bool,
+    /// It was written as a decimal fraction.
+    pub(crate) fraction: bool,
     /// There was more than `ns`, less than a nanosecond of it.
     pub(crate) more: bool,
 }
@@ -69,14 +69,14 @@ pub(crate) fn instant(text: &str) -> Result<Read, &'static str> {
 /// Nanoseconds since the Unix epoch, as our own logs have them.
 pub(crate) fn nanoseconds(text: &str) -> Result<Read, &'static str> {
     let ns = text.trim().parse().map_err(|_| "is no time")?;
-    Ok(Read { ns, unit_ns: 1, rounded: false, more: false })
+    Ok(Read { ns, unit_ns: 1, fraction: false, more: false })
 }
 
 fn read(number: &Decimal, power: i32) -> Option<Read> {
     let (ns, more) = number.times_ten_to(power)?;
     // Numbers with an exponent have no digits where the implied zeros are.
     let digits_below = u32::try_from((power - number.decimals().max(0)).max(0)).ok()?;
-    Some(Read { ns, unit_ns: 10_u64.pow(digits_below), rounded: number.fraction, more })
+    Some(Read { ns, unit_ns: 10_u64.pow(digits_below), fraction: number.fraction, more })
 }
 
 fn written_out(text: &str) -> Result<Read, &'static str> {
@@ -89,7 +89,7 @@ fn written_out(text: &str) -> Result<Read, &'static str> {
         if local { "has no offset from UTC, such as Z or +02:00" } else { "is no time" }
     })?;
     let ns = u64::try_from(at.as_nanosecond()).map_err(|_| "is before 1970")?;
-    Ok(Read { ns, unit_ns: last_digit_ns(&text), rounded: false, more: false })
+    Ok(Read { ns, unit_ns: last_digit_ns(&text), fraction: false, more: false })
 }
 
 /// What the last digit of the time of day of an ISO 8601 time is worth.
@@ -121,7 +121,7 @@ pub(crate) fn duration(text: &str, unit: Option<DurationUnit>) -> Result<Read, &
 }
 
 fn in_words(text: &str) -> Option<Read> {
-    let mut sum = Read { ns: 0, unit_ns: 0, rounded: false, more: false };
+    let mut sum = Read { ns: 0, unit_ns: 0, fraction: false, more: false };
     let mut rest = text;
     while !rest.is_empty() {
         let number = rest.find(|next: char| !next.is_ascii_digit() && next != '.')?;
@@ -138,7 +138,7 @@ fn in_words(text: &str) -> Option<Read> {
         sum = Read {
             ns: sum.ns.checked_add(ns)?.checked_add(below)?,
             unit_ns: part.unit_ns.checked_mul(times)?,
-            rounded: part.rounded,
+            fraction: part.fraction,
             more: sum.more || part.more,
         };
     }
@@ -216,8 +216,8 @@ mod tests {
         assert_eq!(at("2026-07-25T17:20:00Z"), (1_785_000_000 * s, s));
         assert_eq!(at("2026-07-25T17:20:00,5Z"), (1_785_000_000 * s + s / 2, s / 10));
         assert_eq!(at("2026-07-25T17:20Z"), (1_785_000_000 * s, 60 * s));
-        assert!(instant("1785000000.5").unwrap().rounded, "printf rounds");
-        assert!(!instant("2026-07-25T17:20:00.5Z").unwrap().rounded);
+        assert!(instant("1785000000.5").unwrap().fraction);
+        assert!(!instant("2026-07-25T17:20:00.5Z").unwrap().fraction);
         let finer = instant("0.0000000019").unwrap();
         assert_eq!((finer.ns, finer.unit_ns, finer.more), (1, 1, true));
     }
