@@ -18,7 +18,7 @@
 //! For records of one moment each and limits on tasks, the two together decide exactly: if neither
 //! argument holds, some reading keeps the limit.
 
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
 
 use crate::audit::{
     Audit, AuditError, Fullest, Overlap, Record, check, counted_at, fullest, sorted,
@@ -121,50 +121,50 @@ pub fn audit_coarse(
     bounds: &ErrorBounds,
 ) -> Result<CoarseAudit, AuditError> {
     check(records, |record| bounds.widest(record))?;
-    let starts = counted_at(limit, records, |record| record.start);
-    let ends = counted_at(limit, records, |record| record.end);
+    let exact = *bounds == ErrorBounds::EXACT;
+    let overlap = if exact { 0 } else { certain_overlap(limit, records, bounds).units };
+    let mut starts = counted_at(limit, records, |record| record.start);
+    let mut ends = counted_at(limit, records, |record| record.end);
     let per_ns = limit.per_ns();
     let count = |from: &[(u64, u64)], until: &[(u64, u64)]| {
         fullest(Overlap { from, until, per_ns, units: 0 })
     };
     let of_starts = count(&starts, &starts);
     let of_ends = count(&ends, &ends);
-    let worst = if *bounds == ErrorBounds::EXACT {
-        count(&starts, &ends)
-    } else {
-        let from = shifted(&starts, |start| start.saturating_sub(bounds.start_early_ns));
-        let until = shifted(&ends, |end| end.saturating_add(bounds.end_late_ns));
-        count(&from, &until)
-    };
+    let start_error = (bounds.start_early_ns, bounds.start_late_ns);
+    let end_error = (bounds.end_early_ns, bounds.end_late_ns);
+    let no_place = !exact
+        && (!have_places(limit, &starts, start_error) || !have_places(limit, &ends, end_error));
+    // From here on each record is read as long as it can have been. That leaves the order as it is.
+    for (at, _) in &mut starts {
+        *at = at.saturating_sub(bounds.start_early_ns);
+    }
+    for (at, _) in &mut ends {
+        *at = at.saturating_add(bounds.end_late_ns);
+    }
+    let worst = count(&starts, &ends);
     let rate = u128::from(limit.rate());
-    let least = if *bounds == ErrorBounds::EXACT {
-        worst.units
-    } else {
-        let overlap = certain_overlap(limit, records, bounds).units;
-        let start = (bounds.start_early_ns, bounds.start_late_ns);
-        let end = (bounds.end_early_ns, bounds.end_late_ns);
-        let no_place = !have_places(limit, &starts, start) || !have_places(limit, &ends, end);
-        if no_place { overlap.max(rate + 1) } else { overlap }
+    let least = match (exact, no_place) {
+        (true, _) => worst.units,
+        (false, true) => overlap.max(rate + 1),
+        (false, false) => overlap,
     };
     let most = Audit { limit: *limit, starts: of_starts, ends: of_ends, worst };
     Ok(CoarseAudit { most, least })
 }
 
-fn shifted(counts: &[(u64, u64)], shift: impl Fn(u64) -> u64) -> Vec<(u64, u64)> {
-    counts.iter().map(|(at, units)| (shift(*at), *units)).collect()
-}
-
 /// The deepest overlap of what is held in every reading.
 fn certain_overlap(limit: &Limit, records: &[Record], bounds: &ErrorBounds) -> Fullest {
-    let certain = records.iter().filter_map(|record| {
-        let from = record.start.saturating_add(bounds.start_late_ns);
-        let until = record.end.saturating_sub(bounds.end_early_ns);
-        let held = u128::from(from) <= u128::from(until) + u128::from(limit.per_ns());
-        held.then(|| (from, until, limit.units(record.weight)))
-    });
-    let certain: Vec<(u64, u64, u64)> = certain.collect();
-    let from = sorted(certain.iter().map(|(from, _, units)| (*from, *units)));
-    let until = sorted(certain.iter().map(|(_, until, units)| (*until, *units)));
+    let certain = || {
+        records.iter().filter_map(|record| {
+            let from = record.start.saturating_add(bounds.start_late_ns);
+            let until = record.end.saturating_sub(bounds.end_early_ns);
+            let held = u128::from(from) <= u128::from(until) + u128::from(limit.per_ns());
+            held.then(|| (from, until, limit.units(record.weight)))
+        })
+    };
+    let from = sorted(certain().map(|(from, _, units)| (from, units)));
+    let until = sorted(certain().map(|(_, until, units)| (until, units)));
     fullest(Overlap { from: &from, until: &until, per_ns: limit.per_ns(), units: 0 })
 }
 
@@ -176,31 +176,38 @@ fn certain_overlap(limit: &Limit, records: &[Record], bounds: &ErrorBounds) -> F
 fn have_places(limit: &Limit, counts: &[(u64, u64)], (early, late): (u64, u64)) -> bool {
     let rate = u128::from(limit.rate());
     let apart = u128::from(limit.per_ns()) + 1;
-    // Of each record placed: how many units there are up to and with it, and its place.
-    let mut placed: Vec<(u128, u128)> = Vec::with_capacity(counts.len());
-    let (mut by_first, mut by_last) = (0, 0);
+    // Of records placed: how many units there are up to and with it, and its place. The first of them
+    // holds the unit `rate` before the first of the record at hand; `by_last` is which of them holds the
+    // one `rate` before its last.
+    let mut placed: VecDeque<(u128, u128)> = VecDeque::new();
+    let mut by_last = 0_usize;
     let mut before = 0_u128;
     for (at, units) in counts.iter().filter(|(_, units)| *units > 0) {
-        let (earliest, latest) = (at.saturating_sub(early), at.saturating_add(late));
+        let (earliest, latest) = (u128::from(at.saturating_sub(early)), at.saturating_add(late));
         let with = before + u128::from(*units);
         if u128::from(*units) > rate {
             return false;
         }
-        let after = |hand: &mut usize, unit: u128| {
-            // Units are counted from 1. The first `rate` have nothing before them.
-            let Some(earlier) = unit.checked_sub(rate).filter(|earlier| *earlier > 0) else {
-                return 0;
-            };
-            while placed[*hand].0 < earlier {
-                *hand += 1;
+        // Units are counted from 1; the first `rate` have nothing to keep away from.
+        let mut place = earliest;
+        if let Some(earlier) = (before + 1).checked_sub(rate).filter(|earlier| *earlier > 0) {
+            while placed[0].0 < earlier {
+                placed.pop_front();
+                by_last = by_last.saturating_sub(1);
             }
-            placed[*hand].1 + apart
-        };
-        let place = after(&mut by_first, before + 1).max(u128::from(earliest));
-        if after(&mut by_last, with).max(u128::from(earliest)) > u128::from(latest) {
+            place = place.max(placed[0].1 + apart);
+        }
+        let mut last_place = place;
+        if let Some(earlier) = with.checked_sub(rate).filter(|earlier| *earlier > 0) {
+            while placed[by_last].0 < earlier {
+                by_last += 1;
+            }
+            last_place = last_place.max(placed[by_last].1 + apart);
+        }
+        if last_place > u128::from(latest) {
             return false;
         }
-        placed.push((with, place));
+        placed.push_back((with, place));
         before = with;
     }
     true
