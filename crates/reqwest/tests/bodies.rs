@@ -19,7 +19,7 @@ async fn the_permit_is_held_until_the_body_has_been_read_to_its_end() {
     let (limiter, clock) = limiter("1/10ms");
     let client = client(&to_the_end(&limiter));
     let body = server.body();
-    let mut response = client.get(server.url("then=")).send().await.unwrap();
+    let mut response = within(client.get(server.url("then=")).send()).await.unwrap();
     body.send(Ok("one")).unwrap();
     assert_eq!(response.chunk().await.unwrap().unwrap(), "one");
     clock.advance(5 * PER);
@@ -38,7 +38,7 @@ async fn downloads_are_one_at_a_time_where_the_limiter_is() {
     let limiter = limiter.build().unwrap();
     let client = client(&to_the_end(&limiter));
     let body = server.body();
-    let first = client.get(server.url("then=")).send().await.unwrap();
+    let first = within(client.get(server.url("then=")).send()).await.unwrap();
     let second = tokio::spawn(client.get(server.url("")).send());
     until(|| limiter.stats().queued == 1).await;
     assert_eq!(server.seen().len(), 1);
@@ -55,7 +55,7 @@ async fn a_body_that_is_dropped_before_its_end_has_its_grace() {
     let limiter = builder.abandon_grace(PER).build().unwrap();
     let _body = server.body();
     let client = client(&to_the_end(&limiter));
-    drop(client.get(server.url("then=")).send().await.unwrap());
+    drop(within(client.get(server.url("then=")).send()).await.unwrap());
     assert_eq!(limiter.stats().running, 1, "for its grace");
     clock.advance(PER);
     assert_eq!((limiter.stats().running, opens_in(&limiter, &clock)), (0, Some(PER + NS)));
@@ -67,7 +67,7 @@ async fn a_body_that_fails_has_completed() {
     let (limiter, _clock) = limiter("1/10ms");
     let body = server.body();
     let client = client(&to_the_end(&limiter));
-    let response = client.get(server.url("then=")).send().await.unwrap();
+    let response = within(client.get(server.url("then=")).send()).await.unwrap();
     assert_eq!(limiter.stats().running, 1);
     body.send(Err(std::io::Error::other("on purpose"))).unwrap();
     assert!(response.text().await.is_err());
@@ -79,7 +79,7 @@ async fn an_empty_body_has_ended_with_its_head() {
     let server = Server::start().await;
     let (limiter, _clock) = limiter("1/10ms");
     let client = client(&to_the_end(&limiter));
-    let response = client.head(server.url("")).send().await.unwrap();
+    let response = within(client.head(server.url("")).send()).await.unwrap();
     assert_eq!((limiter.stats().running, limiter.stats().completed), (0, 1));
     drop(response);
 }
@@ -90,7 +90,7 @@ async fn the_response_is_otherwise_the_same() {
     let (limiter, _clock) = limiter("1/10ms");
     let client = client(&to_the_end(&limiter));
     let url = server.says(429, &[("x-header", "kept"), ("retry-after", "99999")]);
-    let response = client.get(url.clone()).send().await.unwrap();
+    let response = within(client.get(url.clone()).send()).await.unwrap();
     assert_eq!((response.status().as_u16(), response.url()), (429, &url));
     assert_eq!(response.headers()["x-header"], "kept");
     assert_eq!(response.content_length(), Some(6));
@@ -107,7 +107,7 @@ async fn a_redirect_gives_its_permit_back_before_the_next_is_asked_for() {
     let limiter = limiter.build().unwrap();
     let client = client(&to_the_end(&limiter));
     let url = server.says(302, &[("location", "/next")]);
-    let response = client.get(url).send().await.unwrap();
+    let response = within(client.get(url).send()).await.unwrap();
     assert_eq!((response.url().path(), limiter.stats().running), ("/next", 1));
     response.bytes().await.unwrap();
     assert_eq!((limiter.stats().running, limiter.stats().completed), (0, 2));

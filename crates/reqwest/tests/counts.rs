@@ -4,7 +4,7 @@ mod support;
 
 use strict_rate_limiter::{KeyedRateLimiter, Limit, RateLimiter};
 use strict_rate_limiter_reqwest::{CorrectionError, Count, RateLimit};
-use support::{Server, client, limiter, units};
+use support::{Server, client, limiter, units, within};
 
 fn limit(text: &str) -> Limit {
     text.parse().unwrap()
@@ -81,7 +81,7 @@ async fn what_is_still_on_its_way_comes_on_top_of_the_servers_count() {
     let middleware = middleware.corrected_by(header, limit("10/10ms"), Count::Remaining).unwrap();
     let client = client(&middleware);
     let on_its_way = limiter.try_acquire().unwrap();
-    client.get(server.url("ratelimit-remaining=4")).send().await.unwrap();
+    within(client.get(server.url("ratelimit-remaining=4")).send()).await.unwrap();
     assert_eq!(units(&limiter), 7, "six that the server has counted, and one that it may not have");
     on_its_way.complete();
 }

@@ -97,7 +97,7 @@ async fn a_weight_that_panics_takes_nothing_with_it() {
     let call = tokio::spawn(client.get(url).send());
     assert!(within(call).await.unwrap_err().is_panic());
     assert_eq!((limiter.stats().running, limiter.stats().queued, units(&limiter)), (0, 0, 0));
-    assert_eq!(client.get(server.url("")).send().await.unwrap().status(), 200);
+    assert_eq!(within(client.get(server.url("")).send()).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_hook_that_panics_takes_neither_the_permit_nor_the_pause_with_it() {
     assert_eq!((limiter.stats().running, limiter.stats().completed), (0, 1));
     assert_eq!(opens_in(&limiter, &clock), Some(Duration::from_secs(7)));
     clock.advance(Duration::from_secs(8));
-    assert_eq!(client.get(server.url("")).send().await.unwrap().status(), 200);
+    assert_eq!(within(client.get(server.url("")).send()).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -124,8 +124,8 @@ async fn hosts_do_not_limit_each_other() {
     let settings = RateLimiter::builder().limit("1/10ms".parse().unwrap()).clock(clock.clone());
     let hosts = KeyedRateLimiter::new(settings).unwrap();
     let client = client(&RateLimit::per_host(hosts.clone()));
-    client.get(one.url("status=429&retry-after=60")).send().await.unwrap();
-    client.get(other.url("")).send().await.unwrap();
+    within(client.get(one.url("status=429&retry-after=60")).send()).await.unwrap();
+    within(client.get(other.url("")).send()).await.unwrap();
     let opens_in = |server: &Server| opens_in(&hosts.limiter(&server.address.to_string()), &clock);
     assert_eq!(opens_in(&one), Some(Duration::from_secs(60)));
     assert_eq!(opens_in(&other), Some(PER + NS));
@@ -136,7 +136,7 @@ async fn a_limiter_that_refuses_is_an_error_of_the_request() {
     let server = Server::start().await;
     let (limiter, _clock) = limiter("10w/10ms");
     let heavy = client(&RateLimit::new(limiter.clone()).weight(|_| 11));
-    let error = heavy.get(server.url("")).send().await.unwrap_err();
+    let error = within(heavy.get(server.url("")).send()).await.unwrap_err();
     assert!(error.to_string().contains("weight 11 is over the limit"), "{error}");
     limiter.close();
     let error = client(&RateLimit::new(limiter)).get(server.url("")).send().await.unwrap_err();

@@ -48,7 +48,7 @@ async fn the_limiter_pauses_for_as_long_as_the_server_says() {
     for (status, headers, pause) in cases {
         let (limiter, clock) = limiter("5/10ms");
         let client = own_client_without_redirects(RateLimit::new(limiter.clone()));
-        client.get(server.says(*status, headers)).send().await.unwrap();
+        within(client.get(server.says(*status, headers)).send()).await.unwrap();
         assert_eq!(opens_in(&limiter, &clock), Some(*pause), "{status} {headers:?}");
     }
 }
@@ -63,9 +63,9 @@ async fn a_refusal_that_says_nothing_pauses_for_the_shortest_period_that_is_used
         let limiter = builder.build().unwrap();
         let client = client(&RateLimit::new(limiter.clone()));
         for _ in 1..queries {
-            client.get(server.url("")).send().await.unwrap();
+            within(client.get(server.url("")).send()).await.unwrap();
         }
-        client.get(server.url("status=503")).send().await.unwrap();
+        within(client.get(server.url("status=503")).send()).await.unwrap();
         assert_eq!(limiter.paused_for(), pause, "the {queries}. is refused");
     }
 }
@@ -76,9 +76,9 @@ async fn the_statuses_that_are_heeded_can_be_named() {
     let (limiter, clock) = limiter("5/10ms");
     let middleware = RateLimit::new(limiter.clone()).heed(Heed::default().statuses([202]));
     let client = client(&middleware);
-    client.get(server.url("status=429&retry-after=7")).send().await.unwrap();
+    within(client.get(server.url("status=429&retry-after=7")).send()).await.unwrap();
     assert_eq!(opens_in(&limiter, &clock), Some(Duration::ZERO));
-    client.get(server.url("status=202&retry-after=7")).send().await.unwrap();
+    within(client.get(server.url("status=202&retry-after=7")).send()).await.unwrap();
     assert_eq!(opens_in(&limiter, &clock), Some(ms(7_000)));
 }
 
@@ -136,9 +136,9 @@ async fn a_hook_says_what_no_header_does() {
         }
     });
     let client = client(&middleware);
-    client.get(server.url("x-left=3")).send().await.unwrap();
+    within(client.get(server.url("x-left=3")).send()).await.unwrap();
     assert_eq!(support::units(&limiter), 7, "a limit that is not there changes nothing");
-    client.get(server.url("status=429&retry-after=2&x-banned-s=7")).send().await.unwrap();
+    within(client.get(server.url("status=429&retry-after=2&x-banned-s=7")).send()).await.unwrap();
     assert_eq!(opens_in(&limiter, &clock), Some(ms(7_000)));
 }
 
@@ -153,12 +153,13 @@ async fn a_pause_that_is_too_long_is_an_error_at_once_and_is_kept() {
     let (limiter, clock) = limiter("5/10ms");
     let client = client(&RateLimit::new(limiter.clone()));
     let before = SystemTime::now();
-    let response = client.get(server.url("status=429&retry-after=7201")).send().await.unwrap();
+    let response =
+        within(client.get(server.url("status=429&retry-after=7201")).send()).await.unwrap();
     assert_eq!(response.status(), 429, "its caller has the answer");
     assert_eq!(response.extensions().get::<PauseTooLong>().unwrap().asked(), ms(7_201_000));
     assert_eq!(response.text().await.unwrap(), "answer");
 
-    let error = client.get(server.url("")).send().await.unwrap_err();
+    let error = within(client.get(server.url("")).send()).await.unwrap_err();
     let asked = too_long(&error);
     assert_eq!((asked.asked(), asked.left()), (ms(7_201_000), ms(7_201_000)));
     assert_eq!((asked.header(), asked.host()), ("retry-after", None));
@@ -169,7 +170,7 @@ async fn a_pause_that_is_too_long_is_an_error_at_once_and_is_kept() {
     );
 
     clock.advance(HOUR + ms(500));
-    let error = client.get(server.url("")).send().await.unwrap_err();
+    let error = within(client.get(server.url("")).send()).await.unwrap_err();
     assert_eq!(too_long(&error).left(), HOUR + ms(500));
     clock.advance(ms(500));
     let waiting = tokio::spawn(client.get(server.url("")).send());
@@ -185,8 +186,8 @@ async fn a_refusal_that_says_nothing_may_be_too_long_as_well() {
     let server = Server::start().await;
     let (limiter, _clock) = limiter("100/1d");
     let client = client(&RateLimit::new(limiter.clone()));
-    client.get(server.url("status=429")).send().await.unwrap();
-    let error = client.get(server.url("")).send().await.unwrap_err();
+    within(client.get(server.url("status=429")).send()).await.unwrap();
+    let error = within(client.get(server.url("")).send()).await.unwrap_err();
     assert_eq!((too_long(&error).asked(), too_long(&error).header()), (24 * HOUR, "refusal"));
     let text = "refused a request and did not say for how long: a pause of 86400 s, until ";
     assert!(error.to_string().contains(text), "{error}");
@@ -220,12 +221,12 @@ async fn a_pause_can_be_ended() {
     let ends: [&dyn Fn(); 2] = [&|| middleware.resume(), &|| limiter.resume()];
     for end in ends {
         let query = "status=429&retry-after=99999999999999999999";
-        client.get(server.url(query)).send().await.unwrap();
-        let error = client.get(server.url("")).send().await.unwrap_err();
+        within(client.get(server.url(query)).send()).await.unwrap();
+        let error = within(client.get(server.url("")).send()).await.unwrap_err();
         assert_eq!(too_long(&error).asked(), Duration::MAX);
         assert!(error.to_string().contains("a pause that never ends"), "{error}");
         end();
-        assert_eq!(client.get(server.url("")).send().await.unwrap().status(), 200);
+        assert_eq!(within(client.get(server.url("")).send()).await.unwrap().status(), 200);
         // What is waited for is not refused because of a pause that was ended.
         limiter.pause_for(2 * HOUR);
         let waiting = tokio::spawn(client.get(server.url("")).send());
@@ -254,10 +255,10 @@ async fn a_shorter_pause_does_not_hide_one_that_is_too_long() {
     let client = client(&RateLimit::new(limiter.clone()).max_pause(ms(1_000)));
     let on_its_way = tokio::spawn(client.get(server.url("wait=&status=429&retry-after=2")).send());
     until(|| limiter.stats().running == 1).await;
-    client.get(server.url("status=429&retry-after=9")).send().await.unwrap();
+    within(client.get(server.url("status=429&retry-after=9")).send()).await.unwrap();
     server.leave.add_permits(1);
     within(on_its_way).await.unwrap().unwrap();
-    let error = client.get(server.url("")).send().await.unwrap_err();
+    let error = within(client.get(server.url("")).send()).await.unwrap_err();
     assert_eq!(too_long(&error).asked(), ms(9_000));
 }
 
@@ -268,12 +269,12 @@ async fn hosts_are_refused_and_resumed_one_by_one() {
     let hosts = KeyedRateLimiter::new(settings.clock(ManualClock::new())).unwrap();
     let middleware = RateLimit::per_host(hosts);
     let client = client(&middleware);
-    let refused = async |server: &Server| match client.get(server.url("")).send().await {
+    let refused = async |server: &Server| match within(client.get(server.url("")).send()).await {
         Ok(_) => false,
         Err(error) => too_long(&error).host() == Some(&server.address.to_string()),
     };
     for server in [&one, &other] {
-        client.get(server.url("status=429&retry-after=99999")).send().await.unwrap();
+        within(client.get(server.url("status=429&retry-after=99999")).send()).await.unwrap();
     }
     assert!(refused(&one).await && refused(&other).await);
     middleware.resume_host(&one.address.to_string());

@@ -83,7 +83,7 @@ async fn what_is_not_followed_is_the_callers_response() {
         let (limiter, _clock) = limiter("9/10ms");
         for client in clients(&limiter) {
             let seen = server.seen().len();
-            let response = client.get(server.says(status, headers)).send().await.unwrap();
+            let response = within(client.get(server.says(status, headers)).send()).await.unwrap();
             assert_eq!(response.status().as_u16(), status, "{headers:?}");
             assert_eq!(server.seen().len() - seen, 1);
         }
@@ -100,7 +100,7 @@ async fn a_loop_ends_with_the_last_redirect_that_is_allowed() {
         let client = client(&RateLimit::new(limiter.clone()).redirects(most));
         let looping = server.says(302, &[("location", "")]);
         let seen = server.seen().len();
-        assert_eq!(client.get(looping).send().await.unwrap().status(), 302);
+        assert_eq!(within(client.get(looping).send()).await.unwrap().status(), 302);
         assert_eq!(server.seen().len() - seen, sent);
     }
 }
@@ -123,7 +123,8 @@ async fn what_a_client_of_ones_own_follows_by_itself_is_counted_and_an_error() {
     let server = Server::start().await;
     let (limiter, _clock) = limiter("20/10ms");
     let client = own_client(RateLimit::new(limiter.clone()));
-    let error = client.post(server.says(303, &[("location", "/done")])).send().await.unwrap_err();
+    let error =
+        within(client.post(server.says(303, &[("location", "/done")])).send()).await.unwrap_err();
     let Error::Middleware(error) = error else { panic!("{error}") };
     let error: &UncountedRequests = error.downcast_ref().unwrap();
     assert_eq!(error.url().path(), "/done");
@@ -140,7 +141,7 @@ async fn an_address_that_is_written_oddly_is_no_redirect() {
     let plain = server.url("");
     for odd in ["/p?", "/p?#part", "/p#part", "/a b?x=ä&y={}|'", "//double/../p", "", "?a=b?c=/"] {
         let url = plain.replace("/?", odd);
-        assert_eq!(client.get(&url).send().await.unwrap().status(), 200, "{url}");
+        assert_eq!(within(client.get(&url).send()).await.unwrap().status(), 200, "{url}");
         let with_password = url.replace("//1", "//user:secret@1").parse().unwrap();
         let request = reqwest::Request::new(Method::GET, with_password);
         assert_eq!(client.execute(request).await.unwrap().status(), 200, "{url}");
@@ -152,7 +153,8 @@ async fn a_loop_that_a_client_of_ones_own_follows_by_itself_is_counted() {
     let server = Server::start().await;
     let (limiter, _clock) = limiter("20/10ms");
     let client = own_client(RateLimit::new(limiter.clone()));
-    let error = client.post(server.says(303, &[("location", "")])).send().await.unwrap_err();
+    let error =
+        within(client.post(server.says(303, &[("location", "")])).send()).await.unwrap_err();
     assert!(error.is_redirect(), "{error}");
     assert_eq!(server.seen().len(), 11);
     assert!(units(&limiter) >= 11, "{}", units(&limiter));
@@ -170,7 +172,7 @@ async fn reqwest_tries_nothing_again_by_itself() {
         reqwest::Client::builder().no_proxy().retry(again)
     };
     let plain = again().build().unwrap();
-    plain.get(server.url("status=503")).send().await.unwrap();
+    within(plain.get(server.url("status=503")).send()).await.unwrap();
     assert_eq!(server.seen().len(), 3, "this is what it does where nothing keeps it from it");
     let (limiter, _clock) = limiter("9/10ms");
     // Not to wait for the pause that it asks for.
