@@ -5,13 +5,15 @@
 // The command's own files, of which only the reading is used here.
 #![allow(dead_code)]
 
+#[path = "../../crates/cli/src/csv_place.rs"]
+mod csv_place;
 #[path = "../../crates/cli/src/error.rs"]
 mod error;
-#[path = "../../crates/cli/src/log.rs"]
-mod log;
+#[path = "../../crates/cli/src/past.rs"]
+mod past;
 
 use libfuzzer_sys::fuzz_target;
-use log::Past;
+use past::Past;
 
 fuzz_target!(|bytes: &[u8]| {
     // Most of what could be read begins with the header.

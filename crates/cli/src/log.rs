@@ -18,9 +18,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, LogError};
-use crate::past::Past;
-
-pub(crate) const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "exit_code", "input"];
+use crate::past::{HEADER, Past};
 
 /// A run that was killed may have left a child between its fork and its exec, which holds the lock as long.
 const LOCK_TRIES: u32 = 100;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::csv_place::Place;
 use crate::error::LogError;
-use crate::log::HEADER;
+
+/// The first row of a log.
+pub(crate) const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "exit_code", "input"];
 
 /// What a log says of earlier runs.
 #[derive(Debug, Default, PartialEq, Eq)]

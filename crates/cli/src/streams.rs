@@ -82,7 +82,7 @@ pub(crate) fn failure() -> Option<Error> {
 /// another one of those that say that all else went well, or that tasks failed.
 pub(crate) fn exit_code(code: u8) -> u8 {
     match failure() {
-        Some(error) if matches!(code, 0 | exit::FAILURES) => error.exit_code(),
+        Some(error) if matches!(code, 0 | exit::FAILURES | exit::UNDECIDED) => error.exit_code(),
         _ => code,
     }
 }
