@@ -20,6 +20,8 @@ fuzz_target!(|bytes: &[u8]| {
     let log = [b"seq,start_ns,end_ns,weight,exit_code,input\n", bytes].concat();
     for log in [&log[..], bytes] {
         match Past::read(log) {
+            // A part of a header tells that a run began, and is cut off whole.
+            Ok((_, 0)) => {}
             Ok((past, whole)) => {
                 let cut_off = &log[..whole as usize];
                 assert_eq!(Past::read(cut_off).ok(), Some((past, whole)));
