@@ -9,7 +9,7 @@ step() { printf '\n== %s\n' "$*"; }
 if cargo nextest --version >/dev/null 2>&1; then
     tests() { cargo nextest run --no-fail-fast --status-level slow --final-status-level fail "$@"; }
 else
-    tests() { cargo test --tests --no-fail-fast "$@"; }
+    tests() { cargo test --no-fail-fast "$@"; }
 fi
 
 step "format"
@@ -28,10 +28,10 @@ RUSTFLAGS="--cfg portable" cargo clippy --locked --quiet --target-dir target/por
     --features full --lib -- -D warnings
 
 step "tests"
-tests --locked --workspace "${full[@]}"
+tests --locked --workspace "${full[@]}" --tests
 
 step "tests, optimised and without debug assertions"
-tests --locked --workspace "${full[@]}" --release
+tests --locked --workspace "${full[@]}" --release --tests
 
 step "examples in the docs"
 cargo test --locked --workspace "${full[@]}" --doc

@@ -5,7 +5,7 @@
 //!
 //! | code | called by |
 //! |---|---|
-//! | wakers: clone, wake, drop | `wakes.rs`, and `shared.rs` where one is stored or replaced |
+//! | wakers: clone, wake, drop | `wakes.rs`, and `shared.rs` and `turn.rs` where one is stored, replaced or kept for later |
 //! | clocks: `now` | `clock/source.rs` |
 //! | timers: `set`, `clear`, drop | `lookout.rs` |
 //! | the operating system, for a thread | `clock/alarm.rs`; a refusal is an answer, not a panic |

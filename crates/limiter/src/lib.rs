@@ -89,6 +89,7 @@ pub mod stream;
 mod sync;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod turn;
 mod waiter;
 mod wakes;
 

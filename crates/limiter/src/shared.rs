@@ -1,16 +1,10 @@
 //! What all handles, waiters and permits of one limiter share: the machine under its lock, the
 //! clock, the timer.
 //!
-//! Every change is a [`Turn`]: lock, change the machine, drive it until it has nothing more to grant,
-//! unlock, wake whoever was granted. Nobody is woken under the lock. A panic of foreign code is noted
-//! where it happens and the turn goes on; who asked is told of it when the turn is over (`foreign.rs`).
+//! Every change is a [`Turn`] (`turn.rs`), which decides and wakes once it is over.
 //!
-//! There is no background task. Driving sets the timer for when the machine wants to be looked at
-//! again; the timer wakes a [`Looker`], not a waiter, so that a waiter that is not polled holds its
-//! own place in the line and never the timer of those behind it.
-//!
-//! Where the clock could not be read or no timer could be set, a look is *owed*: the first waiter is
-//! woken and looks for itself, at each poll, until a look succeeds.
+//! There is no background task. The timer wakes a [`Looker`], not a waiter, so that a waiter that is not
+//! polled holds its own place in the line and never the timer of those behind it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -18,20 +12,18 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{
-    Decision, InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError,
-};
+use strict_rate_limiter_core::{InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError};
 
-use crate::clock::{Fast, Reading, Source};
+use crate::clock::Source;
 use crate::error::{AcquireError, TryAcquireError};
-use crate::foreign::{self, FirstPanic};
+use crate::foreign;
 use crate::lead::Lead;
-use crate::lookout::{Look, Lookout, TimerSet};
+use crate::lookout::Lookout;
 use crate::observe::{Name, Observer};
 use crate::scope::{self, TaskId};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
-use crate::wakes::Wakes;
+use crate::turn::{End, Inner, Turn};
 
 pub(crate) struct Shared {
     pub(crate) clock: Source,
@@ -39,28 +31,6 @@ pub(crate) struct Shared {
     /// Whether anyone in the line was asked for inside a task of this limiter.
     has_inside_waiters: AtomicBool,
     inner: Mutex<Inner>,
-}
-
-struct Inner {
-    machine: Machine<Waker>,
-    fast: Fast,
-    lookout: Lookout,
-    drained: Vec<(u64, Waker)>,
-    next_drained: u64,
-    /// Who in the line was asked for inside running tasks of this limiter.
-    inside: Vec<InsideWaiter>,
-    /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than
-    /// the truth, so nothing is loosened.
-    unstamped: Vec<(core::Permit, End)>,
-    /// A look failed, and no timer will make up for it.
-    is_look_owed: bool,
-}
-
-/// How a task has ended.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Completed { actual: Option<u64> },
-    Abandoned,
 }
 
 /// What the timer wakes.
@@ -80,16 +50,6 @@ pub(crate) enum Kind {
 pub(crate) enum Standing {
     Granted(core::Permit),
     Queued { ticket: Ticket, accepted: bool },
-}
-
-/// One change under the lock, with everything that has to follow from it.
-struct Turn<'a> {
-    clock: &'a Source,
-    inner: MutexGuard<'a, Inner>,
-    wakes: Wakes,
-    /// Wakers that nobody needs any more, dropped when the lock is released.
-    replaced: Vec<Waker>,
-    panics: FirstPanic,
 }
 
 impl Shared {
@@ -424,7 +384,16 @@ impl Shared {
     }
 
     fn standing(&self, turn: &mut Turn<'_>, ticket: Ticket) -> Result<Standing, AcquireError> {
-        let standing = turn.inner.standing(ticket);
+        let machine = &mut turn.inner.machine;
+        let standing = match machine.status(ticket) {
+            TicketStatus::Queued { accepted } => Ok(Standing::Queued { ticket, accepted }),
+            // It is out of the line and was not granted: only `abort` does that to a waiter.
+            TicketStatus::Gone => Err(AcquireError::Aborted),
+            TicketStatus::Granted => {
+                let permit = machine.claim(ticket);
+                permit.map(Standing::Granted).ok_or(AcquireError::Aborted)
+            }
+        };
         if !matches!(standing, Ok(Standing::Queued { .. })) {
             self.no_longer_waits(turn, ticket);
         }
@@ -448,203 +417,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<'a> Turn<'a> {
-    #[inline]
-    fn new(clock: &'a Source, inner: MutexGuard<'a, Inner>) -> Self {
-        let (wakes, panics) = (Wakes::default(), FirstPanic::default());
-        Self { clock, inner, wakes, replaced: Vec::new(), panics }
-    }
-
-    /// The time. `None`, and noted, where the clock panics.
-    fn now(&mut self) -> Option<u64> {
-        let now = self.panics.note(self.clock.now())?;
-        for (permit, end) in std::mem::take(&mut self.inner.unstamped) {
-            self.inner.record(permit, end, Reading::exact(now));
-        }
-        Some(now)
-    }
-
-    /// After a change: lets it take effect on whoever waits. `now` where it was read already.
-    #[inline]
-    fn settle(&mut self, now: Option<u64>) {
-        if self.inner.needs_a_look() {
-            match now {
-                Some(now) => self.drive(now),
-                None => self.look(),
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn settle_and_end(mut self, now: u64) {
-        self.settle(Some(now));
-        self.end_quietly();
-    }
-
-    /// Reads the clock, and has the machine decide.
-    fn look(&mut self) {
-        match self.now() {
-            Some(now) => self.drive(now),
-            None => self.owe_a_look(),
-        }
-    }
-
-    /// The head of the line is polled. Whether it should be polled again at once.
-    fn head_looks(&mut self) -> bool {
-        if self.inner.is_look_owed {
-            self.look();
-            return false;
-        }
-        if !self.inner.lookout.is_armed() {
-            return false;
-        }
-        let Some(now) = self.now() else {
-            self.owe_a_look();
-            return false;
-        };
-        match self.inner.lookout.head_looks(now) {
-            Look::Open => self.drive(now),
-            Look::Near => return true,
-            Look::Far => {}
-        }
-        false
-    }
-
-    /// Has the machine decide all it can, and sets the timer for the rest.
-    #[inline]
-    fn drive(&mut self, mut now: u64) {
-        self.inner.is_look_owed = false;
-        if !self.inner.unstamped.is_empty() {
-            match self.now() {
-                Some(read) => now = read,
-                None => return self.owe_a_look(),
-            }
-        }
-        loop {
-            match self.inner.machine.poll(now) {
-                Decision::Grant { waiter, .. } => self.wakes.push(waiter),
-                Decision::Accept { ticket } => self.wake_later(ticket),
-                Decision::LookAgainAt(opening) => match self.arm(opening, now) {
-                    TimerSet::Due => match self.now() {
-                        Some(read) => now = read,
-                        None => return self.owe_a_look(),
-                    },
-                    TimerSet::Set => break,
-                    TimerSet::Unavailable => return self.owe_a_look(),
-                },
-                Decision::WaitForCompletion | Decision::Idle => {
-                    self.disarm();
-                    break;
-                }
-            }
-        }
-        if !self.inner.drained.is_empty() && self.inner.machine.is_drained() {
-            let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
-            self.wakes.extend(listeners);
-        }
-    }
-
-    #[inline(never)]
-    fn arm(&mut self, opening: u64, now: u64) -> TimerSet {
-        let head = self.inner.machine.head();
-        let Some(plan) = self.inner.lookout.plan(opening, now, head.is_some()) else {
-            return TimerSet::Set;
-        };
-        if let Some(head) = head.filter(|_| plan.wakes_head()) {
-            self.wake_later(head);
-        }
-        let at = self.clock.to_instant(plan.look_at);
-        let set = self.inner.lookout.set_timer(plan, at);
-        self.panics.note(set).unwrap_or(TimerSet::Unavailable)
-    }
-
-    fn disarm(&mut self) {
-        let disarmed = self.inner.lookout.disarm();
-        self.panics.note(disarmed);
-    }
-
-    /// A look has failed, or no timer will make one: whoever is first looks for itself.
-    #[cold]
-    fn owe_a_look(&mut self) {
-        self.inner.is_look_owed = true;
-        match self.inner.machine.head() {
-            Some(head) => self.wake_later(head),
-            None => {
-                let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
-                self.wakes.extend(listeners);
-            }
-        }
-    }
-
-    /// Wakes someone in the line, who stays there, once the lock is released.
-    fn wake_later(&mut self, ticket: Ticket) {
-        let waker = self.inner.machine.waiter_mut(ticket);
-        let cloned = waker.map(|waker| foreign::call(|| waker.clone()));
-        let waker = cloned.and_then(|cloned| self.panics.note(cloned));
-        self.wakes.extend(waker);
-    }
-
-    /// Unlocks, and wakes.
-    #[inline]
-    fn end(self) -> FirstPanic {
-        let Self { inner, mut wakes, replaced, mut panics, .. } = self;
-        drop(inner);
-        wakes.wake(&mut panics);
-        for waker in replaced {
-            panics.note(foreign::call(|| drop(waker)));
-        }
-        panics
-    }
-
-    /// The caller is not told of panics: it asked for nothing, or has its answer.
-    #[inline]
-    fn end_quietly(self) {
-        self.end().discard();
-    }
-
-    /// Something that the caller asked for could not be done.
-    #[cold]
-    fn end_and_tell(self) -> ! {
-        match self.end().into_result() {
-            Err(panic) => panic.resume(),
-            Ok(()) => unreachable!("a turn fails by a panic alone"),
-        }
-    }
-}
-
-impl Inner {
-    #[inline]
-    fn record(&mut self, permit: core::Permit, end: End, Reading { earliest, latest }: Reading) {
-        match end {
-            End::Completed { actual } => {
-                self.machine.complete(permit, earliest, latest, actual);
-            }
-            End::Abandoned => self.machine.abandon(permit, earliest, latest),
-        }
-    }
-
-    /// Whether a change may let somebody move up.
-    #[inline]
-    fn needs_a_look(&self) -> bool {
-        self.machine.head().is_some()
-            || !self.drained.is_empty()
-            || self.lookout.is_armed()
-            || self.is_look_owed
-    }
-
-    fn standing(&mut self, ticket: Ticket) -> Result<Standing, AcquireError> {
-        match self.machine.status(ticket) {
-            TicketStatus::Queued { accepted } => Ok(Standing::Queued { ticket, accepted }),
-            // It is out of the line and was not granted: only `abort` does that to a waiter.
-            TicketStatus::Gone => Err(AcquireError::Aborted),
-            TicketStatus::Granted => {
-                let permit = self.machine.claim(ticket);
-                permit.map(Standing::Granted).ok_or(AcquireError::Aborted)
-            }
-        }
     }
 }
 

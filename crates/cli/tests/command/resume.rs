@@ -3,14 +3,12 @@
 //! Time is real here: processes are. Nothing has to be fast: what is asserted of times is that something
 //! came no sooner than it may; what waits, waits for something that the run does.
 
-mod support;
-
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::support::{Folder, Row, assert_clean, end};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
-use support::{Folder, Row, assert_clean, end};
 
 const FREE: &str = "1000000/1s";
 

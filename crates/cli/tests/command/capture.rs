@@ -1,11 +1,9 @@
 //! Output that is captured and waits for its turn: nothing touches it, it costs no descriptor, and memory
 //! and disk are bounded. The real binary and real time; nothing depends on it.
 
-mod support;
-
 use std::process::Stdio;
 
-use support::{Folder, end};
+use crate::support::{Folder, end};
 
 const FREE: &str = "1000000/1s";
 

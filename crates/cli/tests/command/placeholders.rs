@@ -2,9 +2,7 @@
 //!
 //! Time is real here: processes are. No assertion depends on how fast they are.
 
-mod support;
-
-use support::{Folder, Ran};
+use crate::support::{Folder, Ran};
 
 const FREE: &str = "1000000/1s";
 

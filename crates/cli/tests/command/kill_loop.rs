@@ -2,14 +2,12 @@
 //!
 //! Time is real here: processes are. A round kills at random moments; its seed is printed where it fails. The
 //! long form, a hundred rounds, says what came of them:
-//! `cargo test -p ratelimit-cli --test kill_loop -- --ignored --nocapture`.
-
-mod support;
+//! `cargo test -p ratelimit-cli --test command kill_loop -- --ignored --nocapture`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use support::{Folder, Row, assert_clean};
+use crate::support::{Folder, Row, assert_clean};
 
 const LIMIT: &str = "20/200ms";
 
@@ -85,7 +83,7 @@ fn round(seed: u64) -> Round {
             std::thread::sleep(Duration::from_micros(200));
         };
         if let Some(status) = ended {
-            assert_eq!(status.code(), Some(0), "{}", support::end(child).err);
+            assert_eq!(status.code(), Some(0), "{}", crate::support::end(child).err);
             break;
         }
         std::thread::sleep(Duration::from_micros(random.below(3_000) as u64));

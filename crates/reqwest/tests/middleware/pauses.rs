@@ -1,16 +1,14 @@
 //! Pauses that a server asks for. The limiter's clock is manual, the network is real.
 
-mod support;
-
 use std::time::{Duration, SystemTime};
 
+use crate::support::{
+    NS, PER, Server, client, limiter, opens_in, own_client_without_redirects, until, within,
+};
 use reqwest_middleware::Error;
 use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
 use strict_rate_limiter_reqwest::{Heed, Hint, PauseTooLong, RateLimit};
-use support::{
-    NS, PER, Server, client, limiter, opens_in, own_client_without_redirects, until, within,
-};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -137,7 +135,7 @@ async fn a_hook_says_what_no_header_does() {
     });
     let client = client(&middleware);
     within(client.get(server.url("x-left=3")).send()).await.unwrap();
-    assert_eq!(support::units(&limiter), 7, "a limit that is not there changes nothing");
+    assert_eq!(crate::support::units(&limiter), 7, "a limit that is not there changes nothing");
     within(client.get(server.url("status=429&retry-after=2&x-banned-s=7")).send()).await.unwrap();
     assert_eq!(opens_in(&limiter, &clock), Some(ms(7_000)));
 }

@@ -3,12 +3,10 @@
 //! Time is real here: processes are. No assertion depends on how fast they are; what waits, waits
 //! for something that the run does.
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 
-use support::{Folder, Ran, assert_clean};
+use crate::support::{Folder, Ran, assert_clean};
 
 const FREE: &str = "1000000/1s";
 
@@ -77,7 +75,7 @@ fn items_are_run_as_soon_as_they_are_whole_and_not_before() {
     assert!(!folder.path("seen-c").exists() && !folder.path("seen-y").exists());
     input.write_all(b"d\"\n").unwrap();
     drop(input);
-    assert_eq!(support::end(child).code, Some(0));
+    assert_eq!(crate::support::end(child).code, Some(0));
     assert!(folder.path("seen-c\nd").exists());
 }
 

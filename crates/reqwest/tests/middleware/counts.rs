@@ -1,10 +1,8 @@
 //! What a server has counted. The limiter's clock is manual, the network is real.
 
-mod support;
-
+use crate::support::{Server, client, limiter, units, within};
 use strict_rate_limiter::{KeyedRateLimiter, Limit, RateLimiter};
 use strict_rate_limiter_reqwest::{CorrectionError, Count, RateLimit};
-use support::{Server, client, limiter, units, within};
 
 fn limit(text: &str) -> Limit {
     text.parse().unwrap()

@@ -2,16 +2,12 @@
 //! binary on a real pseudo-terminal, which `script` (util-linux) provides, and real time; deadlines only
 //! detect that something never comes.
 
-#![cfg(target_os = "linux")]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use support::Folder;
+use crate::support::Folder;
 
 const NEVER: Duration = Duration::from_secs(60);
 
@@ -273,5 +269,5 @@ fn a_long_wait_is_told_of_where_there_is_no_terminal() {
     assert_eq!(told, words);
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    assert_eq!(support::end(child).code, Some(130));
+    assert_eq!(crate::support::end(child).code, Some(130));
 }

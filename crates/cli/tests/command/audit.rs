@@ -1,10 +1,8 @@
 //! `ratelimit audit`, the real binary.
 
-mod support;
-
 use std::fmt::Write;
 
-use support::{Folder, Ran, end};
+use crate::support::{Folder, Ran, end};
 
 fn audit(folder: &Folder, arguments: &[&str]) -> Ran {
     end(folder.subcommand("audit", arguments).spawn().unwrap())

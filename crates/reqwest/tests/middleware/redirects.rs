@@ -1,16 +1,14 @@
 //! One request on the wire, one permit: redirects, and what reqwest sends by itself. The limiter's clock
 //! is manual, the network is real.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use crate::support::{NS, PER, Server, client, limiter, own_client, units, until, within};
 use reqwest::{Method, StatusCode};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use strict_rate_limiter::RateLimiter;
 use strict_rate_limiter_reqwest::{RateLimit, UncountedRequests};
-use support::{NS, PER, Server, client, limiter, own_client, units, until, within};
 
 /// The clients by which the same has to hold.
 fn clients(limiter: &RateLimiter) -> [ClientWithMiddleware; 2] {

@@ -3,14 +3,12 @@
 //! The real binary and real time. No assertion depends on how fast anything is; what waits, waits for
 //! something that the run does.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
 use std::time::Duration;
 
+use crate::support::{Folder, end, gaps};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use support::{Folder, end, gaps};
 
 const FREE: &str = "1000000/1s";
 

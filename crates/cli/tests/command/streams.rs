@@ -1,13 +1,11 @@
 //! Standard streams that are full, closed, or whose reader has gone: an exit code, never a panic, never
 //! a lost row. The real binary; time is real, and nothing depends on it.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 
-use support::{Folder, Ran, end};
+use crate::support::{Folder, Ran, end};
 
 const FREE: &str = "1000000/1s";
 

@@ -3,11 +3,9 @@
 //! Time is real here: processes are. No assertion depends on how fast they are; what waits, waits
 //! for something that the run does.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{Folder, Ran, assert_clean, gaps, most_at_once};
+use crate::support::{Folder, Ran, assert_clean, gaps, most_at_once};
 
 const FREE: &str = "1000000/1s";
 

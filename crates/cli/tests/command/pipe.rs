@@ -1,7 +1,5 @@
 //! `ratelimit pipe`, the real binary. Time is real: what is asserted of it is that nothing is too fast.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use support::{Folder, Ran, end};
+use crate::support::{Folder, Ran, end};
 
 const FREE: &str = "1000000/1s";
 

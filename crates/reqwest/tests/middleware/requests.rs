@@ -1,13 +1,11 @@
 //! A request and its permit, whatever becomes of it. The limiter's clock is manual, the network is real.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{NS, PER, Server, client, limiter, opens_in, units, until, within};
 use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{AcquireError, KeyedRateLimiter, RateLimiter};
 use strict_rate_limiter_reqwest::{Hint, RateLimit};
-use support::{NS, PER, Server, client, limiter, opens_in, units, until, within};
 use tokio::net::TcpListener;
 
 #[tokio::test]

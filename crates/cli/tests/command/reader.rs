@@ -1,14 +1,12 @@
 //! Nothing is started for a reader who has gone. The real binary and real time; nothing depends on it.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use support::{Folder, end};
+use crate::support::{Folder, end};
 
 const FREE: &str = "1000000/1s";
 

@@ -1,14 +1,12 @@
 //! Where a process cannot be started: for want of descriptors it waits, else it is an error that says
 //! what is wrong. The real binary and real time; nothing depends on it.
 
-mod support;
-
 use std::fs::{Permissions, set_permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 
+use crate::support::{Folder, end};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Folder, end};
 
 const FREE: &str = "1000000/1s";
 

@@ -1,13 +1,11 @@
 //! Completion at the end of the body. The limiter's clock is manual, the network is real.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{NS, PER, Server, client, limiter, opens_in, until, within};
 use strict_rate_limiter::RateLimiter;
 use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter_reqwest::{Completion, PauseTooLong, RateLimit};
-use support::{NS, PER, Server, client, limiter, opens_in, until, within};
 
 fn to_the_end(limiter: &RateLimiter) -> RateLimit {
     RateLimit::new(limiter.clone()).complete_on(Completion::Body)

@@ -1,0 +1,242 @@
+//! One change of a limiter, under its lock: change the machine, drive it until it has nothing more to
+//! grant, set the timer for the rest, unlock, wake whoever was granted.
+//!
+//! Nobody is woken under the lock. A panic of foreign code is noted where it happens and the turn goes on;
+//! who asked is told of it when the turn is over (`foreign.rs`).
+//!
+//! Where the clock could not be read or no timer could be set, a look is *owed*: the first waiter is
+//! woken and looks for itself, at each poll, until a look succeeds.
+
+use std::task::Waker;
+
+use strict_rate_limiter_core as core;
+use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
+
+use crate::clock::{Fast, Reading, Source};
+use crate::foreign::{self, FirstPanic};
+use crate::lookout::{Look, Lookout, TimerSet};
+use crate::sync::MutexGuard;
+use crate::wakes::Wakes;
+
+/// One change under the lock, with everything that has to follow from it.
+pub(crate) struct Turn<'a> {
+    clock: &'a Source,
+    pub(crate) inner: MutexGuard<'a, Inner>,
+    pub(crate) wakes: Wakes,
+    /// Wakers that nobody needs any more, dropped when the lock is released.
+    pub(crate) replaced: Vec<Waker>,
+    pub(crate) panics: FirstPanic,
+}
+
+/// What the lock guards.
+pub(crate) struct Inner {
+    pub(crate) machine: Machine<Waker>,
+    pub(crate) fast: Fast,
+    pub(crate) lookout: Lookout,
+    pub(crate) drained: Vec<(u64, Waker)>,
+    pub(crate) next_drained: u64,
+    /// Who in the line was asked for inside running tasks of this limiter.
+    pub(crate) inside: Vec<InsideWaiter>,
+    /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than
+    /// the truth, so nothing is loosened.
+    pub(crate) unstamped: Vec<(core::Permit, End)>,
+    /// A look failed, and no timer will make up for it.
+    pub(crate) is_look_owed: bool,
+}
+
+/// How a task has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    Completed { actual: Option<u64> },
+    Abandoned,
+}
+
+impl<'a> Turn<'a> {
+    #[inline]
+    pub(crate) fn new(clock: &'a Source, inner: MutexGuard<'a, Inner>) -> Self {
+        let (wakes, panics) = (Wakes::default(), FirstPanic::default());
+        Self { clock, inner, wakes, replaced: Vec::new(), panics }
+    }
+
+    /// The time. `None`, and noted, where the clock panics.
+    pub(crate) fn now(&mut self) -> Option<u64> {
+        let now = self.panics.note(self.clock.now())?;
+        for (permit, end) in std::mem::take(&mut self.inner.unstamped) {
+            self.inner.record(permit, end, Reading::exact(now));
+        }
+        Some(now)
+    }
+
+    /// After a change: lets it take effect on whoever waits. `now` where it was read already.
+    #[inline]
+    pub(crate) fn settle(&mut self, now: Option<u64>) {
+        if self.inner.needs_a_look() {
+            match now {
+                Some(now) => self.drive(now),
+                None => self.look(),
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(crate) fn settle_and_end(mut self, now: u64) {
+        self.settle(Some(now));
+        self.end_quietly();
+    }
+
+    /// Reads the clock, and has the machine decide.
+    pub(crate) fn look(&mut self) {
+        match self.now() {
+            Some(now) => self.drive(now),
+            None => self.owe_a_look(),
+        }
+    }
+
+    /// The head of the line is polled. Whether it should be polled again at once.
+    pub(crate) fn head_looks(&mut self) -> bool {
+        if self.inner.is_look_owed {
+            self.look();
+            return false;
+        }
+        if !self.inner.lookout.is_armed() {
+            return false;
+        }
+        let Some(now) = self.now() else {
+            self.owe_a_look();
+            return false;
+        };
+        match self.inner.lookout.head_looks(now) {
+            Look::Open => self.drive(now),
+            Look::Near => return true,
+            Look::Far => {}
+        }
+        false
+    }
+
+    /// Has the machine decide all it can, and sets the timer for the rest.
+    #[inline]
+    pub(crate) fn drive(&mut self, mut now: u64) {
+        self.inner.is_look_owed = false;
+        if !self.inner.unstamped.is_empty() {
+            match self.now() {
+                Some(read) => now = read,
+                None => return self.owe_a_look(),
+            }
+        }
+        loop {
+            match self.inner.machine.poll(now) {
+                Decision::Grant { waiter, .. } => self.wakes.push(waiter),
+                Decision::Accept { ticket } => self.wake_later(ticket),
+                Decision::LookAgainAt(opening) => match self.arm(opening, now) {
+                    TimerSet::Due => match self.now() {
+                        Some(read) => now = read,
+                        None => return self.owe_a_look(),
+                    },
+                    TimerSet::Set => break,
+                    TimerSet::Unavailable => return self.owe_a_look(),
+                },
+                Decision::WaitForCompletion | Decision::Idle => {
+                    self.disarm();
+                    break;
+                }
+            }
+        }
+        if !self.inner.drained.is_empty() && self.inner.machine.is_drained() {
+            let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
+            self.wakes.extend(listeners);
+        }
+    }
+
+    #[inline(never)]
+    fn arm(&mut self, opening: u64, now: u64) -> TimerSet {
+        let head = self.inner.machine.head();
+        let Some(plan) = self.inner.lookout.plan(opening, now, head.is_some()) else {
+            return TimerSet::Set;
+        };
+        if let Some(head) = head.filter(|_| plan.wakes_head()) {
+            self.wake_later(head);
+        }
+        let at = self.clock.to_instant(plan.look_at);
+        let set = self.inner.lookout.set_timer(plan, at);
+        self.panics.note(set).unwrap_or(TimerSet::Unavailable)
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        let disarmed = self.inner.lookout.disarm();
+        self.panics.note(disarmed);
+    }
+
+    /// A look has failed, or no timer will make one: whoever is first looks for itself.
+    #[cold]
+    pub(crate) fn owe_a_look(&mut self) {
+        self.inner.is_look_owed = true;
+        match self.inner.machine.head() {
+            Some(head) => self.wake_later(head),
+            None => {
+                let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
+                self.wakes.extend(listeners);
+            }
+        }
+    }
+
+    /// Wakes someone in the line, who stays there, once the lock is released.
+    fn wake_later(&mut self, ticket: Ticket) {
+        let waker = self.inner.machine.waiter_mut(ticket);
+        let cloned = waker.map(|waker| foreign::call(|| waker.clone()));
+        let waker = cloned.and_then(|cloned| self.panics.note(cloned));
+        self.wakes.extend(waker);
+    }
+
+    /// Unlocks, and wakes.
+    #[inline]
+    fn end(self) -> FirstPanic {
+        let Self { inner, mut wakes, replaced, mut panics, .. } = self;
+        drop(inner);
+        wakes.wake(&mut panics);
+        for waker in replaced {
+            panics.note(foreign::call(|| drop(waker)));
+        }
+        panics
+    }
+
+    /// The caller is not told of panics: it asked for nothing, or has its answer.
+    #[inline]
+    pub(crate) fn end_quietly(self) {
+        self.end().discard();
+    }
+
+    /// Something that the caller asked for could not be done.
+    #[cold]
+    pub(crate) fn end_and_tell(self) -> ! {
+        match self.end().into_result() {
+            Err(panic) => panic.resume(),
+            Ok(()) => unreachable!("a turn fails by a panic alone"),
+        }
+    }
+}
+
+impl Inner {
+    #[inline]
+    pub(crate) fn record(
+        &mut self,
+        permit: core::Permit,
+        end: End,
+        Reading { earliest, latest }: Reading,
+    ) {
+        match end {
+            End::Completed { actual } => {
+                self.machine.complete(permit, earliest, latest, actual);
+            }
+            End::Abandoned => self.machine.abandon(permit, earliest, latest),
+        }
+    }
+
+    /// Whether a change may let somebody move up.
+    #[inline]
+    pub(crate) fn needs_a_look(&self) -> bool {
+        self.machine.head().is_some()
+            || !self.drained.is_empty()
+            || self.lookout.is_armed()
+            || self.is_look_owed
+    }
+}
