@@ -85,3 +85,8 @@ pub use machine::Machine;
 pub use nesting::{InsideWaiter, RunningTask};
 pub use queue::Ticket;
 pub use state::{State, StateError, WindowState};
+
+/// The README's Rust is compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -189,6 +189,11 @@ fn values<'a>(headers: &[(&'a str, &'a str)], name: &str) -> impl Iterator<Item 
         .map(|(_, text)| *text)
 }
 
+/// The README's Rust is compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use super::*;

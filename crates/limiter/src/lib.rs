@@ -64,6 +64,7 @@
 //! | `rate_limiter_held_units` | gauge | units held of the limit; see `RateLimiter::publish_gauges` |
 //! | `rate_limiter_utilisation_ratio` | gauge | the same, over the rate |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
 mod builder;
@@ -112,5 +113,5 @@ pub use strict_rate_limiter_core::{Limit, Unit};
 
 /// The README's Rust is compiled with the doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -80,3 +80,8 @@ pub use pause::PauseTooLong;
 pub use resend::UncountedRequests;
 pub use settings::{Completion, RateLimit};
 pub use strict_rate_limiter_hints::{Count, Heed};
+
+/// The README's Rust is compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -60,3 +60,8 @@ impl fmt::Display for Finding {
 }
 
 impl std::error::Error for Finding {}
+
+/// The root README's Rust is compiled here: its path would lead out of a published package.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
