@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 use strict_rate_limiter_core::{
-    Config, Machine, Permit, Place, RequestError, Ticket, TryGrantError,
+    Config, Grant, Machine, Place, RequestError, Ticket, TryGrantError,
 };
 
 use crate::clock::Clock;
@@ -112,7 +112,7 @@ impl Line {
         py: Python<'py>,
         weight: u64,
         calls: bool,
-    ) -> (Option<Mark<'py>>, Option<Permit>) {
+    ) -> (Option<Mark<'py>>, Option<Grant>) {
         let mut inner = self.lock();
         let home = inner.home.as_ref().and_then(|home| home.mark(py));
         if !inner.inside.is_empty() || !inner.started.is_empty() {
@@ -126,7 +126,7 @@ impl Line {
     }
 
     /// Takes back what [`Self::grant_at_once`] granted, as if it had never been.
-    fn take_back(&self, permit: Permit, calls: bool) {
+    fn take_back(&self, permit: Grant, calls: bool) {
         let mut inner = self.lock();
         inner.machine.undo(permit);
         if calls {
@@ -139,7 +139,7 @@ impl Line {
         &self,
         py: Python<'_>,
         weight: u64,
-    ) -> PyResult<Result<Permit, TryGrantError>> {
+    ) -> PyResult<Result<Grant, TryGrantError>> {
         let now = self.clock.now(py)?;
         Ok(self.lock().machine.try_grant(now, weight))
     }
@@ -149,7 +149,7 @@ impl Line {
         self.lock().home.as_ref().map(|home| home.clone_ref(py))
     }
 
-    pub(crate) fn claim(&self, ticket: Ticket) -> Option<Permit> {
+    pub(crate) fn claim(&self, ticket: Ticket) -> Option<Grant> {
         self.lock().machine.claim(ticket)
     }
 
@@ -237,13 +237,13 @@ pub(crate) fn leave(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) {
 
 /// A task has ended. Returns what it used beyond what was reserved for it.
 #[inline]
-pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, permit: Permit, ending: Ending) -> u64 {
+pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, permit: Grant, ending: Ending) -> u64 {
     end_and(limiter, permit, ending, |_| ())
 }
 
 /// The task that is innermost on the stack has ended, and leaves it.
 #[inline]
-pub(crate) fn end_inside(limiter: &Bound<'_, RateLimiter>, permit: Permit, ending: Ending) {
+pub(crate) fn end_inside(limiter: &Bound<'_, RateLimiter>, permit: Grant, ending: Ending) {
     // What the frame refers to ends after the lock does.
     let mut frame = None;
     end_and(limiter, permit, ending, |inner| frame = inner.inside.pop());
@@ -252,7 +252,7 @@ pub(crate) fn end_inside(limiter: &Bound<'_, RateLimiter>, permit: Permit, endin
 #[inline]
 fn end_and(
     limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
+    permit: Grant,
     ending: Ending,
     more: impl FnOnce(&mut Inner),
 ) -> u64 {
@@ -284,7 +284,7 @@ pub(crate) fn enter(
     limiter: &Bound<'_, RateLimiter>,
     weight: u64,
     calls: bool,
-) -> PyResult<Option<Permit>> {
+) -> PyResult<Option<Grant>> {
     let py = limiter.py();
     let line = &limiter.get().line;
     match line.grant_at_once(py, weight, calls) {
@@ -330,7 +330,7 @@ pub(crate) fn near_home(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
 impl Inner {
     /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are
     /// only counted.
-    pub(crate) fn enter(&mut self, permit: &Permit) {
+    pub(crate) fn enter(&mut self, permit: &Grant) {
         debug_assert_eq!(permit.weight(), 1);
         self.entered += 1;
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit, intern};
-use strict_rate_limiter_core::{Decision, Permit};
+use strict_rate_limiter_core::{Decision, Grant};
 
 use crate::error::undisturbed;
 use crate::home::Home;
@@ -110,7 +110,7 @@ fn cancel(py: Python<'_>, timer: Option<Py<PyWeakrefReference>>) {
 enum Next {
     /// Wakes a caller. The task, if the caller is still to bring it in, is the caller's again.
     Wake(Py<PyAny>, Option<Queued>),
-    Run(Queued, Permit),
+    Run(Queued, Grant),
     LookAgainAt(u64),
     Nothing,
 }

@@ -26,7 +26,7 @@ pub struct Permit {
 }
 
 struct State {
-    held: Option<strict_rate_limiter_core::Permit>,
+    held: Option<strict_rate_limiter_core::Grant>,
     stage: Stage,
     actual: Option<u64>,
     excess: u64,
@@ -47,7 +47,7 @@ impl Permit {
         Self { limiter: limiter.clone().unbind(), weight, state: Mutex::new(state) }
     }
 
-    pub(crate) fn hold(&self, permit: strict_rate_limiter_core::Permit) {
+    pub(crate) fn hold(&self, permit: strict_rate_limiter_core::Grant) {
         let mut state = self.state();
         state.held = Some(permit);
         state.stage = Stage::Held;

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
-use strict_rate_limiter_core::Permit;
+use strict_rate_limiter_core::Grant;
 
 use crate::home::Home;
 use crate::inside::{Frame, FrameKind};
@@ -38,7 +38,7 @@ pub(crate) enum Started {
 pub(crate) struct Done {
     limiter: Py<RateLimiter>,
     pub(crate) weight: u64,
-    permit: Mutex<Option<Permit>>,
+    permit: Mutex<Option<Grant>>,
 }
 
 impl Queued {
@@ -62,7 +62,7 @@ pub(crate) fn start(
     limiter: &Bound<'_, RateLimiter>,
     home: &Home,
     queued: &Queued,
-    permit: Permit,
+    permit: Grant,
 ) -> Started {
     let weight = permit.weight();
     let line = &limiter.get().line;
@@ -98,11 +98,7 @@ fn call<'py>(py: Python<'py>, home: &Home, queued: &Queued) -> PyResult<Option<B
     context.call_method(intern!(py, "run"), begin, Some(&of_this_loop)).map(Some)
 }
 
-fn watch(
-    limiter: &Bound<'_, RateLimiter>,
-    task: &Bound<'_, PyAny>,
-    permit: Permit,
-) -> PyResult<()> {
+fn watch(limiter: &Bound<'_, RateLimiter>, task: &Bound<'_, PyAny>, permit: Grant) -> PyResult<()> {
     let py = limiter.py();
     let weight = permit.weight();
     let permit = Mutex::new(Some(permit));

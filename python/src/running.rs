@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
-use strict_rate_limiter_core::Permit;
+use strict_rate_limiter_core::Grant;
 
 use crate::inside::{Frame, FrameKind};
 use crate::limiter::RateLimiter;
@@ -16,7 +16,7 @@ use crate::turn::{Outcome, Sent, Step, Turn, answer, fail, raised, truth};
 /// Runs a task that is awaited.
 pub(crate) struct Running {
     limiter: Py<RateLimiter>,
-    permit: Permit,
+    permit: Grant,
     wants_answer: bool,
     /// See [`FrameKind::Awaited`].
     driver: Option<Py<PyAny>>,
@@ -34,7 +34,7 @@ enum Awaited {
 #[inline]
 pub(crate) fn run(
     limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
+    permit: Grant,
     task: Bound<'_, PyAny>,
     wants_answer: bool,
 ) -> Outcome {
@@ -50,7 +50,7 @@ pub(crate) fn run(
 /// The task has returned something, which may have to be awaited.
 fn run_on(
     limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
+    permit: Grant,
     returned: Bound<'_, PyAny>,
     wants_answer: bool,
 ) -> Outcome {
@@ -202,7 +202,7 @@ impl Awaited {
 #[inline]
 fn end(
     limiter: &Bound<'_, RateLimiter>,
-    permit: Permit,
+    permit: Grant,
     wants_answer: bool,
     ended: PyResult<Bound<'_, PyAny>>,
 ) -> Outcome {

@@ -34,7 +34,7 @@ pub struct Held {
 impl Stats {
     pub(crate) fn new(
         py: Python<'_>,
-        stats: &strict_rate_limiter_core::Stats,
+        stats: &strict_rate_limiter_core::Snapshot,
         next_opening: Option<f64>,
     ) -> PyResult<Self> {
         let held = stats.held.iter().map(|held| {

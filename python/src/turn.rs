@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyIterator, PyTuple, PyType};
-use strict_rate_limiter_core::{Permit, Ticket, TryGrantError};
+use strict_rate_limiter_core::{Grant, Ticket, TryGrantError};
 
 use crate::error;
 use crate::inside::{Frame, FrameKind};
@@ -250,7 +250,7 @@ fn create_future<'py>(limiter: &Bound<'py, RateLimiter>) -> PyResult<Bound<'py, 
     home.ok_or_else(|| PyRuntimeError::new_err("no running event loop"))?.create_future(py)
 }
 
-fn try_grant(limiter: &Bound<'_, RateLimiter>, weight: u64) -> PyResult<Option<Permit>> {
+fn try_grant(limiter: &Bound<'_, RateLimiter>, weight: u64) -> PyResult<Option<Grant>> {
     match limiter.get().line.try_grant(limiter.py(), weight)? {
         Ok(permit) => Ok(Some(permit)),
         Err(TryGrantError::Busy { .. }) => Ok(None),
@@ -308,7 +308,7 @@ impl Waiting {
 }
 
 /// Has its permit after a wait.
-fn granted(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outcome {
+fn granted(limiter: &Bound<'_, RateLimiter>, permit: Grant, wish: Wish) -> Outcome {
     if matches!(wish, Wish::Push(_) | Wish::Run(_)) {
         limiter.get().line.go_in(Frame { weight: permit.weight(), kind: FrameKind::Called });
     }
@@ -317,7 +317,7 @@ fn granted(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outc
 
 /// Does what the permit is for. Where that is a task, it counts as on the stack already.
 #[inline]
-fn carry_out(limiter: &Bound<'_, RateLimiter>, permit: Permit, wish: Wish) -> Outcome {
+fn carry_out(limiter: &Bound<'_, RateLimiter>, permit: Grant, wish: Wish) -> Outcome {
     let py = limiter.py();
     match wish {
         Wish::Push(task) => running::run(limiter, permit, task.into_bound(py), false),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use strict_rate_limiter_core::{
-    Config, Decision, EnqueueError, Limit, Machine, Permit, Ticket, TryGrantError, Unit,
+    Config, Decision, EnqueueError, Grant, Limit, Machine, Ticket, TryGrantError, Unit,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -40,7 +40,7 @@ struct Life {
     /// How many were granted so far.
     granted: u64,
     unclaimed: Vec<(Ticket, u64)>,
-    permits: Vec<(u64, Permit)>,
+    permits: Vec<(u64, Grant)>,
     /// Tickets of those who have asked and were not granted.
     waiting: Vec<u64>,
     told: String,
@@ -170,7 +170,7 @@ impl Life {
             if rng.u8(..4) == 0 {
                 // None is out, so this one was made up.
                 let (weight, ended) = (rng.u64(..9), now + rng.u64(..4));
-                self.machine.complete(Permit::from_weight(weight), now, ended, None);
+                self.machine.complete(Grant::from_weight(weight), now, ended, None);
                 self.tell(&format!("complete-unknown {weight} {now} {ended}"), "done");
             }
             return;
@@ -199,7 +199,7 @@ impl Life {
         }
     }
 
-    fn take(&mut self, permit: Permit) -> String {
+    fn take(&mut self, permit: Grant) -> String {
         let name = self.granted;
         self.granted += 1;
         self.permits.push((name, permit));

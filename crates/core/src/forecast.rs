@@ -9,8 +9,8 @@
 
 use alloc::vec::Vec;
 
-use crate::answer::RequestError;
 use crate::machine::Machine;
+use crate::types::RequestError;
 use crate::window::Window;
 
 /// A limit, as tasks of one weight see it.

@@ -21,10 +21,10 @@
 //! | [`limit`] | [`Limit`]: `rate` units in any `per`, its text form and its errors |
 //! | [`config`] | [`Config`]: everything a limiter is told before it starts |
 //! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
-//! | `nesting` | whether a waiter inside of running tasks could ever be granted |
-//! | `elsewhere` | what was used without a permit of this machine's |
+//! | `reentrancy` | whether a waiter inside of running tasks could ever be granted |
+//! | `external_usage` | what was used without a permit of this machine's |
 //! | `forecast` | when the last of many tasks could be granted |
-//! | `answer` | what it answers: permits, decisions, refusals, numbers |
+//! | `types` | what it answers: permits, decisions, refusals, numbers |
 //! | `queue` | the line of waiters: order, cancelling, capacity |
 //! | `window` | one limit's window: what is held, since when, and when it opens |
 //! | `stats` | what can be asked of the machine about itself |
@@ -61,30 +61,30 @@
 
 extern crate alloc;
 
-mod answer;
 pub mod audit;
 mod coarse;
 pub mod config;
-mod elsewhere;
+mod external_usage;
 mod forecast;
 pub mod limit;
 pub mod machine;
-mod nesting;
 mod queue;
+mod reentrancy;
 pub mod state;
 mod stats;
+mod types;
 mod window;
 
-pub use answer::{
-    Decision, EnqueueError, Held, Permit, Place, RequestError, Stats, TicketStatus, TryGrantError,
-};
 pub use audit::{Audit, AuditError, Fullest, Record, audit};
 pub use config::{Config, ConfigError};
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};
 pub use machine::Machine;
-pub use nesting::{InsideWaiter, RunningTask};
-pub use queue::Ticket;
+pub use reentrancy::{InsideWaiter, RunningTask};
 pub use state::{State, StateError, WindowState};
+pub use types::{
+    Decision, EnqueueError, Grant, Held, Place, RequestError, Snapshot, Ticket, TicketStatus,
+    TryGrantError,
+};
 
 /// The README's Rust is compiled with the doc tests.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@
 //!   call [`Machine::poll`] until it no longer answers [`Decision::Grant`] or [`Decision::Accept`].
 //!   Calling it too early, too late or too often is harmless: a timer decides when to look, never
 //!   whether to grant.
-//! * **Carry out**: whoever was granted calls [`Machine::claim`] for its [`Permit`], reads the
+//! * **Carry out**: whoever was granted calls [`Machine::claim`] for its [`Grant`], reads the
 //!   clock no later than its task starts, and hands the permit back through [`Machine::complete`]
 //!   or [`Machine::abandon`].
 //!
@@ -25,12 +25,12 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::answer::{
-    Decision, EnqueueError, Permit, Place, RequestError, TicketStatus, TryGrantError,
-};
 use crate::config::{Config, ConfigError};
 use crate::limit::{Limit, Unit};
-use crate::queue::{Queue, Ticket};
+use crate::queue::Queue;
+use crate::types::{
+    Decision, EnqueueError, Grant, Place, RequestError, Ticket, TicketStatus, TryGrantError,
+};
 use crate::window::{Opening, Window};
 
 /// The strict sliding window for any number of limits, with its line of waiters.
@@ -108,13 +108,13 @@ impl<T> Machine<T> {
     /// at the time. It needs no `now`: what is held only shrinks as time passes. `None` says
     /// nothing; ask [`Self::try_grant`].
     #[inline]
-    pub fn grant_at_once(&mut self, weight: u64) -> Option<Permit> {
+    pub fn grant_at_once(&mut self, weight: u64) -> Option<Grant> {
         let asks_in_turn = weight != 0 && !self.closed && self.queue.is_empty();
         (asks_in_turn && self.has_room(weight)).then(|| self.take(weight))
     }
 
     /// Grants now or not at all. Never overtakes a waiter.
-    pub fn try_grant(&mut self, now: u64, weight: u64) -> Result<Permit, TryGrantError> {
+    pub fn try_grant(&mut self, now: u64, weight: u64) -> Result<Grant, TryGrantError> {
         self.check(weight).map_err(TryGrantError::Request)?;
         if self.closed {
             return Err(TryGrantError::Closed);
@@ -166,13 +166,13 @@ impl<T> Machine<T> {
 
     /// The permit of a waiter that was granted. Once.
     #[inline]
-    pub fn claim(&mut self, ticket: Ticket) -> Option<Permit> {
+    pub fn claim(&mut self, ticket: Ticket) -> Option<Grant> {
         let (_, weight) = match self.unclaimed.front() {
             Some((first, _)) if *first == ticket => self.unclaimed.pop_front(),
             _ => self.find_unclaimed(ticket).and_then(|index| self.unclaimed.remove(index)),
         }?;
         self.kept_weight = self.kept_weight.wrapping_sub(weight);
-        Some(Permit::from_weight(weight))
+        Some(Grant::from_weight(weight))
     }
 
     /// A waiter leaves. In the line, it leaves no trace and what it left is handed back; granted
@@ -187,7 +187,7 @@ impl<T> Machine<T> {
 
     /// Takes a grant back whose task never started, as if it had never been. Poll afterwards.
     /// Where no permit is out, this one was made up, and nothing changes.
-    pub fn undo(&mut self, permit: Permit) {
+    pub fn undo(&mut self, permit: Grant) {
         let Some(weight) = self.reserved(permit.into_weight()) else { return };
         self.running -= 1;
         for window in &mut self.windows {
@@ -206,16 +206,10 @@ impl<T> Machine<T> {
     /// used beyond its reservation. (Beyond the rate the record stops: one rate's worth already
     /// bars every other task until it expires.)
     ///
-    /// Where no permit is out, this one was [made up](Permit::from_weight): nothing is freed. A call
+    /// Where no permit is out, this one was [made up](Grant::from_weight): nothing is freed. A call
     /// may have gone out all the same, so what it used is held like any other task's.
     #[inline]
-    pub fn complete(
-        &mut self,
-        permit: Permit,
-        now: u64,
-        ended_at: u64,
-        actual: Option<u64>,
-    ) -> u64 {
+    pub fn complete(&mut self, permit: Grant, now: u64, ended_at: u64, actual: Option<u64>) -> u64 {
         self.advance(now);
         let ended_at = ended_at.max(self.now);
         let weight = permit.into_weight();
@@ -229,7 +223,7 @@ impl<T> Machine<T> {
 
     /// A task was dropped while it ran. Its call may still be on the wire: it counts as running for
     /// the configured grace, and completes then. Times as in [`Self::complete`]. Poll afterwards.
-    pub fn abandon(&mut self, permit: Permit, now: u64, ended_at: u64) {
+    pub fn abandon(&mut self, permit: Grant, now: u64, ended_at: u64) {
         if self.config.abandon_grace_ns == 0 {
             self.complete(permit, now, ended_at, None);
             return;
@@ -349,13 +343,13 @@ impl<T> Machine<T> {
 
     /// The one way to a permit. Needs [`Self::has_room`].
     #[inline]
-    fn take(&mut self, weight: u64) -> Permit {
+    fn take(&mut self, weight: u64) -> Grant {
         debug_assert!(self.has_room(weight), "granted without room");
         self.running += 1;
         for window in &mut self.windows {
             window.take(weight);
         }
-        Permit::from_weight(weight)
+        Grant::from_weight(weight)
     }
 
     #[inline]

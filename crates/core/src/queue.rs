@@ -11,24 +11,7 @@
 
 use alloc::collections::VecDeque;
 
-use crate::answer::Place;
-
-/// A place in the line. Later tickets are larger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub(crate) u64);
-
-impl Ticket {
-    /// The ticket as a plain number, as [`State`](crate::State) writes it.
-    pub const fn to_u64(self) -> u64 {
-        self.0
-    }
-
-    /// The ticket that a plain number stands for. A ticket that was never handed out is unknown
-    /// to every machine, and harmless.
-    pub const fn from_u64(number: u64) -> Self {
-        Self(number)
-    }
-}
+use crate::types::{Place, Ticket};
 
 #[derive(Debug)]
 struct Entry<T> {

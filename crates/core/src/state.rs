@@ -12,7 +12,8 @@ use core::fmt;
 use crate::config::{Config, ConfigError};
 use crate::limit::Unit;
 use crate::machine::Machine;
-use crate::queue::{Queue, Ticket};
+use crate::queue::Queue;
+use crate::types::Ticket;
 use crate::window::{HELD_MAX, Window};
 
 /// Everything a [`Machine`] knows, except what its owner left with each waiter. Times are in the

@@ -1,7 +1,7 @@
 //! What can be asked of the machine about itself, and changes nothing but the time it has seen.
 
-use crate::answer::{Held, Stats};
 use crate::machine::Machine;
+use crate::types::{Held, Snapshot};
 use crate::window::Window;
 
 impl<T> Machine<T> {
@@ -16,10 +16,10 @@ impl<T> Machine<T> {
     }
 
     /// The machine in numbers.
-    pub fn stats(&mut self, now: u64) -> Stats {
+    pub fn stats(&mut self, now: u64) -> Snapshot {
         self.advance(now);
         let asked_for = &self.windows[..self.config.limits.len()];
-        Stats {
+        Snapshot {
             running: self.running,
             queued: self.queue.len(),
             completed: self.completed,

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use strict_rate_limiter_core::{Config, Decision, Limit, Machine, Permit, RequestError};
+use strict_rate_limiter_core::{Config, Decision, Grant, Limit, Machine, RequestError};
 
 fn machine(limits: &[&str]) -> Machine<()> {
     let limits = limits.iter().map(|limit| limit.parse::<Limit>().unwrap());
@@ -80,7 +80,7 @@ fn past() -> impl Strategy<Value = Vec<(u64, u64, u64)>> {
 }
 
 /// A machine with that past, what still runs in it, and the time that it is.
-fn lived(config: Config, past: &[(u64, u64, u64)], pause: u64) -> (Machine<()>, Vec<Permit>, u64) {
+fn lived(config: Config, past: &[(u64, u64, u64)], pause: u64) -> (Machine<()>, Vec<Grant>, u64) {
     let mut machine = Machine::new(config).expect("a valid configuration");
     let (mut now, mut running) = (1, vec![]);
     for (gap, weight, length) in past {
@@ -98,7 +98,7 @@ fn lived(config: Config, past: &[(u64, u64, u64)], pause: u64) -> (Machine<()>, 
 }
 
 /// Of what runs, a forecast takes it that it completes now.
-fn complete_all(machine: &mut Machine<()>, running: Vec<Permit>, now: u64) {
+fn complete_all(machine: &mut Machine<()>, running: Vec<Grant>, now: u64) {
     for permit in running {
         machine.complete(permit, now, now, None);
     }

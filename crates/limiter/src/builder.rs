@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use strict_rate_limiter_core::{Config, Limit, Machine};
 
-use crate::clock::{Clock, Source};
+use crate::clock::{Clock, Timeline};
 use crate::error::BuildError;
+use crate::inner::Inner;
 use crate::limiter::RateLimiter;
 use crate::observe::Name;
-use crate::shared::Shared;
 
 /// Makes a [`RateLimiter`]; from [`RateLimiter::builder`].
 ///
@@ -152,13 +152,13 @@ impl RateLimiterBuilder {
     pub(crate) fn build_named(mut self, is_shared: bool) -> Result<RateLimiter, BuildError> {
         let name = Name::new(self.name, &self.config.limits, is_shared);
         let mut machine = Machine::new(self.config)?;
-        let clock = Source::new(self.clock, self.exact_clock);
+        let clock = Timeline::new(self.clock, self.exact_clock);
         let now = clock.now().unwrap_or_else(|panic| panic.resume());
         self.history.sort_by_key(|(ago, _)| std::cmp::Reverse(*ago));
         for (ago, weight) in self.history {
             let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
             machine.remember(now.saturating_sub(ago), weight);
         }
-        Ok(RateLimiter::from_shared(Shared::new(machine, clock, name)))
+        Ok(RateLimiter::from_inner(Inner::new(machine, clock, name)))
     }
 }

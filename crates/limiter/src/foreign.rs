@@ -5,12 +5,12 @@
 //!
 //! | code | called by |
 //! |---|---|
-//! | wakers: clone, wake, drop | `wakes.rs`, and `shared.rs` and `turn.rs` where one is stored, replaced or kept for later |
-//! | clocks: `now` | `clock/source.rs` |
-//! | timers: `set`, `clear`, drop | `lookout.rs` |
-//! | the operating system, for a thread | `clock/alarm.rs`; a refusal is an answer, not a panic |
-//! | recorders of metrics | `observe/numbers.rs` |
-//! | subscribers of spans | `observe/spans.rs` |
+//! | wakers: clone, wake, drop | `wake_list.rs`, and `inner.rs` and `update.rs` where one is stored, replaced or kept for later |
+//! | clocks: `now` | `clock/timeline.rs` |
+//! | timers: `set`, `clear`, drop | `wake_timer.rs` |
+//! | the operating system, for a thread | `clock/timer_thread.rs`; a refusal is an answer, not a panic |
+//! | recorders of metrics | `observe/metrics.rs` |
+//! | subscribers of spans | `observe/tracing.rs` |
 //! | tasks | `permit.rs`; its panic goes on to whoever runs it, and the permit knows whose it was |
 //! | keys: hash, compare, clone, drop | `keyed.rs` keeps its books in an order that any of them may leave |
 //!

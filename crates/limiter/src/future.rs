@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::error::AcquireError;
+use crate::inner::Inner;
 use crate::permit::{OwnedPermit, Permit};
-use crate::shared::Shared;
 use crate::waiter::Waiter;
 
 /// Waits for a permit; from [`RateLimiter::acquire`](crate::RateLimiter::acquire) and
@@ -16,7 +16,7 @@ use crate::waiter::Waiter;
 ///
 /// It joins the queue when it is first polled, and leaves it without a trace when it is dropped.
 #[must_use = "futures do nothing unless polled"]
-pub struct Acquire<'a>(pub(crate) Waiter<&'a Shared>);
+pub struct Acquire<'a>(pub(crate) Waiter<&'a Inner>);
 
 /// Waits for an owned permit; from
 /// [`RateLimiter::acquire_owned`](crate::RateLimiter::acquire_owned) and
@@ -24,13 +24,13 @@ pub struct Acquire<'a>(pub(crate) Waiter<&'a Shared>);
 ///
 /// It joins the queue when it is first polled, and leaves it without a trace when it is dropped.
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireOwned(pub(crate) Waiter<Arc<Shared>>);
+pub struct AcquireOwned(pub(crate) Waiter<Arc<Inner>>);
 
 /// Waits until nothing runs and nothing is queued; from
 /// [`RateLimiter::drained`](crate::RateLimiter::drained).
 #[must_use = "futures do nothing unless polled"]
 pub struct Drained<'a> {
-    shared: &'a Shared,
+    inner: &'a Inner,
     id: Option<u64>,
 }
 
@@ -53,8 +53,8 @@ impl Future for AcquireOwned {
 }
 
 impl<'a> Drained<'a> {
-    pub(crate) fn new(shared: &'a Shared) -> Self {
-        Self { shared, id: None }
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self { inner, id: None }
     }
 }
 
@@ -62,15 +62,15 @@ impl Future for Drained<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let shared = self.shared;
-        shared.poll_drained(&mut self.id, context.waker())
+        let inner = self.inner;
+        inner.poll_drained(&mut self.id, context.waker())
     }
 }
 
 impl Drop for Drained<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.shared.forget_drained(id);
+            self.inner.forget_drained(id);
         }
     }
 }

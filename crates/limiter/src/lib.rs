@@ -72,27 +72,27 @@ pub mod clock;
 mod error;
 mod foreign;
 pub mod future;
+mod inner;
 #[cfg(feature = "keyed")]
 mod keyed;
-mod lead;
 mod limiter;
-mod lookout;
 mod observe;
 mod permit;
 #[cfg(feature = "tokio")]
 mod push;
+mod reentrancy;
 mod run;
-mod scope;
-mod shared;
 mod stats;
 #[cfg(feature = "stream")]
 pub mod stream;
 mod sync;
 #[cfg(feature = "tower")]
 pub mod tower;
-mod turn;
+mod update;
 mod waiter;
-mod wakes;
+mod wake_ahead;
+mod wake_list;
+mod wake_timer;
 
 pub use builder::RateLimiterBuilder;
 pub use error::{

@@ -11,10 +11,10 @@ use strict_rate_limiter_core::Limit;
 use crate::builder::RateLimiterBuilder;
 use crate::error::{AcquireError, BuildError, RequestError, TryAcquireError};
 use crate::future::{Acquire, AcquireOwned, Drained};
+use crate::inner::{Inner, Kind};
 use crate::observe::Waiting;
-use crate::permit::{Held, OwnedPermit, Permit};
+use crate::permit::{OwnedPermit, Permit, PermitGuard};
 use crate::run::{Fut, run_permitted};
-use crate::shared::{Kind, Shared};
 use crate::stats::Stats;
 use crate::waiter::Waiter;
 
@@ -37,7 +37,7 @@ use crate::{
 /// a permit that it has been granted, as in any fair lock; a pushed task depends on nobody's polling.
 #[derive(Clone)]
 pub struct RateLimiter {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 impl RateLimiter {
@@ -59,15 +59,15 @@ impl RateLimiter {
         RateLimiterBuilder::new()
     }
 
-    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 
     /// Whether nobody else has a handle, a permit or a waiter, and a limiter made just now would
     /// decide the same from here on.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_forgettable(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1 && self.shared.is_blank()
+        Arc::strong_count(&self.inner) == 1 && self.inner.is_blank()
     }
 
     // --- Acquiring a permit
@@ -138,7 +138,7 @@ impl RateLimiter {
     /// As [`acquire`](Self::acquire).
     #[inline]
     pub fn acquire_weight(&self, weight: u64) -> Acquire<'_> {
-        Acquire(Waiter::new(&*self.shared, weight, Kind::Acquire))
+        Acquire(Waiter::new(&*self.inner, weight, Kind::Acquire))
     }
 
     /// Waits for a permit that borrows nothing, to be moved into a task or a thread.
@@ -156,7 +156,7 @@ impl RateLimiter {
     ///
     /// As [`acquire`](Self::acquire).
     pub fn acquire_weight_owned(&self, weight: u64) -> AcquireOwned {
-        AcquireOwned(Waiter::new(Arc::clone(&self.shared), weight, Kind::Acquire))
+        AcquireOwned(Waiter::new(Arc::clone(&self.inner), weight, Kind::Acquire))
     }
 
     /// Waits on this thread for a permit, in the same queue as everyone else. Not for async code,
@@ -203,7 +203,7 @@ impl RateLimiter {
 
     /// A permit of this weight now or not at all.
     pub fn try_acquire_weight(&self, weight: u64) -> Result<Permit<'_>, TryAcquireError> {
-        Ok(Permit(try_acquire(&*self.shared, weight)?))
+        Ok(Permit(try_acquire(&*self.inner, weight)?))
     }
 
     /// A permit that borrows nothing, now or not at all.
@@ -213,7 +213,7 @@ impl RateLimiter {
 
     /// A permit of this weight that borrows nothing, now or not at all.
     pub fn try_acquire_weight_owned(&self, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
-        Ok(OwnedPermit(try_acquire(Arc::clone(&self.shared), weight)?))
+        Ok(OwnedPermit(try_acquire(Arc::clone(&self.inner), weight)?))
     }
 
     // --- Running a task
@@ -250,7 +250,7 @@ impl RateLimiter {
         weight: u64,
         task: R,
     ) -> Result<R::Output, AcquireError> {
-        let mut waiter = Waiter::new(&*self.shared, weight, Kind::Acquire);
+        let mut waiter = Waiter::new(&*self.inner, weight, Kind::Acquire);
         let permit = poll_fn(|context| waiter.poll(context)).await?;
         Ok(run_permitted(permit, Fut(task)).await)
     }
@@ -307,7 +307,7 @@ impl RateLimiter {
         F: FnOnce() -> R + Send + 'static,
         R: Future<Output: Send + 'static> + Send + 'static,
     {
-        let pushed = push::push(&self.shared, weight, Async(task)).await;
+        let pushed = push::push(&self.inner, weight, Async(task)).await;
         pushed.map_err(|error| error.map(|Async(task)| task))
     }
 
@@ -349,7 +349,7 @@ impl RateLimiter {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let pushed = push::push(&self.shared, weight, Sync(task)).await;
+        let pushed = push::push(&self.inner, weight, Sync(task)).await;
         pushed.map_err(|error| error.map(|Sync(task)| task))
     }
 
@@ -390,7 +390,7 @@ impl RateLimiter {
         F: FnOnce() -> R + Send + 'static,
         R: Future<Output: Send + 'static> + Send + 'static,
     {
-        let pushed = push::try_push(&self.shared, weight, Async(task));
+        let pushed = push::try_push(&self.inner, weight, Async(task));
         pushed.map_err(|error| error.map(|Async(task)| task))
     }
 
@@ -409,14 +409,14 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn pause_until(&self, until: Instant) {
-        self.shared.pause_until(self.shared.clock.to_ns(until));
+        self.inner.pause_until(self.inner.clock.to_ns(until));
     }
 
     /// No grant for this long from now.
     pub fn pause_for(&self, pause: Duration) {
         let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
-        let now = self.shared.clock.now().unwrap_or_else(|panic| panic.resume());
-        self.shared.pause_until(now.saturating_add(pause_ns));
+        let now = self.inner.clock.now().unwrap_or_else(|panic| panic.resume());
+        self.inner.pause_until(now.saturating_add(pause_ns));
     }
 
     /// Ends a pause at once, whenever it was to end, and wakes the first waiter where there is room
@@ -435,7 +435,7 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resume(&self) {
-        self.shared.resume();
+        self.inner.resume();
     }
 
     /// How long to [pause](Self::pause_for) where the other side refuses a call and does not say for
@@ -457,7 +457,7 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn backoff(&self) -> Duration {
-        Duration::from_nanos(self.shared.backoff_ns())
+        Duration::from_nanos(self.inner.backoff_ns())
     }
 
     /// How long the present pause lasts, from now and by the limiter's clock. Zero where it is not
@@ -474,7 +474,7 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn paused_for(&self) -> Duration {
-        Duration::from_nanos(self.shared.paused_for())
+        Duration::from_nanos(self.inner.paused_for())
     }
 
     /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),
@@ -499,24 +499,24 @@ impl RateLimiter {
     pub fn reconcile(&self, limit: usize, used: u64) -> u64 {
         let limits = self.limits().len();
         assert!(limit < limits, "limit {limit} of {limits} does not exist; they count from 0");
-        self.shared.reconcile(limit, used)
+        self.inner.reconcile(limit, used)
     }
 
     /// Refuses new work from now on. What was accepted still runs; [`drained`](Self::drained) tells
     /// when that is done.
     pub fn close(&self) {
-        self.shared.close();
+        self.inner.close();
     }
 
     /// Whether new work is refused.
     pub fn is_closed(&self) -> bool {
-        self.shared.is_closed()
+        self.inner.is_closed()
     }
 
     /// Closes, and drops what is still queued: it gets `Aborted` for an answer. What runs ends by
     /// itself.
     pub fn abort(&self) {
-        self.shared.abort();
+        self.inner.abort();
     }
 
     /// Waits until nothing runs and nothing is queued, whether or not the limiter is closed.
@@ -525,7 +525,7 @@ impl RateLimiter {
     ///
     /// Cancel-safe.
     pub fn drained(&self) -> Drained<'_> {
-        Drained::new(&self.shared)
+        Drained::new(&self.inner)
     }
 
     // --- Looking
@@ -533,12 +533,12 @@ impl RateLimiter {
     /// What it is called in spans, in metrics and by `Debug`: as the
     /// [builder](RateLimiterBuilder::name) was told, else its limits.
     pub fn name(&self) -> &str {
-        self.shared.observer.name.as_str()
+        self.inner.observer.name.as_str()
     }
 
     /// The limits, in the order in which they were given.
     pub fn limits(&self) -> Vec<Limit> {
-        self.shared.limits()
+        self.inner.limits()
     }
 
     /// Sets the gauges of what is held to what is held at this instant.
@@ -548,7 +548,7 @@ impl RateLimiter {
     /// or every few seconds.
     #[cfg(feature = "metrics")]
     pub fn publish_gauges(&self) {
-        self.shared.observer.held_changed(&self.shared);
+        self.inner.observer.held_changed(&self.inner);
     }
 
     /// How long until the last of `tasks` more tasks of `weight` each could start, at the least: for
@@ -571,21 +571,21 @@ impl RateLimiter {
     ///
     /// A task of this weight could never run.
     pub fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, RequestError> {
-        self.shared.forecast(tasks, weight)
+        self.inner.forecast(tasks, weight)
     }
 
     /// The limiter in numbers, at this instant.
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.inner.stats()
     }
 }
 
-fn try_acquire<S: Deref<Target = Shared>>(
-    shared: S,
+fn try_acquire<S: Deref<Target = Inner>>(
+    inner: S,
     weight: u64,
-) -> Result<Held<S>, TryAcquireError> {
-    let permit = shared.try_acquire(weight)?;
-    let held = Held::new(shared, permit, &mut Waiting::default());
+) -> Result<PermitGuard<S>, TryAcquireError> {
+    let permit = inner.try_acquire(weight)?;
+    let held = PermitGuard::new(inner, permit, &mut Waiting::default());
     Ok(held.unwrap_or_else(|panic| panic.resume()))
 }
 

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use strict_rate_limiter_core as core;
 
 use crate::foreign::Panic;
-use crate::observe::{End, Running, Waiting};
-use crate::shared::Shared;
+use crate::inner::Inner;
+use crate::observe::{PermitEnd, Running, Waiting};
 
 /// What both kinds of permit are: the machine's permit, to be handed back exactly once.
-pub(crate) struct Held<S: Deref<Target = Shared>> {
-    shared: S,
+pub(crate) struct PermitGuard<S: Deref<Target = Inner>> {
+    inner: S,
     /// `None` once handed back.
-    permit: Option<core::Permit>,
+    permit: Option<core::Grant>,
     running: Running,
     /// Whether the task itself has panicked, which is how it ended.
     has_panicked: AtomicBool,
@@ -35,24 +35,20 @@ pub(crate) struct Held<S: Deref<Target = Shared>> {
 ///   dropped while a thread panics, too: whose panic it is cannot be known. (A task of
 ///   [`run`](crate::RateLimiter::run) or a push that panics has completed.)
 #[must_use = "a permit that is dropped at once is a task that has completed at once"]
-pub struct Permit<'a>(pub(crate) Held<&'a Shared>);
+pub struct Permit<'a>(pub(crate) PermitGuard<&'a Inner>);
 
 /// A [`Permit`] that borrows nothing: it may outlive the limiter's handles and cross threads.
 #[must_use = "a permit that is dropped at once is a task that has completed at once"]
-pub struct OwnedPermit(pub(crate) Held<Arc<Shared>>);
+pub struct OwnedPermit(pub(crate) PermitGuard<Arc<Inner>>);
 
-impl<S: Deref<Target = Shared>> Held<S> {
+impl<S: Deref<Target = Inner>> PermitGuard<S> {
     /// Takes the permit into custody, and tells whoever listens that its task begins. Where that panics,
     /// no task will run: the permit is given back unused.
     #[inline]
-    pub(crate) fn new(
-        shared: S,
-        permit: core::Permit,
-        waiting: &mut Waiting,
-    ) -> Result<Self, Panic> {
+    pub(crate) fn new(inner: S, permit: core::Grant, waiting: &mut Waiting) -> Result<Self, Panic> {
         let (running, has_panicked) = (Running::default(), AtomicBool::new(false));
-        let mut held = Self { shared, permit: Some(permit), running, has_panicked };
-        match waiting.granted(&held.shared, held.weight(), &mut held.running) {
+        let mut held = Self { inner, permit: Some(permit), running, has_panicked };
+        match waiting.granted(&held.inner, held.weight(), &mut held.running) {
             Ok(()) => Ok(held),
             Err(panic) => {
                 held.release_unused();
@@ -61,8 +57,8 @@ impl<S: Deref<Target = Shared>> Held<S> {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     #[cfg(feature = "tracing")]
@@ -82,7 +78,7 @@ impl<S: Deref<Target = Shared>> Held<S> {
     }
 
     pub(crate) fn weight(&self) -> u64 {
-        self.permit.as_ref().map_or(0, core::Permit::weight)
+        self.permit.as_ref().map_or(0, core::Grant::weight)
     }
 
     #[inline]
@@ -93,15 +89,15 @@ impl<S: Deref<Target = Shared>> Held<S> {
 
     pub(crate) fn release_unused(mut self) {
         if let Some(permit) = self.permit.take() {
-            self.shared.undo(permit);
-            self.running.ended(&self.shared, End::Unused);
+            self.inner.undo(permit);
+            self.running.ended(&self.inner, PermitEnd::Unused);
         }
     }
 
     #[inline]
-    fn end(&mut self, permit: core::Permit, actual: Option<u64>) -> u64 {
-        let excess = self.shared.complete(permit, actual);
-        self.running.ended(&self.shared, End::Completed { excess });
+    fn end(&mut self, permit: core::Grant, actual: Option<u64>) -> u64 {
+        let excess = self.inner.complete(permit, actual);
+        self.running.ended(&self.inner, PermitEnd::Completed { excess });
         excess
     }
 
@@ -110,15 +106,15 @@ impl<S: Deref<Target = Shared>> Held<S> {
     }
 }
 
-impl<S: Deref<Target = Shared>> Drop for Held<S> {
+impl<S: Deref<Target = Inner>> Drop for PermitGuard<S> {
     #[inline]
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         if *self.has_panicked.get_mut() {
             self.end(permit, None);
         } else {
-            self.shared.abandon(permit);
-            self.running.ended(&self.shared, End::Abandoned);
+            self.inner.abandon(permit);
+            self.running.ended(&self.inner, PermitEnd::Abandoned);
         }
     }
 }

@@ -8,16 +8,16 @@ use std::fmt;
 use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::error::{AcquireError, PushError, PushRefusal, TaskError};
+use crate::inner::{Inner, Kind, Standing};
+use crate::reentrancy;
 use crate::run::{Task, run_permitted};
-use crate::scope;
-use crate::shared::{Kind, Shared};
-use crate::waiter::{Turn, Waiter};
+use crate::waiter::Waiter;
 
 /// What became of a pushed task.
 #[derive(Debug)]
@@ -129,24 +129,24 @@ type Answer<K> = <<K as Task>::Future as Future>::Output;
 /// Runs the task at once if it is permitted at once, else leaves it to the runtime as soon as the
 /// queue has room for it.
 pub(crate) async fn push<K>(
-    shared: &Arc<Shared>,
+    inner: &Arc<Inner>,
     weight: u64,
     task: K,
 ) -> Result<Pushed<Answer<K>>, PushError<K>>
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {
-    if scope::is_inside(&**shared) {
-        return try_push(shared, weight, task).map(Pushed::Queued);
+    if reentrancy::is_inside(&**inner) {
+        return try_push(inner, weight, task).map(Pushed::Queued);
     }
-    let mut waiter = Waiter::new(Arc::clone(shared), weight, Kind::Push);
-    let turn = poll_fn(|context| match waiter.turn_in_task(context) {
-        Ok(Turn::Queued { accepted: false }) => Poll::Pending,
-        turn => Poll::Ready(turn),
+    let mut waiter = Waiter::new(Arc::clone(inner), weight, Kind::Push);
+    let standing = poll_fn(|context| match ready!(waiter.poll_in_task(context)) {
+        Ok(Standing::Queued { accepted: false, .. }) => Poll::Pending,
+        standing => Poll::Ready(standing),
     });
-    match turn.await {
-        Ok(Turn::Granted(permit)) => Ok(Pushed::Ran(run_permitted(permit, task).await)),
-        Ok(Turn::Queued { .. }) => match Handle::try_current() {
+    match standing.await {
+        Ok(Standing::Granted(permit)) => Ok(Pushed::Ran(run_permitted(permit, task).await)),
+        Ok(Standing::Queued { .. }) => match Handle::try_current() {
             Ok(runtime) => Ok(Pushed::Queued(spawn(&runtime, task, waiter))),
             Err(_) => Err(PushError { reason: PushRefusal::NoRuntime, task }),
         },
@@ -156,7 +156,7 @@ where
 
 /// Leaves the task to the runtime, if the queue has room for it.
 pub(crate) fn try_push<K>(
-    shared: &Arc<Shared>,
+    inner: &Arc<Inner>,
     weight: u64,
     task: K,
 ) -> Result<TaskHandle<Answer<K>>, PushError<K>>
@@ -166,19 +166,21 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return Err(PushError { reason: PushRefusal::NoRuntime, task });
     };
-    let mut waiter = Waiter::new(Arc::clone(shared), weight, Kind::Push);
+    let mut waiter = Waiter::new(Arc::clone(inner), weight, Kind::Push);
     // The task that will own the waiter has no waker yet; its first poll leaves one.
-    match waiter.turn(Waker::noop()) {
-        Ok(Turn::Granted(permit)) => {
+    match waiter.poll_once(Waker::noop()) {
+        Ok(Standing::Granted(permit)) => {
             Ok(spawn_on(&runtime, async { Ok(run_permitted(permit, task).await) }))
         }
-        Ok(Turn::Queued { accepted: true }) => Ok(spawn(&runtime, task, waiter)),
-        Ok(Turn::Queued { accepted: false }) => Err(PushError { reason: PushRefusal::Full, task }),
+        Ok(Standing::Queued { accepted: true, .. }) => Ok(spawn(&runtime, task, waiter)),
+        Ok(Standing::Queued { accepted: false, .. }) => {
+            Err(PushError { reason: PushRefusal::Full, task })
+        }
         Err(error) => Err(PushError { reason: error.into(), task }),
     }
 }
 
-fn spawn<K>(runtime: &Handle, task: K, mut waiter: Waiter<Arc<Shared>>) -> TaskHandle<Answer<K>>
+fn spawn<K>(runtime: &Handle, task: K, mut waiter: Waiter<Arc<Inner>>) -> TaskHandle<Answer<K>>
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {

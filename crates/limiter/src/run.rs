@@ -7,9 +7,9 @@ use std::task::Context;
 
 use strict_rate_limiter_core::RunningTask;
 
-use crate::permit::Held;
-use crate::scope::{self, TaskId};
-use crate::shared::Shared;
+use crate::inner::Inner;
+use crate::permit::PermitGuard;
+use crate::reentrancy::{self, TaskId};
 
 /// What a limiter can run.
 pub(crate) trait Task {
@@ -31,16 +31,19 @@ impl<R: Future> Task for Fut<R> {
 
 /// Makes the task's future and drives it inside the limiter's scope. Its end is the completion of
 /// the permit, and so is its panic; being dropped half-way, for whatever reason, is an abandonment.
-pub(crate) async fn run_permitted<S, K>(permit: Held<S>, what: K) -> <K::Future as Future>::Output
+pub(crate) async fn run_permitted<S, K>(
+    permit: PermitGuard<S>,
+    what: K,
+) -> <K::Future as Future>::Output
 where
-    S: Deref<Target = Shared>,
+    S: Deref<Target = Inner>,
     K: Task,
 {
-    let task = RunningTask { id: scope::new_task(), weight: permit.weight() };
-    let ended = Ended { shared: permit.shared(), task: task.id };
-    let mut future = pin!(permit.work(|| scope::enter(permit.shared(), task, || what.start())));
+    let task = RunningTask { id: reentrancy::new_task(), weight: permit.weight() };
+    let ended = Ended { inner: permit.inner(), task: task.id };
+    let mut future = pin!(permit.work(|| reentrancy::enter(permit.inner(), task, || what.start())));
     let poll = |context: &mut Context<'_>| {
-        permit.work(|| scope::enter(permit.shared(), task, || future.as_mut().poll(context)))
+        permit.work(|| reentrancy::enter(permit.inner(), task, || future.as_mut().poll(context)))
     };
     let answer = poll_fn(poll).await;
     drop(ended);
@@ -50,12 +53,12 @@ where
 
 /// When it is dropped, nothing waits inside of the task any more.
 struct Ended<'a> {
-    shared: &'a Shared,
+    inner: &'a Inner,
     task: TaskId,
 }
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.shared.task_ended(self.task);
+        self.inner.task_ended(self.task);
     }
 }

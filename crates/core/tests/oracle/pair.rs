@@ -1,7 +1,7 @@
 //! The machine and the oracle side by side, taken through the same operations.
 
 use strict_rate_limiter_core::{
-    Config, Decision, EnqueueError, Machine, Permit, Place, Record, Ticket, TicketStatus,
+    Config, Decision, EnqueueError, Grant, Machine, Place, Record, Ticket, TicketStatus,
     TryGrantError, audit,
 };
 
@@ -62,7 +62,7 @@ pub(crate) struct Pair {
     /// Tickets granted and not claimed, with the oracle's number of the task.
     granted: Vec<(Ticket, usize)>,
     /// Permits in hand.
-    permits: Vec<(Permit, usize)>,
+    permits: Vec<(Grant, usize)>,
     accepted: Vec<u64>,
     closed: bool,
 }
@@ -256,7 +256,7 @@ impl Pair {
         }
         let now = self.oracle.now;
         let used = actual.unwrap_or(weight);
-        let permit = Permit::from_weight(weight);
+        let permit = Grant::from_weight(weight);
         assert_eq!(self.machine.complete(permit, now, now + doubt, actual), used);
         let at = self.stamped(doubt);
         for (which, (limit, _)) in self.oracle.limits.iter().enumerate() {
@@ -268,7 +268,7 @@ impl Pair {
     fn undo_made_up(&mut self, weight: u64) {
         if self.permits.is_empty() {
             let before = self.machine.state();
-            self.machine.undo(Permit::from_weight(weight));
+            self.machine.undo(Grant::from_weight(weight));
             assert_eq!(self.machine.state(), before, "nothing to undo");
         }
     }

@@ -5,17 +5,17 @@
 
 use super::Reading;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
-use super::ticks::Ticks;
+use super::tsc::Tsc;
 
 /// What a fast reading remembers between calls; kept under the limiter's lock.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 #[derive(Debug)]
-pub(crate) struct Fast(Option<Ticks>);
+pub(crate) struct Fast(Option<Tsc>);
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 impl Fast {
     pub(super) fn new() -> Self {
-        Self(Ticks::new())
+        Self(Tsc::new())
     }
 
     pub(super) fn none() -> Self {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Clock, Timer};
 use crate::foreign::FirstPanic;
-use crate::wakes::Wakes;
+use crate::wake_list::WakeList;
 
 /// A clock for tests: time passes when [`advance`](Self::advance) says so, and only then. Clones
 /// share their time.
@@ -31,11 +31,11 @@ use crate::wakes::Wakes;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ManualClock {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ManualState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ManualState {
     now: Instant,
     timers: BTreeMap<(Instant, u64), Waker>,
     next_id: u64,
@@ -43,7 +43,7 @@ struct State {
 
 #[derive(Debug)]
 struct ManualTimer {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ManualState>>,
     set: Option<(Instant, u64)>,
 }
 
@@ -51,7 +51,7 @@ impl ManualClock {
     /// A clock that stands at the moment it was made.
     pub fn new() -> Self {
         let now = Instant::now();
-        let state = State { now, timers: BTreeMap::new(), next_id: 0 };
+        let state = ManualState { now, timers: BTreeMap::new(), next_id: 0 };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -64,7 +64,7 @@ impl ManualClock {
         let later = state.timers.split_off(&after);
         let due = std::mem::replace(&mut state.timers, later);
         drop(state);
-        let (mut wakes, mut panics) = (Wakes::default(), FirstPanic::default());
+        let (mut wakes, mut panics) = (WakeList::default(), FirstPanic::default());
         wakes.extend(due.into_values());
         wakes.wake(&mut panics);
         panics.into_result().unwrap_or_else(|panic| panic.resume());
@@ -125,6 +125,6 @@ impl Drop for ManualTimer {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<ManualState>) -> MutexGuard<'_, ManualState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,16 +4,16 @@
 //! second only decides when to *look*; whether to grant is decided by the first, so a timer that is
 //! early, late or spurious costs throughput at most and never strictness.
 
-mod alarm;
 mod fast;
 mod manual;
 mod process;
-mod source;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
-mod ticks;
+mod timeline;
 mod timer;
+mod timer_thread;
 #[cfg(feature = "tokio")]
 mod tokio;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
+mod tsc;
 
 use std::fmt;
 use std::task::{Poll, Waker};
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 pub(crate) use fast::Fast;
 pub use manual::ManualClock;
-pub(crate) use source::{Reading, Source};
+pub(crate) use timeline::{Reading, Timeline};
 pub(crate) use timer::{LimiterTimer, TimerSet};
 
 #[cfg(feature = "tokio")]
@@ -52,7 +52,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Wakes one waker at one time.
+/// WakeList one waker at one time.
 pub trait Timer: Send {
     /// Arranges for `waker` to be woken once, at `at` or as soon after as may be, in place of what
     /// was arranged before. Where `at` has already come, arranges nothing and answers

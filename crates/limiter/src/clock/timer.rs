@@ -4,11 +4,11 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::Timer;
-use super::alarm::Alarm;
+use super::timer_thread::ThreadTimer;
 use crate::foreign;
 
 pub(crate) enum LimiterTimer {
-    Real(Alarm),
+    Real(ThreadTimer),
     /// `None` once it was dropped.
     Foreign(Option<Box<dyn Timer>>),
 }

@@ -6,9 +6,9 @@
 //! Each comes with its feature. Without both, everything in here is empty and compiles to nothing.
 
 #[cfg(feature = "metrics")]
-pub(crate) mod numbers;
+pub(crate) mod metrics;
 #[cfg(feature = "tracing")]
-mod spans;
+mod tracing;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use std::sync::Arc;
 use strict_rate_limiter_core::Limit;
 
 use crate::foreign::{FirstPanic, Panic};
-use crate::shared::Shared;
+use crate::inner::Inner;
 
 /// What the limiter is called, and where its numbers go.
 pub(crate) struct Observer {
     pub(crate) name: Name,
     #[cfg(feature = "metrics")]
-    numbers: numbers::Numbers,
+    numbers: metrics::Metrics,
 }
 
 /// Names a limiter wherever it is spoken of: as it was given, else by its limits.
@@ -38,7 +38,7 @@ pub(crate) struct Name {
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     #[cfg(feature = "tracing")]
-    span: spans::Queued,
+    span: tracing::Queued,
     #[cfg(feature = "metrics")]
     since_ns: Option<u64>,
 }
@@ -47,14 +47,14 @@ pub(crate) struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     #[cfg(feature = "tracing")]
-    pub(crate) span: spans::Running,
+    pub(crate) span: tracing::Running,
     #[cfg(feature = "metrics")]
     since_ns: Option<u64>,
 }
 
 /// How a permit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum PermitEnd {
     Completed { excess: u64 },
     Abandoned,
     Unused,
@@ -82,15 +82,15 @@ impl Observer {
     pub(crate) fn new(name: Name, limits: &[Limit]) -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            numbers: numbers::Numbers::new(&name, limits),
+            numbers: metrics::Metrics::new(&name, limits),
             name,
         }
     }
 
     /// How much is held may have changed.
     #[cfg(feature = "metrics")]
-    pub(crate) fn held_changed(&self, shared: &Shared) {
-        self.numbers.publish_held(shared);
+    pub(crate) fn held_changed(&self, inner: &Inner) {
+        self.numbers.publish_held(inner);
     }
 }
 
@@ -101,16 +101,16 @@ impl Observer {
 impl Waiting {
     /// It waits; told as often as it looks.
     #[inline]
-    pub(crate) fn queued(&mut self, shared: &Shared, weight: u64) -> Result<(), Panic> {
+    pub(crate) fn queued(&mut self, inner: &Inner, weight: u64) -> Result<(), Panic> {
         let mut panics = FirstPanic::default();
         #[cfg(feature = "tracing")]
-        panics.note(self.span.begin(&shared.observer.name, weight));
+        panics.note(self.span.begin(&inner.observer.name, weight));
         #[cfg(feature = "metrics")]
         if self.since_ns.is_none()
-            && let Some(now) = panics.note(shared.clock.now())
+            && let Some(now) = panics.note(inner.clock.now())
         {
             self.since_ns = Some(now);
-            shared.observer.numbers.queued(&mut panics);
+            inner.observer.numbers.queued(&mut panics);
         }
         panics.into_result()
     }
@@ -119,33 +119,33 @@ impl Waiting {
     #[inline]
     pub(crate) fn granted(
         &mut self,
-        shared: &Shared,
+        inner: &Inner,
         weight: u64,
         running: &mut Running,
     ) -> Result<(), Panic> {
         let mut panics = FirstPanic::default();
         #[cfg(feature = "metrics")]
         {
-            let now = panics.note(shared.clock.now());
+            let now = panics.note(inner.clock.now());
             // A clock may go backwards: then nothing is taken to have passed.
             let since = self.since_ns.take();
             let waited = since.map(|since| now.map_or(0, |now| now.saturating_sub(since)));
             running.since_ns = Some(now.or(since).unwrap_or(0));
-            shared.observer.numbers.granted(shared, waited, &mut panics);
+            inner.observer.numbers.granted(inner, waited, &mut panics);
         }
         #[cfg(feature = "tracing")]
-        panics.note(self.span.granted(&shared.observer.name, weight, &mut running.span));
+        panics.note(self.span.granted(&inner.observer.name, weight, &mut running.span));
         panics.into_result()
     }
 
     /// It goes without a permit.
     #[inline]
-    pub(crate) fn left(&mut self, shared: &Shared) {
+    pub(crate) fn left(&mut self, inner: &Inner) {
         #[cfg(feature = "tracing")]
         self.span.left();
         #[cfg(feature = "metrics")]
         if self.since_ns.take().is_some() {
-            shared.observer.numbers.left();
+            inner.observer.numbers.left();
         }
     }
 }
@@ -157,12 +157,12 @@ impl Waiting {
 impl Running {
     /// Its permit has ended. Once.
     #[inline]
-    pub(crate) fn ended(&mut self, shared: &Shared, end: End) {
+    pub(crate) fn ended(&mut self, inner: &Inner, end: PermitEnd) {
         #[cfg(feature = "tracing")]
         self.span.ended(end);
         #[cfg(feature = "metrics")]
         if let Some(since) = self.since_ns.take() {
-            shared.observer.numbers.ended(shared, since, end);
+            inner.observer.numbers.ended(inner, since, end);
         }
     }
 

@@ -1,6 +1,6 @@
 //! When to look again: the timer for the next opening, and whom to wake ahead of it.
 //!
-//! The timer is set a little ahead of an opening (the [`Lead`]), to wake the head of the line; once
+//! The timer is set a little ahead of an opening (the [`WakeAhead`]), to wake the head of the line; once
 //! that is done it is set a little past the opening, should the head not come. It decides when to
 //! look, never whether to grant.
 
@@ -9,18 +9,18 @@ use std::time::Instant;
 
 use crate::clock::LimiterTimer;
 use crate::foreign::{self, Panic};
-use crate::lead::Lead;
+use crate::wake_ahead::WakeAhead;
 
 pub(crate) use crate::clock::TimerSet;
 
 /// How long after an opening the timer looks for itself, if the head that was woken for it has not.
 pub(crate) const HEAD_OVERDUE_NS: u64 = 300_000;
 
-pub(crate) struct Lookout {
+pub(crate) struct WakeTimer {
     timer: LimiterTimer,
     /// What the timer wakes.
-    looker: Waker,
-    lead: Lead,
+    waker: Waker,
+    wake_ahead: WakeAhead,
     /// What the timer is set for.
     armed_for: Option<Armed>,
 }
@@ -53,7 +53,7 @@ enum Head {
 
 /// What the head of the line sees when it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum HeadPoll {
     /// The opening has come.
     Open,
     /// It was woken for an opening that is still ahead, and should look again at once.
@@ -62,9 +62,9 @@ pub(crate) enum Look {
     Far,
 }
 
-impl Lookout {
-    pub(crate) fn new(timer: LimiterTimer, looker: Waker, lead: Lead) -> Self {
-        Self { timer, looker, lead, armed_for: None }
+impl WakeTimer {
+    pub(crate) fn new(timer: LimiterTimer, waker: Waker, wake_ahead: WakeAhead) -> Self {
+        Self { timer, waker, wake_ahead, armed_for: None }
     }
 
     #[inline]
@@ -74,31 +74,31 @@ impl Lookout {
 
     #[cfg(test)]
     pub(crate) fn lead_ns(&self) -> u64 {
-        self.lead.ns()
+        self.wake_ahead.ns()
     }
 
     /// The head of the line is polled.
-    pub(crate) fn head_looks(&mut self, now: u64) -> Look {
+    pub(crate) fn head_looks(&mut self, now: u64) -> HeadPoll {
         if self.timer.is_lost() {
-            return Look::Open;
+            return HeadPoll::Open;
         }
-        let Some(armed) = &mut self.armed_for else { return Look::Far };
+        let Some(armed) = &mut self.armed_for else { return HeadPoll::Far };
         let open = now >= armed.opening;
         if armed.head == Head::Woken {
             armed.head = Head::Watching;
-            self.lead.learn(open);
+            self.wake_ahead.learn(open);
         }
         match armed.head {
-            _ if open => Look::Open,
-            Head::Asleep => Look::Far,
-            Head::Woken | Head::Watching => Look::Near,
+            _ if open => HeadPoll::Open,
+            Head::Asleep => HeadPoll::Far,
+            Head::Woken | Head::Watching => HeadPoll::Near,
         }
     }
 
     /// Plans for an opening: what to set the timer for, and whether to wake the head of the line
     /// now. `None` where all of that is done.
     pub(crate) fn plan(&self, opening: u64, now: u64, has_head: bool) -> Option<Plan> {
-        let lead_ns = if has_head { self.lead.ns() } else { 0 };
+        let lead_ns = if has_head { self.wake_ahead.ns() } else { 0 };
         let wake_head_at = opening.saturating_sub(lead_ns);
         let due = lead_ns > 0 && now >= wake_head_at;
         let plan = |head, look_at| Some(Plan { armed: Armed { opening, head }, look_at });
@@ -116,7 +116,7 @@ impl Lookout {
     pub(crate) fn set_timer(&mut self, plan: Plan, at: Option<Instant>) -> Result<TimerSet, Panic> {
         self.armed_for = None;
         let set = match at {
-            Some(at) => foreign::call(|| self.timer.set(at, &self.looker))?,
+            Some(at) => foreign::call(|| self.timer.set(at, &self.waker))?,
             None => TimerSet::Set,
         };
         if set == TimerSet::Set {

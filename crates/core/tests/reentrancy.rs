@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use strict_rate_limiter_core::{
-    Config, Decision, InsideWaiter, Limit, Machine, Permit, RunningTask, Ticket,
+    Config, Decision, Grant, InsideWaiter, Limit, Machine, RunningTask, Ticket,
 };
 
 const PER: Duration = Duration::from_nanos(100);
@@ -26,7 +26,7 @@ fn asks() -> impl Strategy<Value = Asks> {
 /// Lets everything end that does not wait inside, until nothing moves. Whether `newcomer` was granted.
 fn is_ever_granted(
     machine: &mut Machine<()>,
-    mut running: BTreeMap<u64, Permit>,
+    mut running: BTreeMap<u64, Grant>,
     mut inside: Vec<InsideWaiter>,
     newcomer: Ticket,
 ) -> bool {

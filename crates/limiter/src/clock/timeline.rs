@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarm;
 use super::fast::Fast;
+use super::timer_thread::ThreadTimer;
 use super::{Clock, LimiterTimer};
 use crate::foreign::{self, Panic};
 
@@ -28,7 +28,7 @@ const BEGIN_NS: u64 = 1 << 60;
 const FAST_PER_MIN: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct Timeline {
     /// The instant that [`BEGIN_NS`] stands for.
     begin: Instant,
     /// `None`: the real clock.
@@ -39,7 +39,7 @@ pub(crate) struct Source {
     may_be_fast: bool,
 }
 
-impl Source {
+impl Timeline {
     /// `is_exact`: the operating system is asked each time.
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>, is_exact: bool) -> Self {
         let begin = clock.as_ref().map_or_else(Instant::now, |clock| clock.now());
@@ -51,7 +51,7 @@ impl Source {
     pub(crate) fn timer(&self) -> LimiterTimer {
         match &self.clock {
             Some(clock) => LimiterTimer::Foreign(Some(clock.timer())),
-            None => LimiterTimer::Real(Alarm::default()),
+            None => LimiterTimer::Real(ThreadTimer::default()),
         }
     }
 
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_real_clock_wakes_late_and_an_exact_one_is_never_read_fast() {
-        let exact = Source::new(None, true);
+        let exact = Timeline::new(None, true);
         assert!(exact.wakes_late());
         let mut fast = exact.fast(SECOND);
         for _ in 0..100_000 {

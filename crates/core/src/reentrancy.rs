@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::limit::{Limit, Unit};
 use crate::machine::Machine;
-use crate::queue::Ticket;
+use crate::types::Ticket;
 use crate::window::Window;
 
 /// A task that holds a permit of this machine.

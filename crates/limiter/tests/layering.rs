@@ -40,7 +40,7 @@ fn in_the_library_only_the_clock_module_reads_a_clock() {
 #[test]
 fn in_the_library_only_the_tick_counter_needs_unsafe_code() {
     for (path, text) in sources(&crates().join("limiter/src")) {
-        assert!(!text.contains("unsafe {") || path.ends_with("ticks.rs"), "{}", path.display());
+        assert!(!text.contains("unsafe {") || path.ends_with("tsc.rs"), "{}", path.display());
     }
 }
 

@@ -1,9 +1,9 @@
 //! What all handles, waiters and permits of one limiter share: the machine under its lock, the
 //! clock, the timer.
 //!
-//! Every change is a [`Turn`] (`turn.rs`), which decides and wakes once it is over.
+//! Every change is a [`Update`] (`update.rs`), which decides and wakes once it is over.
 //!
-//! There is no background task. The timer wakes a [`Looker`], not a waiter, so that a waiter that is not
+//! There is no background task. The timer wakes a [`TimerWaker`], not a waiter, so that a waiter that is not
 //! polled holds its own place in the line and never the timer of those behind it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,58 +14,67 @@ use std::time::Duration;
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError};
 
-use crate::clock::Source;
+use crate::clock::Timeline;
 use crate::error::{AcquireError, TryAcquireError};
 use crate::foreign;
-use crate::lead::Lead;
-use crate::lookout::Lookout;
 use crate::observe::{Name, Observer};
-use crate::scope::{self, TaskId};
+use crate::reentrancy::{self, TaskId};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
-use crate::turn::{End, Inner, Turn};
+use crate::update::{Locked, TaskEnd, Update};
+use crate::wake_ahead::WakeAhead;
+use crate::wake_timer::WakeTimer;
 
-pub(crate) struct Shared {
-    pub(crate) clock: Source,
+pub(crate) struct Inner {
+    pub(crate) clock: Timeline,
     pub(crate) observer: Observer,
     /// Whether anyone in the line was asked for inside a task of this limiter.
     has_inside_waiters: AtomicBool,
-    inner: Mutex<Inner>,
+    locked: Mutex<Locked>,
 }
 
 /// What the timer wakes.
-struct Looker(Weak<Shared>);
+struct TimerWaker(Weak<Inner>);
 
 /// Who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Whoever called: where that is a task of the same limiter, it may be waiting for itself.
     Acquire,
-    /// A pushed task, which the runtime runs in its turn.
+    /// A pushed task, which the runtime runs in its update.
     #[cfg(feature = "tokio")]
     Push,
 }
 
-/// What became of a waiter that joined, or looked again.
-pub(crate) enum Standing {
-    Granted(core::Permit),
-    Queued { ticket: Ticket, accepted: bool },
+/// Where a waiter stands after it joined or was polled. `P` is the form of its permit.
+pub(crate) enum Standing<P> {
+    Granted(P),
+    Queued {
+        ticket: Ticket,
+        /// Whether it is within the queue's capacity. Only pushes ask.
+        #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "there are no pushes"))]
+        accepted: bool,
+    },
 }
 
-impl Shared {
-    pub(crate) fn new(machine: Machine<Waker>, clock: Source, name: Name) -> Arc<Self> {
+impl Inner {
+    pub(crate) fn new(machine: Machine<Waker>, clock: Timeline, name: Name) -> Arc<Self> {
         let shortest_per = machine.config().limits.iter().map(core::Limit::per).min();
         let shortest_per = shortest_per.expect("a machine has at least one limit");
         let observer = Observer::new(name, &machine.config().limits);
         Arc::new_cyclic(|this| Self {
             has_inside_waiters: AtomicBool::new(false),
-            inner: Mutex::new(Inner {
+            locked: Mutex::new(Locked {
                 machine,
                 fast: clock.fast(shortest_per),
-                lookout: Lookout::new(
+                wake_timer: WakeTimer::new(
                     clock.timer(),
-                    Waker::from(Arc::new(Looker(Weak::clone(this)))),
-                    if clock.wakes_late() { Lead::new(shortest_per) } else { Lead::none() },
+                    Waker::from(Arc::new(TimerWaker(Weak::clone(this)))),
+                    if clock.wakes_late() {
+                        WakeAhead::new(shortest_per)
+                    } else {
+                        WakeAhead::none()
+                    },
                 ),
                 drained: Vec::new(),
                 next_drained: 0,
@@ -78,13 +87,13 @@ impl Shared {
         })
     }
 
-    pub(crate) fn try_acquire(&self, weight: u64) -> Result<core::Permit, TryAcquireError> {
-        let mut turn = self.turn();
-        if let Some(permit) = turn.inner.machine.grant_at_once(weight) {
+    pub(crate) fn try_acquire(&self, weight: u64) -> Result<core::Grant, TryAcquireError> {
+        let mut update = self.update();
+        if let Some(permit) = update.locked.machine.grant_at_once(weight) {
             return Ok(permit);
         }
-        let Some(now) = turn.now() else { turn.end_and_tell() };
-        let granted = turn.inner.machine.try_grant(now, weight);
+        let Some(now) = update.now() else { update.end_and_tell() };
+        let granted = update.locked.machine.try_grant(now, weight);
         granted.map_err(|error| match error {
             TryGrantError::Request(error) => TryAcquireError::Weight(error),
             TryGrantError::Busy { not_before } => TryAcquireError::Busy {
@@ -101,81 +110,85 @@ impl Shared {
         weight: u64,
         kind: Kind,
         waker: &Waker,
-    ) -> Result<Standing, AcquireError> {
-        let mut inner = self.lock();
-        match inner.machine.grant_at_once(weight) {
+    ) -> Result<Standing<core::Grant>, AcquireError> {
+        let mut locked = self.lock();
+        match locked.machine.grant_at_once(weight) {
             Some(permit) => Ok(Standing::Granted(permit)),
-            None => self.join(Turn::new(&self.clock, inner), weight, kind, waker),
+            None => self.join(Update::new(&self.clock, locked), weight, kind, waker),
         }
     }
 
     fn join(
         &self,
-        mut turn: Turn<'_>,
+        mut update: Update<'_>,
         weight: u64,
         kind: Kind,
         waker: &Waker,
-    ) -> Result<Standing, AcquireError> {
+    ) -> Result<Standing<core::Grant>, AcquireError> {
         // Where only a completion can make room, the time does not matter.
         let mut now = None;
-        if turn.inner.is_look_owed || !turn.inner.machine.awaits_completion() {
-            let Some(read) = turn.now() else { turn.end_and_tell() };
-            if let Ok(permit) = turn.inner.machine.try_grant(read, weight) {
-                turn.end_quietly();
+        if update.locked.is_look_owed || !update.locked.machine.awaits_completion() {
+            let Some(read) = update.now() else { update.end_and_tell() };
+            if let Ok(permit) = update.locked.machine.try_grant(read, weight) {
+                update.end_quietly();
                 return Ok(Standing::Granted(permit));
             }
             now = Some(read);
         }
-        let tasks = if kind == Kind::Acquire { scope::tasks_of(self) } else { Vec::new() };
-        let Inner { machine, inside, .. } = &mut *turn.inner;
+        let tasks = if kind == Kind::Acquire { reentrancy::tasks_of(self) } else { Vec::new() };
+        let Locked { machine, inside, .. } = &mut *update.locked;
         if !tasks.is_empty() && !machine.could_nest(&tasks, weight, inside) {
             machine.check(weight)?;
             let closed = machine.is_closed();
             return Err(if closed { AcquireError::Closed } else { AcquireError::WouldDeadlock });
         }
         let cloned = foreign::call(|| waker.clone());
-        let Some(waker) = turn.panics.note(cloned) else { turn.end_and_tell() };
-        let Place { ticket, accepted } = turn.inner.machine.enqueue(weight, waker)?;
+        let Some(waker) = update.panics.note(cloned) else { update.end_and_tell() };
+        let Place { ticket, accepted } = update.locked.machine.enqueue(weight, waker)?;
         if !tasks.is_empty() {
-            turn.inner.inside.push(InsideWaiter { ticket, tasks });
+            update.locked.inside.push(InsideWaiter { ticket, tasks });
             self.has_inside_waiters.store(true, Ordering::Relaxed);
         }
         let Some(now) = now else { return Ok(Standing::Queued { ticket, accepted }) };
-        turn.drive(now);
-        if turn.panics.is_some() {
+        update.drive(now);
+        if update.panics.is_some() {
             // Nobody will ever ask for this place.
-            self.forget(&mut turn, ticket);
-            turn.end_and_tell();
+            self.forget(&mut update, ticket);
+            update.end_and_tell();
         }
-        let standing = self.standing(&mut turn, ticket);
-        turn.end_quietly();
+        let standing = self.standing(&mut update, ticket);
+        update.end_quietly();
         standing
     }
 
     /// What has become of a waiter that joined. If it is first, it looks at the clock as well.
-    pub(crate) fn look_for(&self, ticket: Ticket, waker: &Waker) -> Result<Standing, AcquireError> {
-        let mut turn = self.turn();
+    pub(crate) fn look_for(
+        &self,
+        ticket: Ticket,
+        waker: &Waker,
+    ) -> Result<Standing<core::Grant>, AcquireError> {
+        let mut update = self.update();
         let mut look_at_once = false;
-        if let Some(old) = turn.inner.machine.waiter_mut(ticket) {
+        if let Some(old) = update.locked.machine.waiter_mut(ticket) {
             if !old.will_wake(waker) {
                 let cloned = foreign::call(|| waker.clone());
-                if let Some(waker) = turn.panics.note(cloned)
-                    && let Some(old) = turn.inner.machine.waiter_mut(ticket)
+                if let Some(waker) = update.panics.note(cloned)
+                    && let Some(old) = update.locked.machine.waiter_mut(ticket)
                 {
                     let old = std::mem::replace(old, waker);
-                    turn.replaced.push(old);
+                    update.replaced.push(old);
                 }
             }
-            if turn.inner.machine.head() == Some(ticket) {
-                look_at_once = turn.head_looks();
+            if update.locked.machine.head() == Some(ticket) {
+                look_at_once = update.head_looks();
             }
         }
-        if turn.panics.is_some() {
+        if update.panics.is_some() {
             // The place is kept: dropping the waiter gives it up.
-            turn.end_and_tell();
+            update.end_and_tell();
         }
-        let standing = self.standing(&mut turn, ticket);
-        turn.end_quietly();
+        let standing = self.standing(&mut update, ticket);
+        update.end_quietly();
         if look_at_once && matches!(standing, Ok(Standing::Queued { .. })) {
             // The opening is near: come back as soon as the executor has let others run.
             waker.wake_by_ref();
@@ -185,85 +198,85 @@ impl Shared {
 
     /// A waiter leaves, granted or not.
     pub(crate) fn leave(&self, ticket: Ticket) {
-        let mut turn = self.turn();
-        self.forget(&mut turn, ticket);
-        turn.settle(None);
-        turn.end_quietly();
+        let mut update = self.update();
+        self.forget(&mut update, ticket);
+        update.settle(None);
+        update.end_quietly();
     }
 
-    fn forget(&self, turn: &mut Turn<'_>, ticket: Ticket) {
-        if turn.inner.machine.head() == Some(ticket) {
+    fn forget(&self, update: &mut Update<'_>, ticket: Ticket) {
+        if update.locked.machine.head() == Some(ticket) {
             // Whoever is first from now on has not been woken for the opening.
-            turn.disarm();
+            update.disarm();
         }
-        let waker = turn.inner.machine.cancel(ticket);
-        turn.replaced.extend(waker);
-        self.no_longer_waits(turn, ticket);
+        let waker = update.locked.machine.cancel(ticket);
+        update.replaced.extend(waker);
+        self.no_longer_waits(update, ticket);
     }
 
     /// A task has ended. Returns what it used beyond its reservation.
     #[inline]
-    pub(crate) fn complete(&self, permit: core::Permit, actual: Option<u64>) -> u64 {
+    pub(crate) fn complete(&self, permit: core::Grant, actual: Option<u64>) -> u64 {
         let excess = actual.map_or(0, |actual| actual.saturating_sub(permit.weight()));
-        self.end(permit, End::Completed { actual });
+        self.end(permit, TaskEnd::Completed { actual });
         excess
     }
 
     /// A task was dropped while it ran, or may have been.
     #[inline]
-    pub(crate) fn abandon(&self, permit: core::Permit) {
-        self.end(permit, End::Abandoned);
+    pub(crate) fn abandon(&self, permit: core::Grant) {
+        self.end(permit, TaskEnd::Abandoned);
     }
 
     #[inline]
-    fn end(&self, permit: core::Permit, end: End) {
-        let mut inner = self.lock();
-        match self.clock.read(&mut inner.fast) {
+    fn end(&self, permit: core::Grant, end: TaskEnd) {
+        let mut locked = self.lock();
+        match self.clock.read(&mut locked.fast) {
             Ok(reading) => {
-                inner.record(permit, end, reading);
+                locked.record(permit, end, reading);
                 // Nobody waits: the usual case.
-                if inner.needs_a_look() {
-                    Turn::new(&self.clock, inner).settle_and_end(reading.earliest);
+                if locked.needs_a_look() {
+                    Update::new(&self.clock, locked).settle_and_end(reading.earliest);
                 }
             }
             Err(panic) => {
-                inner.unstamped.push((permit, end));
-                let mut turn = Turn::new(&self.clock, inner);
-                turn.panics.note::<()>(Err(panic));
-                turn.owe_a_look();
-                turn.end_quietly();
+                locked.unstamped.push((permit, end));
+                let mut update = Update::new(&self.clock, locked);
+                update.panics.note::<()>(Err(panic));
+                update.owe_a_look();
+                update.end_quietly();
             }
         }
     }
 
     /// A task that has its permit will not be started.
-    pub(crate) fn undo(&self, permit: core::Permit) {
-        let mut turn = self.turn();
-        turn.inner.machine.undo(permit);
-        turn.settle(None);
-        turn.end_quietly();
+    pub(crate) fn undo(&self, permit: core::Grant) {
+        let mut update = self.update();
+        update.locked.machine.undo(permit);
+        update.settle(None);
+        update.end_quietly();
     }
 
     /// A task of this limiter has ended, so that nothing waits inside of it any more.
     #[inline]
     pub(crate) fn task_ended(&self, task: TaskId) {
         if self.has_inside_waiters.load(Ordering::Relaxed) {
-            let inner = &mut *self.lock();
-            for waiter in &mut inner.inside {
+            let locked = &mut *self.lock();
+            for waiter in &mut locked.inside {
                 waiter.tasks.retain(|outer| outer.id != task);
             }
-            inner.inside.retain(|waiter| !waiter.tasks.is_empty());
-            self.has_inside_waiters.store(!inner.inside.is_empty(), Ordering::Relaxed);
+            locked.inside.retain(|waiter| !waiter.tasks.is_empty());
+            self.has_inside_waiters.store(!locked.inside.is_empty(), Ordering::Relaxed);
         }
     }
 
     /// The other side says how much of a limit is in use.
     pub(crate) fn reconcile(&self, limit: usize, used: u64) -> u64 {
-        let mut turn = self.turn();
-        let Some(now) = turn.now() else { turn.end_and_tell() };
-        let added = turn.inner.machine.reconcile(now, now, limit, used);
-        turn.settle(Some(now));
-        turn.end_quietly();
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        let added = update.locked.machine.reconcile(now, now, limit, used);
+        update.settle(Some(now));
+        update.end_quietly();
         added
     }
 
@@ -274,17 +287,17 @@ impl Shared {
     }
 
     pub(crate) fn pause_until(&self, until: u64) {
-        let mut turn = self.turn();
-        turn.inner.machine.pause_until(until);
-        turn.settle(None);
-        turn.end_quietly();
+        let mut update = self.update();
+        update.locked.machine.pause_until(until);
+        update.settle(None);
+        update.end_quietly();
     }
 
     pub(crate) fn resume(&self) {
-        let mut turn = self.turn();
-        turn.inner.machine.resume();
-        turn.settle(None);
-        turn.end_quietly();
+        let mut update = self.update();
+        update.locked.machine.resume();
+        update.settle(None);
+        update.end_quietly();
     }
 
     pub(crate) fn backoff_ns(&self) -> u64 {
@@ -298,10 +311,10 @@ impl Shared {
 
     /// Asks the machine something as of now, which changes nothing.
     fn now<R>(&self, ask: impl FnOnce(&mut Machine<Waker>, u64) -> R) -> R {
-        let mut turn = self.turn();
-        let Some(now) = turn.now() else { turn.end_and_tell() };
-        let answer = ask(&mut turn.inner.machine, now);
-        turn.end_quietly();
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        let answer = ask(&mut update.locked.machine, now);
+        update.end_quietly();
         answer
     }
 
@@ -310,11 +323,11 @@ impl Shared {
     }
 
     pub(crate) fn abort(&self) {
-        let mut turn = self.turn();
-        let aborted = turn.inner.machine.abort();
-        turn.wakes.extend(aborted);
-        turn.settle(None);
-        turn.end_quietly();
+        let mut update = self.update();
+        let aborted = update.locked.machine.abort();
+        update.wakes.extend(aborted);
+        update.settle(None);
+        update.end_quietly();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -322,7 +335,7 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let core::Stats { running, queued, completed, held, next_opening } =
+        let core::Snapshot { running, queued, completed, held, next_opening } =
             self.now(Machine::stats);
         let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
         Stats { running, queued, completed, held, next_opening }
@@ -342,49 +355,53 @@ impl Shared {
     /// Whether nothing runs and nobody waits; else `waker` is woken, once, when that is so. `id` is
     /// the listener's place, `None` before it has one.
     pub(crate) fn poll_drained(&self, id: &mut Option<u64>, waker: &Waker) -> Poll<()> {
-        let mut turn = self.turn();
-        let Some(now) = turn.now() else { turn.end_and_tell() };
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
         let cloned = foreign::call(|| waker.clone());
-        let Some(waker) = turn.panics.note(cloned) else { turn.end_and_tell() };
-        let inner = &mut *turn.inner;
-        let place = inner.drained.iter_mut().find(|(listener, _)| Some(*listener) == *id);
+        let Some(waker) = update.panics.note(cloned) else { update.end_and_tell() };
+        let locked = &mut *update.locked;
+        let place = locked.drained.iter_mut().find(|(listener, _)| Some(*listener) == *id);
         if let Some((_, old)) = place {
             let old = std::mem::replace(old, waker);
-            turn.replaced.push(old);
+            update.replaced.push(old);
         } else {
-            let listener = inner.next_drained;
-            inner.next_drained += 1;
-            inner.drained.push((listener, waker));
+            let listener = locked.next_drained;
+            locked.next_drained += 1;
+            locked.drained.push((listener, waker));
             *id = Some(listener);
         }
-        turn.drive(now);
-        if turn.panics.is_some() {
-            turn.end_and_tell();
+        update.drive(now);
+        if update.panics.is_some() {
+            update.end_and_tell();
         }
         // Driving has emptied the list of listeners if it is so.
-        let drained = turn.inner.machine.is_drained();
-        turn.end_quietly();
+        let drained = update.locked.machine.is_drained();
+        update.end_quietly();
         if drained { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(crate) fn forget_drained(&self, id: u64) {
-        let mut turn = self.turn();
-        let index = turn.inner.drained.iter().position(|(listener, _)| *listener == id);
-        let forgotten = index.map(|index| turn.inner.drained.swap_remove(index).1);
-        turn.replaced.extend(forgotten);
-        turn.end_quietly();
+        let mut update = self.update();
+        let index = update.locked.drained.iter().position(|(listener, _)| *listener == id);
+        let forgotten = index.map(|index| update.locked.drained.swap_remove(index).1);
+        update.replaced.extend(forgotten);
+        update.end_quietly();
     }
 
     /// The timer has come, early or late.
     fn look(&self) {
-        let mut turn = self.turn();
-        turn.inner.lookout.timer_has_come();
-        turn.look();
-        turn.end_quietly();
+        let mut update = self.update();
+        update.locked.wake_timer.timer_has_come();
+        update.look();
+        update.end_quietly();
     }
 
-    fn standing(&self, turn: &mut Turn<'_>, ticket: Ticket) -> Result<Standing, AcquireError> {
-        let machine = &mut turn.inner.machine;
+    fn standing(
+        &self,
+        update: &mut Update<'_>,
+        ticket: Ticket,
+    ) -> Result<Standing<core::Grant>, AcquireError> {
+        let machine = &mut update.locked.machine;
         let standing = match machine.status(ticket) {
             TicketStatus::Queued { accepted } => Ok(Standing::Queued { ticket, accepted }),
             // It is out of the line and was not granted: only `abort` does that to a waiter.
@@ -395,13 +412,13 @@ impl Shared {
             }
         };
         if !matches!(standing, Ok(Standing::Queued { .. })) {
-            self.no_longer_waits(turn, ticket);
+            self.no_longer_waits(update, ticket);
         }
         standing
     }
 
-    fn no_longer_waits(&self, turn: &mut Turn<'_>, ticket: Ticket) {
-        let inside = &mut turn.inner.inside;
+    fn no_longer_waits(&self, update: &mut Update<'_>, ticket: Ticket) {
+        let inside = &mut update.locked.inside;
         if !inside.is_empty() {
             inside.retain(|waiter| waiter.ticket != ticket);
             self.has_inside_waiters.store(!inside.is_empty(), Ordering::Relaxed);
@@ -409,18 +426,18 @@ impl Shared {
     }
 
     #[inline]
-    fn turn(&self) -> Turn<'_> {
-        Turn::new(&self.clock, self.lock())
+    fn update(&self) -> Update<'_> {
+        Update::new(&self.clock, self.lock())
     }
 
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Locked> {
         // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Wake for Looker {
+impl Wake for TimerWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -440,7 +457,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, ManualClock, Timer};
-    use crate::lookout::HEAD_OVERDUE_NS;
+    use crate::wake_timer::HEAD_OVERDUE_NS;
 
     const US: Duration = Duration::from_micros(1);
     const NS: Duration = Duration::from_nanos(1);
@@ -469,7 +486,7 @@ mod tests {
     }
 
     impl Waiting {
-        fn new(shared: &Shared) -> Self {
+        fn new(shared: &Inner) -> Self {
             let woken = Arc::<Woken>::default();
             let waker = Waker::from(Arc::clone(&woken));
             match shared.enter(1, Kind::Acquire, &waker) {
@@ -478,7 +495,7 @@ mod tests {
             }
         }
 
-        fn is_granted(&self, shared: &Shared) -> bool {
+        fn is_granted(&self, shared: &Inner) -> bool {
             matches!(shared.look_for(self.ticket, &self.waker), Ok(Standing::Granted(_)))
         }
     }
@@ -507,18 +524,18 @@ mod tests {
     }
 
     /// A full window of one task on a clock that wakes late, and the lead that it begins with.
-    fn full() -> (Arc<Shared>, ManualClock, Duration) {
+    fn full() -> (Arc<Inner>, ManualClock, Duration) {
         let limit = core::Limit::tasks(1, PER).unwrap();
         let clock = ManualClock::new();
         let machine = Machine::new(Config::new([limit])).unwrap();
-        let shared = Shared::new(
+        let shared = Inner::new(
             machine,
-            Source::new(Some(Arc::new(AsIfReal(clock.clone()))), false),
+            Timeline::new(Some(Arc::new(AsIfReal(clock.clone()))), false),
             Name::new(None, &[limit], false),
         );
         let permit = shared.try_acquire(1).unwrap();
         shared.complete(permit, None);
-        let lead = Duration::from_nanos(shared.lock().lookout.lead_ns());
+        let lead = Duration::from_nanos(shared.lock().wake_timer.lead_ns());
         assert!(lead > 10 * US && lead < PER / 5);
         (shared, clock, lead)
     }
@@ -536,7 +553,7 @@ mod tests {
         }
         clock.advance(lead.saturating_sub(3 * US));
         assert!(head.is_granted(&shared), "by its own look, without the timer");
-        assert!(Duration::from_nanos(shared.lock().lookout.lead_ns()) < lead, "it came early");
+        assert!(Duration::from_nanos(shared.lock().wake_timer.lead_ns()) < lead, "it came early");
     }
 
     #[test]
@@ -572,7 +589,7 @@ mod tests {
         let (shared, clock, lead) = full();
         let head = Waiting::new(&shared);
         let timer_comes = || {
-            let _ = shared.lock().lookout.disarm();
+            let _ = shared.lock().wake_timer.disarm();
             shared.look();
         };
         for _ in 0..5 {

@@ -19,12 +19,12 @@ const LATE_STEP_NS: u64 = 8_000;
 const EARLY_STEP_NS: u64 = 2_000;
 
 #[derive(Debug)]
-pub(crate) struct Lead {
+pub(crate) struct WakeAhead {
     ns: u64,
     max_ns: u64,
 }
 
-impl Lead {
+impl WakeAhead {
     /// A lead for real clocks: a fifth of the shortest period at most, and none where that is long.
     pub(crate) fn new(shortest_per: Duration) -> Self {
         if shortest_per > WORTH_IT_UP_TO {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_lead_settles_where_one_in_five_comes_late() {
-        let mut lead = Lead::new(Duration::from_millis(10));
+        let mut lead = WakeAhead::new(Duration::from_millis(10));
         let mut late = 0;
         for waking in 0..10_000_u64 {
             let wakes_after_ns = 50_000 + (waking * 7_919) % 100_000;
@@ -77,11 +77,11 @@ mod tests {
         for (per, max_ns) in
             [(1, 200_000), (10, LEAD_MAX_NS), (20, LEAD_MAX_NS), (21, 0), (10_000, 0)]
         {
-            let mut lead = Lead::new(Duration::from_millis(per));
+            let mut lead = WakeAhead::new(Duration::from_millis(per));
             (0..1_000).for_each(|_| lead.learn(true));
             assert_eq!(lead.ns(), max_ns);
         }
-        let mut none = Lead::none();
+        let mut none = WakeAhead::none();
         none.learn(true);
         assert_eq!(none.ns(), 0);
     }

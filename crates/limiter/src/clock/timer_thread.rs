@@ -21,7 +21,7 @@ use super::TimerSet;
 use super::process;
 
 /// The alarms of one process.
-struct Alarms {
+struct TimerThread {
     process: u32,
     state: Mutex<State>,
     earlier: Condvar,
@@ -29,7 +29,7 @@ struct Alarms {
     child: Next,
 }
 
-type Next = OnceLock<&'static Alarms>;
+type Next = OnceLock<&'static TimerThread>;
 
 #[derive(Default)]
 struct State {
@@ -41,11 +41,11 @@ type Key = (Instant, u64);
 
 /// A timer of the real clock.
 #[derive(Default)]
-pub(crate) struct Alarm {
-    set: Option<(&'static Alarms, Key)>,
+pub(crate) struct ThreadTimer {
+    set: Option<(&'static TimerThread, Key)>,
 }
 
-impl Alarm {
+impl ThreadTimer {
     pub(super) fn set(&mut self, at: Instant, waker: &Waker) -> TimerSet {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -54,7 +54,7 @@ impl Alarm {
             return TimerSet::Due;
         }
         let key = (at, NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        let alarms = Alarms::of_this_process();
+        let alarms = TimerThread::of_this_process();
         let mut state = alarms.lock();
         if !alarms.has_thread(&mut state) {
             return TimerSet::Unavailable;
@@ -83,13 +83,13 @@ impl Alarm {
     }
 }
 
-impl Drop for Alarm {
+impl Drop for ThreadTimer {
     fn drop(&mut self) {
         self.clear();
     }
 }
 
-impl Alarms {
+impl TimerThread {
     fn of_this_process() -> &'static Self {
         static FIRST: Next = OnceLock::new();
 
@@ -184,7 +184,7 @@ mod tests {
     // Time is real here, and nothing depends on how fast the machine is: a time that has come before
     // the alarm could be set is told by the test itself.
 
-    fn set(alarm: &mut Alarm, at: Instant, sender: &mpsc::Sender<Instant>) {
+    fn set(alarm: &mut ThreadTimer, at: Instant, sender: &mpsc::Sender<Instant>) {
         let waker = Waker::from(Arc::new(Tell(sender.clone())));
         if alarm.set(at, &waker) == TimerSet::Due {
             waker.wake();
@@ -196,7 +196,7 @@ mod tests {
         let (sender, woken) = mpsc::channel();
         for ms in [30, 0, 10, 20] {
             let at = Instant::now() + Duration::from_millis(ms);
-            let mut alarm = Alarm::default();
+            let mut alarm = ThreadTimer::default();
             set(&mut alarm, at, &sender);
             assert!(woken.recv().unwrap() >= at);
         }
@@ -208,10 +208,10 @@ mod tests {
     fn an_alarm_that_is_set_anew_or_cleared_forgets_its_old_time() {
         let (sender, woken) = mpsc::channel();
         let an_hour_from_now = Instant::now() + Duration::from_secs(3_600);
-        let (mut moved, mut cleared) = (Alarm::default(), Alarm::default());
+        let (mut moved, mut cleared) = (ThreadTimer::default(), ThreadTimer::default());
         set(&mut moved, an_hour_from_now, &sender);
         set(&mut cleared, an_hour_from_now, &sender);
-        let mut dropped = Alarm::default();
+        let mut dropped = ThreadTimer::default();
         set(&mut dropped, an_hour_from_now, &sender);
         cleared.clear();
         drop(dropped);
@@ -227,7 +227,7 @@ mod tests {
         limiter.acquire_blocking().unwrap().complete();
         NO_THREAD.set(true);
         limiter.acquire_blocking().unwrap().complete();
-        let mut alarm = Alarm::default();
+        let mut alarm = ThreadTimer::default();
         let far = Instant::now() + Duration::from_secs(3_600);
         assert_eq!(alarm.set(far, Waker::noop()), TimerSet::Unavailable);
         NO_THREAD.set(false);
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_waker_that_panics_stops_nobody_elses_clock() {
         let at = Instant::now() + Duration::from_millis(5);
-        let (mut bad, mut good) = (Alarm::default(), Alarm::default());
+        let (mut bad, mut good) = (ThreadTimer::default(), ThreadTimer::default());
         let _ = bad.set(at, &Waker::from(Arc::new(Bad)));
         let (sender, woken) = mpsc::channel();
         set(&mut good, at + Duration::from_millis(5), &sender);

@@ -8,12 +8,12 @@ use crate::foreign::{self, FirstPanic};
 ///
 /// Each is woken whatever the others do. Those that are left when this is dropped are woken then.
 #[derive(Default)]
-pub(crate) struct Wakes {
+pub(crate) struct WakeList {
     first: Option<Waker>,
     rest: Vec<Waker>,
 }
 
-impl Wakes {
+impl WakeList {
     pub(crate) fn push(&mut self, waker: Waker) {
         match &self.first {
             None => self.first = Some(waker),
@@ -25,7 +25,7 @@ impl Wakes {
         wakers.into_iter().for_each(|waker| self.push(waker));
     }
 
-    /// Wakes them all. Call it after the lock is released.
+    /// WakeList them all. Call it after the lock is released.
     pub(crate) fn wake(&mut self, panics: &mut FirstPanic) {
         if let Some(first) = self.first.take() {
             panics.note(foreign::call(|| first.wake()));
@@ -36,7 +36,7 @@ impl Wakes {
     }
 }
 
-impl Drop for Wakes {
+impl Drop for WakeList {
     fn drop(&mut self) {
         let mut panics = FirstPanic::default();
         self.wake(&mut panics);

@@ -1,8 +1,8 @@
 //! One change of a limiter, under its lock: change the machine, drive it until it has nothing more to
 //! grant, set the timer for the rest, unlock, wake whoever was granted.
 //!
-//! Nobody is woken under the lock. A panic of foreign code is noted where it happens and the turn goes on;
-//! who asked is told of it when the turn is over (`foreign.rs`).
+//! Nobody is woken under the lock. A panic of foreign code is noted where it happens and the update goes on;
+//! who asked is told of it when the update is over (`foreign.rs`).
 //!
 //! Where the clock could not be read or no timer could be set, a look is *owed*: the first waiter is
 //! woken and looks for itself, at each poll, until a look succeeds.
@@ -12,57 +12,57 @@ use std::task::Waker;
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
 
-use crate::clock::{Fast, Reading, Source};
+use crate::clock::{Fast, Reading, Timeline};
 use crate::foreign::{self, FirstPanic};
-use crate::lookout::{Look, Lookout, TimerSet};
 use crate::sync::MutexGuard;
-use crate::wakes::Wakes;
+use crate::wake_list::WakeList;
+use crate::wake_timer::{HeadPoll, TimerSet, WakeTimer};
 
 /// One change under the lock, with everything that has to follow from it.
-pub(crate) struct Turn<'a> {
-    clock: &'a Source,
-    pub(crate) inner: MutexGuard<'a, Inner>,
-    pub(crate) wakes: Wakes,
+pub(crate) struct Update<'a> {
+    clock: &'a Timeline,
+    pub(crate) locked: MutexGuard<'a, Locked>,
+    pub(crate) wakes: WakeList,
     /// Wakers that nobody needs any more, dropped when the lock is released.
     pub(crate) replaced: Vec<Waker>,
     pub(crate) panics: FirstPanic,
 }
 
 /// What the lock guards.
-pub(crate) struct Inner {
+pub(crate) struct Locked {
     pub(crate) machine: Machine<Waker>,
     pub(crate) fast: Fast,
-    pub(crate) lookout: Lookout,
+    pub(crate) wake_timer: WakeTimer,
     pub(crate) drained: Vec<(u64, Waker)>,
     pub(crate) next_drained: u64,
     /// Who in the line was asked for inside running tasks of this limiter.
     pub(crate) inside: Vec<InsideWaiter>,
     /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than
     /// the truth, so nothing is loosened.
-    pub(crate) unstamped: Vec<(core::Permit, End)>,
+    pub(crate) unstamped: Vec<(core::Grant, TaskEnd)>,
     /// A look failed, and no timer will make up for it.
     pub(crate) is_look_owed: bool,
 }
 
 /// How a task has ended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum End {
+pub(crate) enum TaskEnd {
     Completed { actual: Option<u64> },
     Abandoned,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> Update<'a> {
     #[inline]
-    pub(crate) fn new(clock: &'a Source, inner: MutexGuard<'a, Inner>) -> Self {
-        let (wakes, panics) = (Wakes::default(), FirstPanic::default());
-        Self { clock, inner, wakes, replaced: Vec::new(), panics }
+    pub(crate) fn new(clock: &'a Timeline, locked: MutexGuard<'a, Locked>) -> Self {
+        let (wakes, panics) = (WakeList::default(), FirstPanic::default());
+        Self { clock, locked, wakes, replaced: Vec::new(), panics }
     }
 
     /// The time. `None`, and noted, where the clock panics.
     pub(crate) fn now(&mut self) -> Option<u64> {
         let now = self.panics.note(self.clock.now())?;
-        for (permit, end) in std::mem::take(&mut self.inner.unstamped) {
-            self.inner.record(permit, end, Reading::exact(now));
+        for (permit, end) in std::mem::take(&mut self.locked.unstamped) {
+            self.locked.record(permit, end, Reading::exact(now));
         }
         Some(now)
     }
@@ -70,7 +70,7 @@ impl<'a> Turn<'a> {
     /// After a change: lets it take effect on whoever waits. `now` where it was read already.
     #[inline]
     pub(crate) fn settle(&mut self, now: Option<u64>) {
-        if self.inner.needs_a_look() {
+        if self.locked.needs_a_look() {
             match now {
                 Some(now) => self.drive(now),
                 None => self.look(),
@@ -94,21 +94,21 @@ impl<'a> Turn<'a> {
 
     /// The head of the line is polled. Whether it should be polled again at once.
     pub(crate) fn head_looks(&mut self) -> bool {
-        if self.inner.is_look_owed {
+        if self.locked.is_look_owed {
             self.look();
             return false;
         }
-        if !self.inner.lookout.is_armed() {
+        if !self.locked.wake_timer.is_armed() {
             return false;
         }
         let Some(now) = self.now() else {
             self.owe_a_look();
             return false;
         };
-        match self.inner.lookout.head_looks(now) {
-            Look::Open => self.drive(now),
-            Look::Near => return true,
-            Look::Far => {}
+        match self.locked.wake_timer.head_looks(now) {
+            HeadPoll::Open => self.drive(now),
+            HeadPoll::Near => return true,
+            HeadPoll::Far => {}
         }
         false
     }
@@ -116,15 +116,15 @@ impl<'a> Turn<'a> {
     /// Has the machine decide all it can, and sets the timer for the rest.
     #[inline]
     pub(crate) fn drive(&mut self, mut now: u64) {
-        self.inner.is_look_owed = false;
-        if !self.inner.unstamped.is_empty() {
+        self.locked.is_look_owed = false;
+        if !self.locked.unstamped.is_empty() {
             match self.now() {
                 Some(read) => now = read,
                 None => return self.owe_a_look(),
             }
         }
         loop {
-            match self.inner.machine.poll(now) {
+            match self.locked.machine.poll(now) {
                 Decision::Grant { waiter, .. } => self.wakes.push(waiter),
                 Decision::Accept { ticket } => self.wake_later(ticket),
                 Decision::LookAgainAt(opening) => match self.arm(opening, now) {
@@ -141,47 +141,47 @@ impl<'a> Turn<'a> {
                 }
             }
         }
-        if !self.inner.drained.is_empty() && self.inner.machine.is_drained() {
-            let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
+        if !self.locked.drained.is_empty() && self.locked.machine.is_drained() {
+            let listeners = self.locked.drained.drain(..).map(|(_, waker)| waker);
             self.wakes.extend(listeners);
         }
     }
 
     #[inline(never)]
     fn arm(&mut self, opening: u64, now: u64) -> TimerSet {
-        let head = self.inner.machine.head();
-        let Some(plan) = self.inner.lookout.plan(opening, now, head.is_some()) else {
+        let head = self.locked.machine.head();
+        let Some(plan) = self.locked.wake_timer.plan(opening, now, head.is_some()) else {
             return TimerSet::Set;
         };
         if let Some(head) = head.filter(|_| plan.wakes_head()) {
             self.wake_later(head);
         }
         let at = self.clock.to_instant(plan.look_at);
-        let set = self.inner.lookout.set_timer(plan, at);
+        let set = self.locked.wake_timer.set_timer(plan, at);
         self.panics.note(set).unwrap_or(TimerSet::Unavailable)
     }
 
     pub(crate) fn disarm(&mut self) {
-        let disarmed = self.inner.lookout.disarm();
+        let disarmed = self.locked.wake_timer.disarm();
         self.panics.note(disarmed);
     }
 
     /// A look has failed, or no timer will make one: whoever is first looks for itself.
     #[cold]
     pub(crate) fn owe_a_look(&mut self) {
-        self.inner.is_look_owed = true;
-        match self.inner.machine.head() {
+        self.locked.is_look_owed = true;
+        match self.locked.machine.head() {
             Some(head) => self.wake_later(head),
             None => {
-                let listeners = self.inner.drained.drain(..).map(|(_, waker)| waker);
+                let listeners = self.locked.drained.drain(..).map(|(_, waker)| waker);
                 self.wakes.extend(listeners);
             }
         }
     }
 
-    /// Wakes someone in the line, who stays there, once the lock is released.
+    /// WakeList someone in the line, who stays there, once the lock is released.
     fn wake_later(&mut self, ticket: Ticket) {
-        let waker = self.inner.machine.waiter_mut(ticket);
+        let waker = self.locked.machine.waiter_mut(ticket);
         let cloned = waker.map(|waker| foreign::call(|| waker.clone()));
         let waker = cloned.and_then(|cloned| self.panics.note(cloned));
         self.wakes.extend(waker);
@@ -190,8 +190,8 @@ impl<'a> Turn<'a> {
     /// Unlocks, and wakes.
     #[inline]
     fn end(self) -> FirstPanic {
-        let Self { inner, mut wakes, replaced, mut panics, .. } = self;
-        drop(inner);
+        let Self { locked, mut wakes, replaced, mut panics, .. } = self;
+        drop(locked);
         wakes.wake(&mut panics);
         for waker in replaced {
             panics.note(foreign::call(|| drop(waker)));
@@ -210,24 +210,24 @@ impl<'a> Turn<'a> {
     pub(crate) fn end_and_tell(self) -> ! {
         match self.end().into_result() {
             Err(panic) => panic.resume(),
-            Ok(()) => unreachable!("a turn fails by a panic alone"),
+            Ok(()) => unreachable!("a update fails by a panic alone"),
         }
     }
 }
 
-impl Inner {
+impl Locked {
     #[inline]
     pub(crate) fn record(
         &mut self,
-        permit: core::Permit,
-        end: End,
+        permit: core::Grant,
+        end: TaskEnd,
         Reading { earliest, latest }: Reading,
     ) {
         match end {
-            End::Completed { actual } => {
+            TaskEnd::Completed { actual } => {
                 self.machine.complete(permit, earliest, latest, actual);
             }
-            End::Abandoned => self.machine.abandon(permit, earliest, latest),
+            TaskEnd::Abandoned => self.machine.abandon(permit, earliest, latest),
         }
     }
 
@@ -236,7 +236,7 @@ impl Inner {
     pub(crate) fn needs_a_look(&self) -> bool {
         self.machine.head().is_some()
             || !self.drained.is_empty()
-            || self.lookout.is_armed()
+            || self.wake_timer.is_armed()
             || self.is_look_owed
     }
 }

@@ -6,13 +6,29 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::limit::Limit;
-use crate::queue::Ticket;
+
+/// A place in the line. Later tickets are larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub(crate) u64);
+
+impl Ticket {
+    /// The ticket as a plain number, as [`State`](crate::State) writes it.
+    pub const fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The ticket that a plain number stands for. A ticket that was never handed out is unknown
+    /// to every machine, and harmless.
+    pub const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// The right to run one task. Handed back exactly once, so it can be neither copied nor forged
-/// except by [`Permit::from_weight`], for a front that keeps it elsewhere.
+/// except by [`Grant::from_weight`], for a front that keeps it elsewhere.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit that is not handed back is held for ever"]
-pub struct Permit {
+pub struct Grant {
     weight: u64,
 }
 
@@ -105,7 +121,7 @@ pub enum TryGrantError {
 
 /// A snapshot of the machine in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stats {
+pub struct Snapshot {
     /// Tasks that hold a permit and have not completed.
     pub running: usize,
     /// Waiters in the line.
@@ -128,7 +144,7 @@ pub struct Held {
     pub units: u64,
 }
 
-impl Permit {
+impl Grant {
     /// The weight that the permit reserves.
     pub const fn weight(&self) -> u64 {
         self.weight

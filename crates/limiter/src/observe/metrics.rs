@@ -1,4 +1,4 @@
-//! Numbers for the `metrics` facade. See the [crate's documentation](crate#metrics) for their names.
+//! Metrics for the `metrics` facade. See the [crate's documentation](crate#metrics) for their names.
 //!
 //! Counters and the gauges of who waits and who runs move by one at each event, so that limiters
 //! that share a name add up. What is held of each limit is set.
@@ -10,16 +10,16 @@ use std::time::Duration;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 use strict_rate_limiter_core::Limit;
 
-use super::{End, Name};
+use super::{Name, PermitEnd};
 use crate::foreign::{self, FirstPanic, Panic};
-use crate::shared::Shared;
+use crate::inner::Inner;
 
 const METADATA: Metadata<'static> =
     Metadata::new("strict_rate_limiter", Level::INFO, Some(module_path!()));
 
 /// Where each number goes. The recorder is looked up at each event, so it may be installed late, or
 /// for one thread alone.
-pub(crate) struct Numbers {
+pub(crate) struct Metrics {
     queued: Key,
     running: Key,
     wait_seconds: Key,
@@ -48,7 +48,7 @@ const OVERSPENT: &str = "rate_limiter_overspent_units_total";
 const HELD: &str = "rate_limiter_held_units";
 const UTILISATION: &str = "rate_limiter_utilisation_ratio";
 
-impl Numbers {
+impl Metrics {
     pub(super) fn new(name: &Name, limits: &[Limit]) -> Self {
         with_recorder(describe);
         let limiter = Label::new("limiter", name.to_string());
@@ -83,39 +83,39 @@ impl Numbers {
     }
 
     /// `waited_ns` is `None` where it did not have to wait.
-    pub(super) fn granted(&self, shared: &Shared, waited_ns: Option<u64>, panics: &mut FirstPanic) {
+    pub(super) fn granted(&self, inner: &Inner, waited_ns: Option<u64>, panics: &mut FirstPanic) {
         if waited_ns.is_some() {
             panics.note(tell(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0)));
         }
         panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).increment(1.0)));
         let waited = seconds(waited_ns.unwrap_or(0));
         panics.note(tell(|to| to.register_histogram(&self.wait_seconds, &METADATA).record(waited)));
-        panics.note(foreign::call(|| self.publish_held(shared)));
+        panics.note(foreign::call(|| self.publish_held(inner)));
     }
 
     /// Nobody is told of a panic: what it is about has ended.
-    pub(super) fn ended(&self, shared: &Shared, since_ns: u64, end: End) {
+    pub(super) fn ended(&self, inner: &Inner, since_ns: u64, end: PermitEnd) {
         let mut panics = FirstPanic::default();
         panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).decrement(1.0)));
         let ended = match end {
-            End::Completed { .. } => Some(&self.completed),
-            End::Abandoned => Some(&self.abandoned),
-            End::Unused => None,
+            PermitEnd::Completed { .. } => Some(&self.completed),
+            PermitEnd::Abandoned => Some(&self.abandoned),
+            PermitEnd::Unused => None,
         };
         if let Some(ended) = ended {
             panics.note(tell(|to| to.register_counter(ended, &METADATA).increment(1)));
-            if let Some(now) = panics.note(shared.clock.now()) {
+            if let Some(now) = panics.note(inner.clock.now()) {
                 let took = seconds(now.saturating_sub(since_ns));
                 panics.note(tell(|to| {
                     to.register_histogram(&self.task_seconds, &METADATA).record(took);
                 }));
             }
         }
-        if let End::Completed { excess: excess @ 1.. } = end {
+        if let PermitEnd::Completed { excess: excess @ 1.. } = end {
             panics
                 .note(tell(|to| to.register_counter(&self.overspent, &METADATA).increment(excess)));
         }
-        panics.note(foreign::call(|| self.publish_held(shared)));
+        panics.note(foreign::call(|| self.publish_held(inner)));
         panics.discard();
     }
 
@@ -124,7 +124,7 @@ impl Numbers {
     /// marked stale and that thread publishes once more. A few times at most: where they are stale
     /// again and again, the next grant or completion publishes.
     #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
-    pub(super) fn publish_held(&self, shared: &Shared) {
+    pub(super) fn publish_held(&self, inner: &Inner) {
         if self.held.is_empty() {
             return;
         }
@@ -139,7 +139,7 @@ impl Numbers {
                 Err(TryLockError::WouldBlock) => return,
             };
             self.stale.store(false, Ordering::SeqCst);
-            let stats = shared.stats();
+            let stats = inner.stats();
             with_recorder(|to| {
                 for (held, (units, used)) in stats.held.iter().zip(&self.held) {
                     let rate = held.limit.rate() as f64;

@@ -4,7 +4,7 @@
 use tracing::span::Entered;
 use tracing::{Span, debug_span, field};
 
-use super::{End, Name};
+use super::{Name, PermitEnd};
 use crate::foreign::{self, Panic};
 
 const TARGET: &str = "strict_rate_limiter";
@@ -72,14 +72,14 @@ impl Running {
         Inside(Some(self.0.enter()))
     }
 
-    pub(super) fn ended(&mut self, end: End) {
+    pub(super) fn ended(&mut self, end: PermitEnd) {
         let said = match end {
-            End::Completed { .. } => "completed",
-            End::Abandoned => "abandoned",
-            End::Unused => "unused",
+            PermitEnd::Completed { .. } => "completed",
+            PermitEnd::Abandoned => "abandoned",
+            PermitEnd::Unused => "unused",
         };
         foreign::discard_panic(|| {
-            if let End::Completed { excess: excess @ 1.. } = end {
+            if let PermitEnd::Completed { excess: excess @ 1.. } = end {
                 self.0.record("overspent", excess);
             }
         });

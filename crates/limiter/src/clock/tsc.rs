@@ -52,7 +52,7 @@ struct Anchor {
 }
 
 #[derive(Debug)]
-pub(super) struct Ticks {
+pub(super) struct Tsc {
     counter: &'static Trust,
     anchor: Option<Anchor>,
     /// The length of a tick in 2⁻³² ns, from the last two anchors. 0 when not known.
@@ -98,7 +98,7 @@ impl Trust {
     }
 }
 
-impl Ticks {
+impl Tsc {
     /// A reader of the counter, if the kernel itself keeps time by it: it has then found the
     /// counter steady and the same on every processor.
     pub(super) fn new() -> Option<Self> {
@@ -179,7 +179,7 @@ impl Ticks {
 #[expect(unsafe_code, reason = "the one instruction that the library is fast by")]
 fn counter() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, it only reads a register, and user mode
-    // may execute it: the kernel's own clock reads it there (`Ticks::new` asks for that clock).
+    // may execute it: the kernel's own clock reads it there (`Tsc::new` asks for that clock).
     unsafe { _rdtsc() }
 }
 
@@ -225,7 +225,7 @@ mod tests {
         }
 
         /// Reads, and holds the reading against the system's clock at that moment.
-        fn read(&self, ticks: &mut Ticks) -> Reading {
+        fn read(&self, ticks: &mut Tsc) -> Reading {
             let before = self.system_ns.get();
             let reading = ticks.read_with(
                 || self.counter(),
@@ -251,7 +251,7 @@ mod tests {
     fn the_true_time_is_always_within_the_reading() {
         for ticks_per_us in [1_000, 2_596, 5_000] {
             let world = World::new(ticks_per_us);
-            let mut ticks = Ticks::trusting(&STEADY);
+            let mut ticks = Tsc::trusting(&STEADY);
             let mut fast = 0;
             for step in 0..200_000_u64 {
                 world
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_counter_that_changes_its_pace_is_not_trusted_until_it_is_steady_again() {
         let world = World::new(2_596);
-        let mut ticks = Ticks::trusting(&STEADY);
+        let mut ticks = Tsc::trusting(&STEADY);
         let mut fast = 0;
         for _ in 0..10_000 {
             world.pass(1_000);
@@ -288,7 +288,7 @@ mod tests {
         static TRUST: Trust = Trust::new(|| KERNEL_USES_IT.load(Ordering::Relaxed), Duration::ZERO);
 
         let world = World::new(2_596);
-        let mut ticks = Ticks::trusting(&TRUST);
+        let mut ticks = Tsc::trusting(&TRUST);
         let mut fast_readings = |readings: u32| {
             let is_fast = |_: &u32| {
                 world.pass(1_000);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_real_counter_agrees_with_the_real_clock() {
-        let Some(mut ticks) = Ticks::new() else { return };
+        let Some(mut ticks) = Tsc::new() else { return };
         let begin = Instant::now();
         let now = || (1 << 60) + u64::try_from(begin.elapsed().as_nanos()).unwrap();
         while begin.elapsed().as_millis() < 30 {
