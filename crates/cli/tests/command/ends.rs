@@ -168,7 +168,9 @@ fn a_timeout_makes_all_of_the_group_end_though_its_leader_is_dead_already() {
 fn a_second_interrupt_makes_all_of_the_group_end_though_its_leader_is_dead_already() {
     let folder = Folder::new();
     let mut child = folder.start(b"x\n", &[FREE, "--shell", "--", STUBBORN_CHILD]);
-    folder.wait_until(|folder| folder.read("begun") == "begun\n");
+    folder.wait_until(|folder| {
+        folder.read("begun") == "begun\n" && folder.read("child").ends_with('\n')
+    });
     signal(&child, Signal::INT);
     next_line(&mut BufReader::new(child.stderr.as_mut().unwrap()));
     signal(&child, Signal::INT);
