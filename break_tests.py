@@ -46,7 +46,8 @@ LOOM = ("env RUSTFLAGS='--cfg interleavings' cargo test --locked --release --qui
 # How each means is built, and what fails where it sees the break.
 MEANS = {
     "oracle": (f"{NEXTEST} strict-rate-limiter-core --no-run", f"{NEXTEST} strict-rate-limiter-core"),
-    "model": ("cargo build --locked --quiet --release -p strict-rate-limiter-core --example trace", "proof/check 5000"),
+    "model": ("cargo build --locked --quiet --release --workspace --features strict-rate-limiter/full --example trace",
+              "proof/check 5000"),
     "simulator": ("cargo build --locked --quiet --release -p sim", "target/release/sim --seconds 30"),
     "library": (f"{LIBRARY} --no-run", LIBRARY),
     "loom": (f"{LOOM} --no-run", LOOM),
