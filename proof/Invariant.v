@@ -217,11 +217,11 @@ Proof.
   set (l := limit_of g) in *.
   set (k := match actual with Some a => Z.min a r | None => r end).
   set (a := match actual with Some a => a | None => r end).
-  assert (0 <= units l k <= Z.min (units l a) (rate l) /\ units l k <= units l r) as Hk.
+  assert (0 <= units l k <= units l a /\ units l k <= units l r) as Hk.
   { unfold k, a. destruct actual as [x |]; [| lia].
     pose proof (units_of_less l x r Hactual (proj1 Hreserves)). lia. }
   assert (limit_of (enter stamp a g) = l) as Hlimit.
-  { unfold enter. fold l. destruct (Z.min (units l a) (rate l) <=? 0); reflexivity. }
+  { unfold enter. fold l. destruct (units l a <=? 0); reflexivity. }
   constructor; rewrite ?Hlimit; try assumption.
   - intros t Ht. specialize (Hlaw t Ht). unfold law_at in *. rewrite sum_app in *. simpl in *.
     assert (contribution l t (Work n (since w) r (Ended e k)) <= contribution l t w); [| lia].
@@ -232,7 +232,7 @@ Proof.
     unfold ended_units at 2 in Hlog. unfold is_running in Hrunning.
     destruct (phase_of w); [| discriminate].
     unfold ended_units at 2. simpl. unfold enter. fold l.
-    destruct (Z.min (units l a) (rate l) <=? 0) eqn:Hnone.
+    destruct (units l a <=? 0) eqn:Hnone.
     + rewrite Z.leb_le in Hnone. destruct (t <=? e + per l); lia.
     + simpl. rewrite sum_app. simpl. unfold logged_units at 2. simpl.
       destruct (t <=? e + per l) eqn:He.
@@ -241,7 +241,7 @@ Proof.
       * destruct (t <=? stamp + per l); lia.
   - rewrite Forall_app, Forall_cons_iff. split; [assumption |]. split; [| assumption].
     unfold sound, counted. simpl. lia.
-  - unfold enter. fold l. destruct (Z.min (units l a) (rate l) <=? 0) eqn:Hnone; [assumption |].
+  - unfold enter. fold l. destruct (units l a <=? 0) eqn:Hnone; [assumption |].
     rewrite Z.leb_gt in Hnone. simpl. rewrite Forall_app. split; [assumption |].
     constructor; [simpl; lia | constructor].
 Qed.
@@ -278,7 +278,7 @@ Lemma kept_enter (ws : list work) (n stamp a : Z) (g : window) :
   kept ws n g -> kept ws n (enter stamp a g).
 Proof.
   intros [Hrate Hlaw Hlog Hsound Hentries]. unfold enter.
-  destruct (Z.min (units (limit_of g) a) (rate (limit_of g)) <=? 0) eqn:Hnone;
+  destruct (units (limit_of g) a <=? 0) eqn:Hnone;
     [constructor; assumption |].
   rewrite Z.leb_gt in Hnone. constructor; simpl; try assumption.
   - intros t Ht. specialize (Hlog t Ht). rewrite sum_app. simpl. unfold logged_units at 2. simpl.
@@ -360,7 +360,7 @@ Lemma limits_enter (stamp a : Z) (gs : list window) :
   map limit_of (map (enter stamp a) gs) = map limit_of gs.
 Proof.
   rewrite map_map. apply map_ext. intros g. unfold enter.
-  destruct (Z.min (units (limit_of g) a) (rate (limit_of g)) <=? 0); reflexivity.
+  destruct (units (limit_of g) a <=? 0); reflexivity.
 Qed.
 
 Lemma record_same (s s' : state) (n e : Z) (actual : option Z) :

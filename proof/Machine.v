@@ -199,9 +199,9 @@ Section Deciding.
         else match forget n rest with Some rest' => Some (w :: rest') | None => None end
     end.
 
-  (** A completion enters a log: in full up to the rate, above which more would change nothing. *)
+  (** A completion enters a log, in full. *)
   Definition enter (stamp actual : Z) (g : window) : window :=
-    let u := Z.min (units (limit_of g) actual) (rate (limit_of g)) in
+    let u := units (limit_of g) actual in
     if u <=? 0 then g else Window (limit_of g) (log g ++ [(stamp, u)]).
 
   (** The task [n] ended at [at_] at the latest. *)

@@ -13,11 +13,11 @@ fuzz_target!(|text: &str| {
     let status = lines.next().and_then(|line| line.parse().ok()).unwrap_or(429);
     let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let waits = |headers: &[(&str, &str)]| {
-        match Answer::new(status, headers.iter().copied(), now).wait(&Heed::default()) {
-            Wait::Asked(asked) => asked.wait,
-            _ => Duration::ZERO,
-        }
+    let waits = |headers: &[(&str, &str)]| match Answer::new(status, headers.iter().copied(), now)
+        .wait(&Heed::default())
+    {
+        Wait::Asked(asked) => asked.wait,
+        _ => Duration::ZERO,
     };
     let answer = Answer::new(status, headers.iter().copied(), now);
     if status >= 400 {

@@ -34,7 +34,7 @@ fn live(bytes: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-fn config(bytes: &mut Unstructured<'_>) -> Result<Config> {
+fn limits(bytes: &mut Unstructured<'_>) -> Result<Vec<Limit>> {
     let mut limits = vec![];
     for _ in 0..bytes.int_in_range(1..=3)? {
         let make = if bytes.arbitrary()? { Limit::tasks } else { Limit::weight };
@@ -42,6 +42,11 @@ fn config(bytes: &mut Unstructured<'_>) -> Result<Config> {
         let per = Duration::from_nanos(bytes.int_in_range(1..=60)?);
         limits.push(make(rate, per).expect("in range"));
     }
+    Ok(limits)
+}
+
+fn config(bytes: &mut Unstructured<'_>) -> Result<Config> {
+    let limits = limits(bytes)?;
     let has_task_limit = limits.iter().any(|limit| limit.units(2) == 1);
     Ok(Config {
         paced: bytes.arbitrary()? && has_task_limit,
@@ -90,6 +95,8 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
                 doubt: bytes.int_in_range(0..=3)?,
             },
             208..224 => Op::UndoMadeUp(bytes.arbitrary()?),
+            224..240 => Op::SetLimits { limits: limits(bytes)?, doubt: bytes.int_in_range(0..=3)? },
+            240..248 => Op::SetConcurrency(bytes.int_in_range(1..=4)?),
             _ => Op::Advance(1),
         },
     })

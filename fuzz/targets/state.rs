@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use strict_rate_limiter_core::{Config, Limit, Machine, State, Ticket, WindowState};
+use strict_rate_limiter_core::{Config, Limit, Machine, STATE_VERSION, State, Ticket, WindowState};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut bytes = Unstructured::new(bytes);
@@ -54,15 +54,20 @@ fn state(bytes: &mut Unstructured<'_>) -> Result<State> {
     let windows = config.limits.len() + usize::from(config.paced);
     let windows = if bytes.ratio(1, 32)? { windows + 1 } else { windows };
     let windows = (0..windows)
-        .map(|_| Ok(WindowState { held: number(bytes)?, completions: pairs(bytes)? }))
+        .map(|_| {
+            let completions = pairs(bytes)?;
+            Ok(WindowState { completions, expired: number(bytes)?, unbounded: number(bytes)? })
+        })
         .collect::<Result<_>>()?;
     Ok(State {
+        version: STATE_VERSION,
         config,
         windows,
         queue: pairs(bytes)?,
         unclaimed: pairs(bytes)?,
         abandoned: pairs(bytes)?,
         running: bytes.int_in_range(0..=6)?,
+        running_weight: number(bytes)?.into(),
         completed: number(bytes)?,
         next_ticket: number(bytes)?,
         now: number(bytes)?,

@@ -210,8 +210,8 @@ impl Life {
         let state = self.machine.state();
         let (running, queued) = (state.running, state.queue.len());
         write!(self.told, "{operation} = {answer}; {running} {queued}").expect("it is a string");
-        for window in &state.windows {
-            write!(self.told, " {}", window.held).expect("it is a string");
+        for held in state.held() {
+            write!(self.told, " {held}").expect("it is a string");
         }
         self.told.push('\n');
     }

@@ -43,13 +43,13 @@ impl<T> Machine<T> {
     /// ```
     pub fn forecast(&mut self, now: u64, tasks: u64, weight: u64) -> Result<u64, RequestError> {
         self.check(weight)?;
-        self.advance(now);
+        self.windows.advance(now);
         if tasks == 0 {
-            return Ok(self.now);
+            return Ok(self.windows.now);
         }
-        let begin = self.now.max(self.paused_until);
+        let begin = self.windows.now.max(self.windows.paused_until);
         let mut limits: Vec<Steps<'_>> =
-            self.windows.iter().map(|window| Steps::new(window, weight)).collect();
+            self.windows.windows.iter().map(|window| Steps::new(window, weight)).collect();
         // The one that binds most in the long run first.
         let binds = |a: &Steps<'_>, b: &Steps<'_>| u128::from(a.ns) * u128::from(b.tasks);
         limits.sort_by(|a, b| binds(b, a).cmp(&binds(a, b)));
@@ -75,13 +75,16 @@ impl<T> Machine<T> {
     fn fits(&self, limits: &[Steps<'_>], tasks: u64, begin: u64) -> u64 {
         let say = limits.iter().filter(|limit| tasks <= limit.tasks);
         let fits = say.map(|limit| {
-            match limit.window.surplus(tasks * limit.units) {
+            match limit
+                .window
+                .surplus(self.windows.running_units(limit.window), tasks * limit.units)
+            {
                 0 => begin,
                 // What has not completed completes now.
                 surplus => {
                     let frees = limit.window.frees(surplus);
                     frees
-                        .unwrap_or(self.now.saturating_add(limit.ns))
+                        .unwrap_or(self.windows.now.saturating_add(limit.ns))
                         .min(begin.saturating_add(limit.ns))
                 }
             }

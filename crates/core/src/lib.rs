@@ -66,7 +66,9 @@ mod coarse;
 pub mod config;
 mod external_usage;
 mod forecast;
+mod history;
 pub mod limit;
+mod limits_change;
 pub mod machine;
 mod queue;
 mod reentrancy;
@@ -74,16 +76,18 @@ pub mod state;
 mod stats;
 mod types;
 mod window;
+mod windows;
 
 pub use audit::{Audit, AuditError, Fullest, Record, audit};
 pub use config::{Config, ConfigError};
+pub use history::HistoryEntry;
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};
 pub use machine::Machine;
 pub use reentrancy::{InsideWaiter, RunningTask};
-pub use state::{State, StateError, WindowState};
+pub use state::{STATE_VERSION, State, StateError, WindowState};
 pub use types::{
-    Decision, EnqueueError, Grant, Held, Place, RequestError, Snapshot, Ticket, TicketStatus,
-    TryGrantError,
+    Decision, EnqueueError, Grant, Held, Place, Refused, RequestError, Snapshot, Ticket,
+    TicketStatus, TryGrantError,
 };
 
 /// The README's Rust is compiled with the doc tests.

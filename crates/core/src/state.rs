@@ -9,18 +9,24 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::config::{Config, ConfigError};
-use crate::limit::Unit;
+use crate::config::{CONCURRENCY_MAX, Config, ConfigError};
+use crate::limit::Limit;
 use crate::machine::Machine;
 use crate::queue::Queue;
 use crate::types::Ticket;
 use crate::window::{HELD_MAX, Window};
+use crate::windows::Load;
+
+/// The version of [`State`] that this crate writes and reads. It changes whenever the meaning of a state does.
+pub const STATE_VERSION: u32 = 1;
 
 /// Everything a [`Machine`] knows, except what its owner left with each waiter. Times are in the
 /// same nanoseconds that the machine was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// What the machine was made from.
+    /// The version of this form: the writer's [`STATE_VERSION`].
+    pub version: u32,
+    /// The settings.
     pub config: Config,
     /// One window for each limit of the configuration, then one for the pace if it is paced.
     pub windows: Vec<WindowState>,
@@ -30,8 +36,10 @@ pub struct State {
     pub unclaimed: Vec<(u64, u64)>,
     /// Abandoned tasks, in the order in which they will complete: that time, and weight.
     pub abandoned: Vec<(u64, u64)>,
-    /// Tasks that hold a permit, the unclaimed and the abandoned among them.
+    /// Tasks that hold a grant, the unclaimed and the abandoned among them.
     pub running: usize,
+    /// What they weigh together.
+    pub running_weight: u128,
     /// Tasks completed so far.
     pub completed: u64,
     /// The next ticket to be handed out.
@@ -49,17 +57,21 @@ pub struct State {
 /// One limit's window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowState {
-    /// The units held: by running tasks, and by the completions below.
-    pub held: u64,
     /// What completed and is still held, oldest first: completion time and units.
     pub completions: Vec<(u64, u64)>,
+    /// The units that have expired so far, as far as 64 bits can count.
+    pub expired: u64,
+    /// Units that the limit did not bound: used without a grant or beyond it, or under earlier limits.
+    pub unbounded: u64,
 }
 
 /// Why a state was not read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The configuration in it does not work.
+    /// It was written by a version of this crate that this one does not know.
+    Version(u32),
+    /// The settings in it do not work.
     Config(ConfigError),
     /// It contradicts itself; the text says where.
     Corrupt(&'static str),
@@ -69,25 +81,26 @@ impl<T> Machine<T> {
     /// Writes the machine down.
     pub fn state(&self) -> State {
         let plain = |(ticket, weight): (Ticket, u64)| (ticket.to_u64(), weight);
+        let windows = &self.windows;
+        let window = |window: &Window| WindowState {
+            completions: window.completions().collect(),
+            expired: window.expired,
+            unbounded: window.unbounded,
+        };
         State {
-            config: self.config.clone(),
-            windows: self
-                .windows
-                .iter()
-                .map(|window| WindowState {
-                    held: window.held(),
-                    completions: window.completions().collect(),
-                })
-                .collect(),
+            version: STATE_VERSION,
+            config: windows.config.clone(),
+            windows: windows.windows.iter().map(window).collect(),
             queue: self.queue.iter().map(plain).collect(),
             unclaimed: self.unclaimed.iter().copied().map(plain).collect(),
-            abandoned: self.abandoned.iter().copied().collect(),
-            running: self.running,
-            completed: self.completed,
+            abandoned: windows.abandoned.iter().copied().collect(),
+            running: windows.running.tasks,
+            running_weight: windows.running.weight,
+            completed: windows.completed,
             next_ticket: self.queue.next_ticket().to_u64(),
-            now: self.now,
-            last_end: self.last_end,
-            paused_until: self.paused_until,
+            now: windows.now,
+            last_end: windows.last_end,
+            paused_until: windows.paused_until,
             closed: self.closed,
         }
     }
@@ -114,54 +127,61 @@ impl<T> Machine<T> {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn restore(state: &State, mut waiter: impl FnMut(Ticket) -> T) -> Result<Self, StateError> {
-        let limits = state.config.checked_limits().map_err(StateError::Config)?;
-        state.check(limits.len()).map_err(StateError::Corrupt)?;
-
+        if state.version != STATE_VERSION {
+            return Err(StateError::Version(state.version));
+        }
         let mut machine = Self::new(state.config.clone()).map_err(StateError::Config)?;
-        for (window, saved) in machine.windows.iter_mut().zip(&state.windows) {
-            saved.check(window, state).map_err(StateError::Corrupt)?;
-            window.restore(saved.held, saved.completions.iter().copied());
-        }
-        let weighs = |window: &&Window| window.limit().unit() == Unit::Weight;
-        let mut weighed = machine.windows.iter().filter(weighs);
-        let first = weighed.next().map(Window::running);
-        require(
-            weighed.all(|window| Some(window.running()) == first),
-            "running tasks weigh more for one limit than for another",
-        )
-        .map_err(StateError::Corrupt)?;
-        machine.queue = Queue::new(state.config.queue_capacity, Ticket(state.next_ticket));
-        for &(ticket, weight) in &state.queue {
-            let weight_is_possible = machine.check(weight).is_ok();
-            require(weight_is_possible, "a weight in the queue could never run")
-                .map_err(StateError::Corrupt)?;
-            machine.queue.push_as(Ticket(ticket), weight, waiter(Ticket(ticket)));
-        }
-        let tickets = state.unclaimed.iter();
-        machine.unclaimed = tickets.map(|&(ticket, weight)| (Ticket(ticket), weight)).collect();
-        machine.abandoned = VecDeque::from(state.abandoned.clone());
-        let kept = state.unclaimed.iter().chain(&state.abandoned);
-        for &(_, weight) in kept {
-            require(
-                machine.check(weight).is_ok(),
-                "a weight that runs could never have been granted",
-            )
-            .map_err(StateError::Corrupt)?;
-            machine.kept_weight = machine.kept_weight.wrapping_add(weight);
-        }
-        machine.running = state.running;
-        machine.completed = state.completed;
-        machine.now = state.now;
-        machine.last_end = state.last_end;
-        machine.paused_until = state.paused_until;
-        machine.closed = state.closed;
+        machine.read_back(state, &mut waiter).map_err(StateError::Corrupt)?;
         // No machine leaves anything that is over by its own time; what was made up may.
-        machine.catch_up();
+        machine.windows.catch_up();
         Ok(machine)
+    }
+
+    fn read_back(
+        &mut self,
+        state: &State,
+        waiter: &mut impl FnMut(Ticket) -> T,
+    ) -> Result<(), &'static str> {
+        state.check(self.windows.windows.len())?;
+        let windows = &mut self.windows;
+        for (window, saved) in windows.windows.iter_mut().zip(&state.windows) {
+            saved.check(state)?;
+            window.restore(saved.completions.iter().copied());
+            window.expired = saved.expired;
+            window.unbounded = saved.unbounded;
+        }
+        let kept = state.unclaimed.iter().chain(&state.abandoned);
+        kept.for_each(|(_, weight)| windows.kept.add(*weight));
+        windows.running = Load { tasks: state.running, weight: state.running_weight };
+        windows.abandoned = VecDeque::from(state.abandoned.clone());
+        windows.completed = state.completed;
+        windows.now = state.now;
+        windows.last_end = state.last_end;
+        windows.paused_until = state.paused_until;
+        self.closed = state.closed;
+        let tickets = state.unclaimed.iter();
+        self.unclaimed = tickets.map(|&(ticket, weight)| (Ticket(ticket), weight)).collect();
+        self.queue = Queue::new(state.config.queue_capacity, Ticket(state.next_ticket));
+        for &(ticket, weight) in &state.queue {
+            require(self.check(weight).is_ok(), "a weight in the queue could never run")?;
+            self.queue.push_as(Ticket(ticket), weight, waiter(Ticket(ticket)));
+        }
+        Ok(())
     }
 }
 
 impl State {
+    /// What is held of each limit, then of the pace if there is one: by running tasks and by completions.
+    pub fn held(&self) -> Vec<u64> {
+        let running = Load { tasks: self.running, weight: self.running_weight };
+        let limits = self.config.checked_limits().unwrap_or_default();
+        let held = |(limit, window): (Limit, &WindowState)| {
+            let completed = window.completions.iter().map(|(_, units)| *units);
+            completed.fold(running.units(limit.unit()), u64::saturating_add)
+        };
+        limits.into_iter().zip(&self.windows).map(held).collect()
+    }
+
     fn check(&self, windows: usize) -> Result<(), &'static str> {
         let rising = |pairs: &[(u64, u64)]| pairs.is_sorted_by(|a, b| a.0 < b.0);
         let last_unclaimed = self.unclaimed.last().map(|(ticket, _)| *ticket);
@@ -184,40 +204,39 @@ impl State {
             self.abandoned.is_sorted_by_key(|(ends, _)| ends),
             "the abandoned are not in the order of their ends",
         )?;
+        self.check_running()
+    }
+
+    /// Limits and concurrency may have changed since a task began: it may be over both.
+    fn check_running(&self) -> Result<(), &'static str> {
+        let kept = || self.unclaimed.iter().chain(&self.abandoned).map(|(_, weight)| *weight);
+        let kept_weight = kept().map(u128::from).sum::<u128>();
+
+        require(self.running <= CONCURRENCY_MAX, "more run than ever could")?;
+        let out = self.running.checked_sub(kept().count());
+        let out = out.ok_or("more are unclaimed or abandoned than run")? as u128;
         require(
-            self.unclaimed.len() + self.abandoned.len() <= self.running,
-            "more are unclaimed or abandoned than run",
+            kept().all(|weight| weight > 0),
+            "a weight that runs could never have been granted",
         )?;
-        require(self.running <= self.config.concurrency, "more run than may run at once")
+        let out_weight = self.running_weight.checked_sub(kept_weight);
+        let out_weight =
+            out_weight.ok_or("the unclaimed and abandoned weigh more than all that run")?;
+        require(out_weight >= out, "running tasks weigh less than 1 each")
     }
 }
 
 impl WindowState {
-    fn check(&self, window: &Window, state: &State) -> Result<(), &'static str> {
-        let limit = window.limit();
+    fn check(&self, state: &State) -> Result<(), &'static str> {
         let completed = self.completions.iter().try_fold(0_u64, |sum, (_, units)| {
             require(*units > 0, "a completion of no units")?;
             sum.checked_add(*units).ok_or("the completions add up to more than can be held")
         })?;
-        let running = self.held.checked_sub(completed).ok_or("more has completed than is held")?;
-        let kept = state.unclaimed.iter().chain(&state.abandoned);
-        let known = kept.fold(0_u64, |sum, (_, weight)| sum.saturating_add(limit.units(*weight)));
-        let out = state.running - state.unclaimed.len() - state.abandoned.len();
-
-        require(self.held <= HELD_MAX, "more is held than ever can be")?;
+        require(completed <= HELD_MAX, "more is held than ever can be")?;
         require(self.completions.is_sorted_by_key(|(at, _)| at), "completions out of order")?;
         require(
             self.completions.last().is_none_or(|(at, _)| *at <= state.last_end),
             "a completion later than the last one",
-        )?;
-        // Each running task took at least 1, and all together took no more than the rate.
-        let least = known.saturating_add(out as u64);
-        require(running >= known, "less is held than the unclaimed and abandoned took")?;
-        require(running >= least, "running tasks hold less than 1 each")?;
-        require(running <= limit.rate(), "running tasks hold more than the rate")?;
-        require(
-            limit.unit() == Unit::Weight || running == least,
-            "not one unit held for each running task",
         )
     }
 }
@@ -229,6 +248,12 @@ fn require(holds: bool, what: &'static str) -> Result<(), &'static str> {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Version(version) => {
+                write!(
+                    f,
+                    "the state has version {version}; this program reads version {STATE_VERSION}"
+                )
+            }
             Self::Config(error) => error.fmt(f),
             Self::Corrupt(what) => write!(f, "the state contradicts itself: {what}"),
         }
@@ -239,7 +264,7 @@ impl core::error::Error for StateError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
-            Self::Corrupt(_) => None,
+            Self::Version(_) | Self::Corrupt(_) => None,
         }
     }
 }

@@ -7,36 +7,35 @@ use crate::window::Window;
 impl<T> Machine<T> {
     /// How many tasks run and how many wait. As [`Self::stats`] says it, without a look at the time.
     pub fn load(&self) -> (usize, usize) {
-        (self.running, self.queue.len())
+        (self.windows.running.tasks, self.queue.len())
     }
 
     /// Whether nothing runs and nobody waits.
     pub fn is_drained(&self) -> bool {
-        self.running == 0 && self.queue.is_empty()
+        self.windows.running.tasks == 0 && self.queue.is_empty()
     }
 
     /// The machine in numbers.
     pub fn stats(&mut self, now: u64) -> Snapshot {
-        self.advance(now);
-        let asked_for = &self.windows[..self.config.limits.len()];
+        let windows = &mut self.windows;
+        windows.advance(now);
+        let held = |window: &Window| Held { limit: window.limit(), units: windows.held(window) };
         Snapshot {
-            running: self.running,
+            running: windows.running.tasks,
             queued: self.queue.len(),
-            completed: self.completed,
-            held: asked_for
-                .iter()
-                .map(|window| Held { limit: window.limit(), units: window.held() })
-                .collect(),
-            next_opening: self.not_before(self.queue.head().map_or(1, |(_, weight)| weight)),
+            completed: windows.completed,
+            held: windows.asked_for().iter().map(held).collect(),
+            next_opening: windows.not_before(self.queue.head().map_or(1, |(_, weight)| weight)),
         }
     }
 
-    /// Whether a machine made just now would decide the same from here on: nothing is held, runs or
-    /// waits, and it is neither paused nor closed. Whoever drops it then loosens nothing.
+    /// Whether a new machine would decide the same from here on: nothing is held, runs or waits, it is neither
+    /// paused nor closed, and its settings were not changed. To drop it then loosens nothing.
     pub fn is_blank(&mut self, now: u64) -> bool {
-        self.advance(now);
-        let holds_nothing = self.windows.iter().all(|window| window.held() == 0);
-        holds_nothing && self.is_drained() && self.paused_until == 0 && !self.closed
+        self.windows.advance(now);
+        let holds_nothing = self.windows.windows.iter().all(|window| window.completed() == 0);
+        let is_open = self.windows.paused_until == 0 && !self.closed;
+        holds_nothing && self.is_drained() && is_open && !self.windows.is_changed
     }
 
     /// How long to pause where the protected system refuses a task and does not say for how long,
@@ -55,15 +54,17 @@ impl<T> Machine<T> {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn backoff_ns(&mut self, now: u64) -> u64 {
-        self.advance(now);
-        let asked_for = &self.windows[..self.config.limits.len()];
-        let used_up = asked_for.iter().filter(|window| !window.has_room(1));
+        self.windows.advance(now);
+        let windows = &self.windows;
+        let asked_for = windows.asked_for();
+        let is_used_up = |window: &&Window| !window.has_room(windows.running_units(window), 1);
+        let used_up = asked_for.iter().filter(is_used_up);
         let shortest = used_up.map(Window::per_ns).min();
         shortest.unwrap_or(asked_for.iter().map(Window::per_ns).fold(u64::MAX, u64::min))
     }
 
     /// Bytes allocated for the window logs.
     pub fn log_bytes(&self) -> usize {
-        self.windows.iter().map(Window::log_bytes).sum()
+        self.windows.windows.iter().map(Window::log_bytes).sum()
     }
 }

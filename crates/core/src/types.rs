@@ -119,6 +119,19 @@ pub enum TryGrantError {
     },
 }
 
+/// A waiter that left the queue because it is now over a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "the waiter is out of the queue: tell it"]
+pub struct Refused<T> {
+    /// Its ticket.
+    pub ticket: Ticket,
+    /// What it left when it joined.
+    pub waiter: T,
+    /// The limit that it is over.
+    pub error: RequestError,
+}
+
 /// A snapshot of the machine in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {

@@ -1,32 +1,35 @@
-//! One limit's window: the units held, since when, and when there is room again.
+//! One limit's window: a log of what completed, and when it leaves room again.
 //!
-//! A completed task's units are held from its completion `c` up to and including `c + per`. The log
-//! keeps each completion as the pair (`c`, units completed up to and including it): with running
-//! totals instead of weights, "when will `n` units be free again" is a binary search, and merging
-//! two neighbours is dropping the earlier one.
+//! The units of a completed task are held from its completion `c` up to and including `c + per`. The log keeps
+//! each completion as the pair (`c`, units completed up to and including it): with running totals instead of
+//! weights, "when will `n` units be free again" is a binary search, and merging two neighbours is dropping the
+//! earlier one. What running tasks hold is an argument, as all windows share it (`windows.rs`).
 //!
-//! Invariants: stamps never decrease; what is held is what running tasks have taken plus what the log
-//! holds; an entry is stamped with the latest completion that it stands for; the log has at most
-//! [`ENTRIES_MAX`] entries; no sum wraps, whatever is said to have completed. Nothing here knows of order, concurrency or
-//! who asks.
+//! Invariants: stamps never decrease; an entry is stamped with the latest completion that it stands for; the log
+//! has at most [`ENTRIES_MAX`] entries; no sum wraps, whatever is said to have completed. Nothing here knows of
+//! order, concurrency or who asks.
 
 use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::config::CONCURRENCY_MAX;
 use crate::limit::{Limit, RATE_MAX, Unit};
 
-/// Completions are kept one by one up to [`ENTRIES_MAX`]; past that, and for one period after it,
+/// The log keeps completions one by one up to [`ENTRIES_MAX`]; past that, and for one period after it,
 /// those within `per / SLOTS` of each other share one entry.
 pub(crate) const SLOTS: u64 = 65_536;
 
-/// The most entries a log holds: 16 bytes each, 1.06 MiB in all. The sixteenth over [`SLOTS`] is
-/// what merging is paid with: a merge leaves at most `SLOTS + 1` entries, so at least 4,095
-/// completions pass between two of them.
+/// The most entries a log holds: 16 bytes each, 1.06 MiB in all. 1/16 of slack over [`SLOTS`]: a merge leaves at
+/// most `SLOTS + 1` entries, so at least 4,095 completions pass between two merges (amortised O(1)).
 pub(crate) const ENTRIES_MAX: usize = SLOTS as usize + SLOTS as usize / 16;
 
-/// The most that one limit can ever hold: a full window and an overspend of one rate's worth by
-/// every task that may run at once, rounded up to a power of two.
+/// The most that the log of one limit can ever hold: a full window and [`RATE_MAX`] units of every task that may
+/// run at once, rounded up to a power of two.
 pub(crate) const HELD_MAX: u64 = 2 * RATE_MAX * CONCURRENCY_MAX as u64;
+
+/// As much as the log holds at most of what no grant reserved. It leaves room for every task that runs.
+const UNKNOWN_MAX: u64 = HELD_MAX / 2 - RATE_MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -41,13 +44,16 @@ pub(crate) struct Window {
     limit: Limit,
     /// The limit's period, stretched by the clock drift that the machine allows for.
     per_ns: u64,
-    /// The units that running tasks have taken.
-    running: u64,
     /// The units in the log.
     completed: u64,
     log: VecDeque<Entry>,
     /// The running total before the first entry of the log.
     expired_total: u64,
+    /// The units that have left the log so far, as far as 64 bits can count.
+    pub(crate) expired: u64,
+    /// Units that this limit did not bound: used without a grant or beyond it, or under earlier limits. With
+    /// [`Self::expired`] it bounds what a longer period would still hold.
+    pub(crate) unbounded: u64,
     /// Until when completions are merged as they come: one period from the last merge.
     merging_until: u64,
     /// The earliest completion that the last entry stands for, while merging.
@@ -84,10 +90,11 @@ impl Window {
         Self {
             limit,
             per_ns: per_ns + drift_ns,
-            running: 0,
             completed: 0,
             log: VecDeque::new(),
             expired_total: 0,
+            expired: 0,
+            unbounded: 0,
             merging_until: 0,
             group_start: 0,
         }
@@ -102,41 +109,36 @@ impl Window {
         self.per_ns
     }
 
+    /// What is held: by running tasks, which hold `running` units, and by the completions in the log.
     #[inline]
-    pub(crate) fn held(&self) -> u64 {
-        self.running + self.completed
+    pub(crate) fn held(&self, running: u64) -> u64 {
+        self.completed.saturating_add(running)
     }
 
-    /// What of it is held for completed tasks.
+    /// What is held by completions.
     pub(crate) fn completed(&self) -> u64 {
         self.completed
-    }
-
-    /// What of it is held for running tasks.
-    #[inline]
-    pub(crate) fn running(&self) -> u64 {
-        self.running
     }
 
     /// Whether a task of `weight` fits beside everything held as of the last [`Self::expire`].
     /// What is held only ever shrinks as time passes, so what fits stays fitting.
     #[inline]
-    pub(crate) fn has_room(&self, weight: u64) -> bool {
-        self.limit.units(weight) <= self.limit.rate().saturating_sub(self.held())
+    pub(crate) fn has_room(&self, running: u64, weight: u64) -> bool {
+        self.limit.units(weight) <= self.limit.rate().saturating_sub(self.held(running))
     }
 
     /// When a task of `weight` fits.
-    pub(crate) fn opening(&self, weight: u64) -> Opening {
-        if self.has_room(weight) {
+    pub(crate) fn opening(&self, running: u64, weight: u64) -> Opening {
+        if self.has_room(running, weight) {
             return Opening::Now;
         }
-        let frees_enough = self.frees(self.surplus(self.limit.units(weight)));
+        let frees_enough = self.frees(self.surplus(running, self.limit.units(weight)));
         frees_enough.map_or(Opening::AfterCompletion, Opening::At)
     }
 
     /// How many units are too many where `units` more are asked for.
-    pub(crate) fn surplus(&self, units: u64) -> u64 {
-        self.held().saturating_add(units).saturating_sub(self.limit.rate())
+    pub(crate) fn surplus(&self, running: u64, units: u64) -> u64 {
+        self.held(running).saturating_add(units).saturating_sub(self.limit.rate())
     }
 
     /// When `units` of what has completed, at least 1, are free again. `None` where that is more than
@@ -156,59 +158,100 @@ impl Window {
             if now <= entry.at.saturating_add(self.per_ns) {
                 break;
             }
-            self.completed -= entry.total.wrapping_sub(self.expired_total);
+            let units = entry.total.wrapping_sub(self.expired_total);
+            self.completed -= units;
+            self.expired = self.expired.saturating_add(units);
             self.expired_total = entry.total;
             self.log.pop_front();
         }
-    }
-
-    /// A task of `weight` starts.
-    #[inline]
-    pub(crate) fn take(&mut self, weight: u64) {
-        self.running += self.limit.units(weight);
-    }
-
-    /// A task of `weight` that was taken never starts. Frees no more than running tasks hold.
-    #[inline]
-    pub(crate) fn give_back(&mut self, weight: u64) {
-        self.running = self.running.saturating_sub(self.limit.units(weight));
     }
 
     /// A task that took `reserved` completes at `at`, having used `actual`. Needs `at` to be no
     /// earlier than any stamp before it.
     #[inline]
     pub(crate) fn complete(&mut self, reserved: u64, actual: u64, at: u64) {
-        // As long as an entry of `rate` units is held, nothing else fits: recording more than that
-        // would change no decision, and the bound keeps the sums within 64 bits.
-        let units = self.limit.units(actual).min(self.limit.rate());
-        self.give_back(reserved);
+        // No limit is over RATE_MAX: to record more would change no decision, and the bound keeps the sums within
+        // 64 bits.
+        let units = self.limit.units(actual).min(RATE_MAX);
+        if actual > reserved {
+            self.spend_beyond(units - self.limit.units(reserved).min(units));
+        }
         self.count(units, at);
     }
 
     /// A task that took nothing here completes at `at`, having used `actual`: it ran elsewhere, or
-    /// before this machine began. What is over [`HELD_MAX`], which no law-abiding past could hold,
+    /// before this machine began. What is over [`UNKNOWN_MAX`], which no law-abiding past could hold,
     /// does not count.
     pub(crate) fn complete_unknown(&mut self, actual: u64, at: u64) {
-        let units = self.limit.units(actual).min(self.limit.rate());
-        self.count(units.min(HELD_MAX.saturating_sub(self.held())), at);
+        let units = self.limit.units(actual).min(RATE_MAX);
+        self.count_unknown(units, at);
+    }
+
+    /// Tasks from before this machine began completed at `at`.
+    pub(crate) fn count_past(&mut self, tasks: u64, weight: u64, at: u64) {
+        let units = match self.limit.unit() {
+            Unit::Task => tasks,
+            Unit::Weight => weight,
+        };
+        self.count_unknown(units, at);
+    }
+
+    /// `units` that no grant reserved are held from `at` on, as far as the log then holds at most
+    /// [`UNKNOWN_MAX`].
+    pub(crate) fn count_unknown(&mut self, units: u64, at: u64) {
+        let units = units.min(UNKNOWN_MAX.saturating_sub(self.completed));
+        self.spend_beyond(units);
+        self.count(units, at);
+    }
+
+    #[cold]
+    fn spend_beyond(&mut self, units: u64) {
+        self.unbounded = self.unbounded.saturating_add(units);
     }
 
     /// Units are held from `at` on. Needs `at` to be no earlier than any stamp before it.
     #[inline]
-    pub(crate) fn count(&mut self, units: u64, at: u64) {
+    fn count(&mut self, units: u64, at: u64) {
         self.completed += units;
         if units > 0 {
             self.log(at, units);
         }
     }
 
-    /// Reads back a whole window, as [`Self::completions`] and [`Self::held`] gave it. Needs the
-    /// completions to be sorted and to add up to no more than `held`, itself at most [`HELD_MAX`].
-    pub(crate) fn restore(&mut self, held: u64, completions: impl IntoIterator<Item = (u64, u64)>) {
+    /// Reads back a whole log, as [`Self::completions`] gave it. Needs the completions to be sorted and to add up
+    /// to no more than [`HELD_MAX`].
+    pub(crate) fn restore(&mut self, completions: impl IntoIterator<Item = (u64, u64)>) {
         for (at, units) in completions {
             self.count(units, at);
         }
-        self.running = held - self.completed;
+    }
+
+    /// This limit takes over from earlier ones of the same unit, at `at`. Everything that one of them holds goes on
+    /// being held. What they dropped, a longer period would still hold, but nobody knows any longer when that
+    /// completed: it counts as completing at `at`, as much of it as there can be.
+    ///
+    /// That is no more than they have dropped, and no more than a window of the new length, full at the old rate,
+    /// and what that rate did not bound. Where there is no earlier limit nothing is known, and the window is full
+    /// for any rate.
+    pub(crate) fn take_over(&mut self, earlier: &[&Self], at: u64) {
+        let most =
+            |number: fn(&Self) -> u64| earlier.iter().map(|old| number(old)).max().unwrap_or(0);
+        let Some(longest) = earlier.iter().max_by_key(|old| old.per_ns) else {
+            self.count_unknown(RATE_MAX, at);
+            return;
+        };
+        let (expired, unbounded) = (most(|old| old.expired), most(|old| old.unbounded));
+        self.restore(most_of_all(earlier));
+        self.expired = expired;
+        // The new rate bounds nothing that came before it.
+        self.unbounded = expired.saturating_add(self.completed);
+        if self.per_ns > longest.per_ns {
+            let more_periods = self.per_ns.div_ceil(longest.per_ns) - 1;
+            let at_old_rate = longest.limit.rate().saturating_mul(more_periods);
+            // No rate lets anything in beside RATE_MAX units.
+            let unknown = expired.min(at_old_rate.saturating_add(unbounded)).min(RATE_MAX);
+            self.count(unknown.min(UNKNOWN_MAX.saturating_sub(self.completed)), at);
+        }
     }
 
     #[inline]
@@ -280,6 +323,30 @@ impl Window {
     }
 }
 
+/// The log of several windows of the same tasks: from any instant on, it holds as much as the one that knows of
+/// most. (One of them may know of other clients' usage, or of a longer past.) Oldest first.
+fn most_of_all(windows: &[&Window]) -> Vec<(u64, u64)> {
+    let mut logs: Vec<_> =
+        windows.iter().map(|window| window.completions().collect::<Vec<_>>()).collect();
+    let mut since = vec![0_u64; logs.len()];
+    let (mut most, mut joined) = (0, Vec::new());
+    // From the latest to the oldest.
+    while let Some(at) = logs.iter().filter_map(|log| log.last()).map(|(at, _)| *at).max() {
+        for (log, since) in logs.iter_mut().zip(&mut since) {
+            while let Some((_, units)) = log.pop_if(|(other, _)| *other == at) {
+                *since += units;
+            }
+        }
+        let now_most = since.iter().copied().fold(0, u64::max);
+        if now_most > most {
+            joined.push((at, now_most - most));
+        }
+        most = now_most;
+    }
+    joined.reverse();
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,20 +365,12 @@ mod tests {
 
     #[test]
     fn nothing_that_completes_wraps_what_is_held() {
-        let mut window = Window::new("5w/100ns".parse().unwrap(), 0);
-        window.give_back(3);
-        assert_eq!(window.held(), 0);
-        window.take(2);
-        window.complete_unknown(u64::MAX, 10);
-        window.give_back(4);
-        assert_eq!(window.held(), 5, "what has completed is nobody's to give back");
-        let mut widest = Window::new(Limit::weight(RATE_MAX, PER_MAX).unwrap(), 0);
-        widest.running = HELD_MAX - RATE_MAX - 1;
-        for _ in 0..3 {
-            widest.complete_unknown(u64::MAX, 1);
-        }
-        assert_eq!(widest.held(), HELD_MAX);
+        let mut window = Window::new(Limit::weight(RATE_MAX, PER_MAX).unwrap(), 0);
+        let completions = HELD_MAX / RATE_MAX + 3;
+        (0..completions).for_each(|at| window.complete_unknown(u64::MAX, at));
+        assert_eq!((window.held(0), window.held(u64::MAX)), (UNKNOWN_MAX, u64::MAX));
+        assert!(!window.has_room(u64::MAX, 1));
         window.expire(u64::MAX);
-        assert_eq!((window.held(), window.running()), (0, 0));
+        assert_eq!((window.held(0), window.expired), (0, UNKNOWN_MAX));
     }
 }

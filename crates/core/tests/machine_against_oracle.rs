@@ -33,6 +33,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Resume),
         1 => (which(), 0_u64..10, 0_u64..3)
             .prop_map(|(which, used, doubt)| Op::Reconcile { which, used, doubt }),
+        1 => (proptest::collection::vec(limit(), 1..4), 0_u64..3)
+            .prop_map(|(limits, doubt)| Op::SetLimits { limits, doubt }),
+        1 => (1_usize..5).prop_map(Op::SetConcurrency),
         2 => Just(Op::WriteDownAndReadBack),
     ];
     let ending = prop_oneof![

@@ -1,6 +1,8 @@
 //! Permits and tickets made up from numbers, and times that cannot be: nothing wraps, nothing
 //! panics, and none of them makes room that others hold.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use strict_rate_limiter_core::config::{
@@ -8,7 +10,7 @@ use strict_rate_limiter_core::config::{
 };
 use strict_rate_limiter_core::limit::{PER_MAX, RATE_MAX};
 use strict_rate_limiter_core::{
-    Config, Decision, Grant, Limit, Machine, Ticket, TicketStatus, Unit,
+    Config, Decision, Grant, HistoryEntry, Limit, Machine, Ticket, TicketStatus, Unit,
 };
 
 /// Three at once, under a limit of tasks and one of weight, with a grace.
@@ -156,7 +158,7 @@ fn at_the_end_of_time_nothing_expires_and_the_law_holds() {
     assert!(machine.try_grant(u64::MAX, 1).is_err());
     assert_eq!(held(&mut machine, u64::MAX), [2, 10]);
     assert_eq!(machine.reconcile(u64::MAX, u64::MAX, 0, u64::MAX), 3);
-    machine.remember(u64::MAX, u64::MAX);
+    machine.remember(u64::MAX, [HistoryEntry::new(u64::MAX, u64::MAX)]);
     machine.resume();
     assert!(machine.grant_at_once(1).is_none());
 }
@@ -204,7 +206,9 @@ enum Op {
     Pause(u64),
     Resume,
     Reconcile { limit: usize, used: u64, ended_at: u64 },
-    Remember { weight: u64, ended_at: u64 },
+    Remember { weight: u64, tasks: u64, ends_at: u64 },
+    SetLimits(Vec<Limit>),
+    SetConcurrency(usize),
 }
 
 fn number() -> impl Strategy<Value = u64> {
@@ -214,6 +218,15 @@ fn number() -> impl Strategy<Value = u64> {
 /// Small, so that it is not the end of all at once; a time in the far future holds for ever.
 fn time() -> impl Strategy<Value = u64> {
     prop_oneof![40 => 0_u64..3_000, 1 => number()]
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    (any::<bool>(), prop_oneof![1_u64..12, Just(RATE_MAX)], 1_u64..300).prop_map(
+        |(tasks, rate, per_ns)| {
+            let make = if tasks { Limit::tasks } else { Limit::weight };
+            make(rate, Duration::from_nanos(per_ns)).expect("in range")
+        },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -233,8 +246,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Resume),
         1 => (0_usize..2, number(), time())
             .prop_map(|(limit, used, ended_at)| Op::Reconcile { limit, used, ended_at }),
-        1 => (number(), time())
-            .prop_map(|(weight, ended_at)| Op::Remember { weight, ended_at }),
+        1 => (number(), prop_oneof![Just(1), 0_u64..4, Just(u64::MAX)], time())
+            .prop_map(|(weight, tasks, ends_at)| Op::Remember { weight, tasks, ends_at }),
+        1 => proptest::collection::vec(limit(), 1..3).prop_map(Op::SetLimits),
+        1 => (1_usize..4).prop_map(Op::SetConcurrency),
     ]
 }
 
@@ -285,6 +300,8 @@ proptest! {
                 Op::Abandon { weight, ended_at } => {
                     machine.abandon(Grant::from_weight(weight), now, ended_at);
                 }
+                Op::SetLimits(limits) => drop(machine.set_limits(now, now, limits).unwrap()),
+                Op::SetConcurrency(tasks) => machine.set_concurrency(tasks).unwrap(),
                 Op::Undo(weight) => machine.undo(Grant::from_weight(weight)),
                 Op::Pause(until) => machine.pause_until(until),
                 Op::Resume => machine.resume(),
@@ -292,21 +309,24 @@ proptest! {
                     let limit = limit % machine.config().limits.len();
                     machine.reconcile(now, ended_at, limit, used);
                 }
-                Op::Remember { weight, ended_at } => machine.remember(ended_at, weight),
+                Op::Remember { weight, tasks, ends_at } => {
+                    machine.remember(now, [HistoryEntry::new(ends_at, weight).with_tasks(tasks)]);
+                }
             }
             let state = machine.state();
-            prop_assert!(state.running <= state.config.concurrency);
+            prop_assert!(!has_granted || state.running <= state.config.concurrency);
             // What is unclaimed and what was abandoned is known to be held, whatever else is said.
             let kept = state.unclaimed.iter().chain(&state.abandoned);
             let weights = kept.clone().map(|(_, weight)| u128::from(*weight)).sum::<u128>();
-            for (window, limit) in state.windows.iter().zip(&state.config.limits) {
+            for ((window, held), limit) in state.windows.iter().zip(state.held()).zip(&state.config.limits) {
                 let completed = window.completions.iter().map(|(_, units)| units).sum::<u64>();
                 let known = match limit.unit() {
                     Unit::Task => kept.clone().count() as u128,
                     Unit::Weight => weights,
                 };
-                prop_assert!(u128::from(window.held - completed) >= known, "{state:?}");
-                prop_assert!(!has_granted || window.held <= limit.rate(), "{before:?}\n{state:?}");
+                let running = u128::from(held - completed);
+                prop_assert!(running >= known.min(u128::from(u64::MAX - completed)), "{state:?}");
+                prop_assert!(!has_granted || held <= limit.rate(), "{before:?}\n{state:?}");
             }
             // It is a state that a machine could have been in.
             let again = Machine::restore(&state, |_| ()).map(|machine: Machine<()>| machine.state());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strict_rate_limiter_core::{Config, Limit, Machine};
+use strict_rate_limiter_core::{Config, HistoryEntry, Limit, Machine};
 
 use crate::clock::{Clock, Timeline};
 use crate::error::BuildError;
@@ -149,16 +149,16 @@ impl RateLimiterBuilder {
         &self.config.limits
     }
 
-    pub(crate) fn build_named(mut self, is_shared: bool) -> Result<RateLimiter, BuildError> {
+    pub(crate) fn build_named(self, is_shared: bool) -> Result<RateLimiter, BuildError> {
         let name = Name::new(self.name, &self.config.limits, is_shared);
         let mut machine = Machine::new(self.config)?;
         let clock = Timeline::new(self.clock, self.exact_clock);
         let now = clock.now().unwrap_or_else(|panic| panic.resume());
-        self.history.sort_by_key(|(ago, _)| std::cmp::Reverse(*ago));
-        for (ago, weight) in self.history {
+        let entries = self.history.into_iter().map(|(ago, weight)| {
             let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
-            machine.remember(now.saturating_sub(ago), weight);
-        }
+            HistoryEntry::new(now.saturating_sub(ago), weight)
+        });
+        machine.remember(now, entries);
         Ok(RateLimiter::from_inner(Inner::new(machine, clock, name)))
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod pair;
 
+use strict_rate_limiter_core::limit::RATE_MAX;
 use strict_rate_limiter_core::{Config, Limit};
 
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub(crate) struct Task {
     pub(crate) granted: u64,
     /// When it completed, or will (abandoned, with a grace), and what it used.
     pub(crate) ended: Option<(u64, u64)>,
+    /// It ended before the limits last changed, and is counted in [`Oracle::elsewhere`].
+    pub(crate) is_settled: bool,
 }
 
 #[derive(Debug)]
@@ -21,37 +24,35 @@ pub(crate) struct Oracle {
     pub(crate) config: Config,
     pub(crate) tasks: Vec<Task>,
     pub(crate) line: Vec<(u64, u64)>,
-    /// What others used, as the protected system said: of which limit, when, and how much.
+    /// What no task above accounts for: of which limit, when it completed, and how much. Others used it, or
+    /// it came before the limits last changed.
     pub(crate) elsewhere: Vec<(usize, u64, u64)>,
+    /// For each limit, what it had dropped when the limits last changed, and what it has not bounded: all of what
+    /// came before, and what others used since.
+    dropped: Vec<u64>,
+    unbounded: Vec<u64>,
     pub(crate) paused_until: u64,
     pub(crate) now: u64,
 }
 
 impl Oracle {
     pub(crate) fn new(config: &Config) -> Self {
-        let stretched = |per_ns: u64| {
-            let ppm = u128::from(config.clock_drift_ppm);
-            per_ns + u64::try_from((u128::from(per_ns) * ppm).div_ceil(1_000_000)).unwrap()
-        };
-        let mut limits: Vec<(Limit, u64)> =
-            config.limits.iter().map(|limit| (*limit, stretched(limit.per_ns()))).collect();
-        if config.paced {
-            for limit in config.limits.iter().filter(|limit| limit.units(2) == 1) {
-                let pace_ns = limit.per_ns().div_ceil(limit.rate());
-                let pace = Limit::tasks(1, std::time::Duration::from_nanos(pace_ns)).unwrap();
-                limits.push((pace, stretched(pace_ns)));
-            }
-        }
+        let limits = all_limits(config);
         let config = config.clone();
-        Self {
+        let mut oracle = Self {
             limits,
             config,
             tasks: vec![],
             line: vec![],
             elsewhere: vec![],
+            dropped: vec![],
+            unbounded: vec![],
             paused_until: 0,
             now: 0,
-        }
+        };
+        oracle.dropped = vec![0; oracle.limits.len()];
+        oracle.unbounded = vec![0; oracle.limits.len()];
+        oracle
     }
 
     pub(crate) fn running(&self, at: u64) -> usize {
@@ -69,7 +70,7 @@ impl Oracle {
     /// What of it is held for what has completed, here or elsewhere.
     pub(crate) fn completed(&self, which: usize, at: u64) -> u64 {
         let (limit, per_ns) = self.limits[which];
-        let here = self.tasks.iter().filter_map(|task| task.ended);
+        let here = self.tasks.iter().filter(|task| !task.is_settled).filter_map(|task| task.ended);
         let here = here.map(|(ended, actual)| (ended, limit.units(actual)));
         let elsewhere = self.elsewhere.iter().filter(|(of, ..)| *of == which);
         let all = here.chain(elsewhere.map(|(_, ended, units)| (*ended, *units)));
@@ -101,7 +102,7 @@ impl Oracle {
     }
 
     pub(crate) fn grant(&mut self, weight: u64) -> usize {
-        self.tasks.push(Task { weight, granted: self.now, ended: None });
+        self.tasks.push(Task { weight, granted: self.now, ended: None, is_settled: false });
         self.tasks.len() - 1
     }
 
@@ -117,4 +118,130 @@ impl Oracle {
         let ends = ends.map(|(ended, _)| ended).filter(|ended| *ended <= self.now);
         ends.chain(self.elsewhere.iter().map(|(_, ended, _)| *ended)).max().unwrap_or(0)
     }
+
+    /// Others used a limit, as the protected system said.
+    pub(crate) fn use_elsewhere(&mut self, which: usize, at: u64, units: u64) {
+        self.elsewhere.push((which, at, units));
+        self.unbounded[which] += units;
+    }
+
+    /// Whether the whole history, with everything that has been forgotten, keeps the limits at this instant.
+    pub(crate) fn keeps_the_law(&self, at: u64) -> bool {
+        self.limits.iter().all(|(limit, per_ns)| {
+            let held = self.tasks.iter().filter_map(|task| match task.ended {
+                Some((ended, actual)) if ended <= at => {
+                    (at <= ended + per_ns).then(|| limit.units(actual))
+                }
+                _ => Some(limit.units(task.weight)),
+            });
+            held.sum::<u64>() <= limit.rate()
+        })
+    }
+
+    /// New limits, at `now`; whatever they stamp, they stamp `at`. Those who wait and are now too heavy leave:
+    /// their tickets.
+    pub(crate) fn set_limits(&mut self, limits: Vec<Limit>, now: u64, at: u64) -> Vec<u64> {
+        let asked_for = self.config.limits.len();
+        self.config.limits = limits;
+        let mut old = std::mem::replace(&mut self.limits, all_limits(&self.config));
+        // A pace knows nothing that the limits do not.
+        old.truncate(asked_for);
+        let has_ended =
+            |task: &&Task| !task.is_settled && task.ended.is_some_and(|(ended, _)| ended <= now);
+        // What an old limit has counted, so far back as it was in force.
+        let counted = |which: usize| -> Vec<(u64, u64)> {
+            let here = self.tasks.iter().filter(has_ended).filter_map(|task| task.ended);
+            let here = here.map(|(ended, actual)| (ended, old[which].0.units(actual)));
+            let elsewhere = self.elsewhere.iter().filter(|(of, ..)| *of == which);
+            here.chain(elsewhere.map(|(_, ended, units)| (*ended, *units))).collect()
+        };
+        let sum = |entries: &[(u64, u64)]| entries.iter().map(|(_, units)| units).sum::<u64>();
+        let (mut elsewhere, mut dropped, mut unbounded) = (vec![], vec![], vec![]);
+        for (which, (limit, per_ns)) in self.limits.iter().enumerate() {
+            let same_unit = |other: &usize| old[*other].0.unit() == limit.unit();
+            let sources: Vec<usize> = (0..old.len()).filter(same_unit).collect();
+            let Some(longest) = sources.iter().copied().max_by_key(|other| old[*other].1) else {
+                elsewhere.push((which, at, RATE_MAX));
+                dropped.push(0);
+                unbounded.push(RATE_MAX);
+                continue;
+            };
+            // At each instant, as much is held from then on as the old limit that knows of most says.
+            let known: Vec<Vec<(u64, u64)>> = sources
+                .iter()
+                .map(|source| {
+                    let is_held = |(ended, _): &(u64, u64)| now <= ended + old[*source].1;
+                    counted(*source).into_iter().filter(is_held).collect()
+                })
+                .collect();
+            let since = |instant: u64| {
+                let of_one = |entries: &Vec<(u64, u64)>| {
+                    sum(&entries
+                        .iter()
+                        .copied()
+                        .filter(|(ended, _)| *ended >= instant)
+                        .collect::<Vec<_>>())
+                };
+                known.iter().map(of_one).max().unwrap_or(0)
+            };
+            let instants: std::collections::BTreeSet<u64> =
+                known.iter().flatten().map(|(ended, _)| *ended).collect();
+            let held =
+                instants.iter().map(|instant| (*instant, since(*instant) - since(instant + 1)));
+            elsewhere.extend(
+                held.filter(|(_, units)| *units > 0).map(|(ended, units)| (which, ended, units)),
+            );
+            let gone = |source: &usize| {
+                let is_gone = |(ended, _): &(u64, u64)| now > ended + old[*source].1;
+                self.dropped[*source]
+                    + sum(&counted(*source).into_iter().filter(is_gone).collect::<Vec<_>>())
+            };
+            let gone = sources.iter().map(gone).max().unwrap_or(0);
+            let not_bounded = |source: &usize| {
+                let overspent = self.tasks.iter().filter(has_ended).map(|task| {
+                    let (_, actual) = task.ended.expect("it has ended");
+                    let units = |weight| old[*source].0.units(weight);
+                    if actual > task.weight { units(actual) - units(task.weight) } else { 0 }
+                });
+                self.unbounded[*source] + overspent.sum::<u64>()
+            };
+            let not_bounded = sources.iter().map(not_bounded).max().unwrap_or(0);
+            let (old_limit, old_per_ns) = old[longest];
+            if *per_ns > old_per_ns {
+                let at_old_rate = old_limit.rate() * (per_ns.div_ceil(old_per_ns) - 1);
+                elsewhere.push((which, at, gone.min(at_old_rate + not_bounded).min(RATE_MAX)));
+            }
+            dropped.push(gone);
+            unbounded.push(gone + since(0));
+        }
+        (self.elsewhere, self.dropped, self.unbounded) = (elsewhere, dropped, unbounded);
+        // Their numbers are the tests' to know them by, so they stay where they are.
+        for task in
+            self.tasks.iter_mut().filter(|task| task.ended.is_some_and(|(ended, _)| ended <= now))
+        {
+            task.is_settled = true;
+        }
+        let (stay, leave): (Vec<_>, Vec<_>) =
+            self.line.iter().partition(|(_, weight)| self.could_ever_run(*weight));
+        self.line = stay;
+        leave.into_iter().map(|(ticket, _)| ticket).collect()
+    }
+}
+
+/// The limits that were asked for, then the paces, each with its period stretched by the clock drift.
+fn all_limits(config: &Config) -> Vec<(Limit, u64)> {
+    let stretched = |per_ns: u64| {
+        let ppm = u128::from(config.clock_drift_ppm);
+        per_ns + u64::try_from((u128::from(per_ns) * ppm).div_ceil(1_000_000)).unwrap()
+    };
+    let mut limits: Vec<(Limit, u64)> =
+        config.limits.iter().map(|limit| (*limit, stretched(limit.per_ns()))).collect();
+    if config.paced {
+        for limit in config.limits.iter().filter(|limit| limit.units(2) == 1) {
+            let pace_ns = limit.per_ns().div_ceil(limit.rate());
+            let pace = Limit::tasks(1, std::time::Duration::from_nanos(pace_ns)).unwrap();
+            limits.push((pace, stretched(pace_ns)));
+        }
+    }
+    limits
 }

@@ -1,8 +1,8 @@
 //! The machine and the oracle side by side, taken through the same operations.
 
 use strict_rate_limiter_core::{
-    Config, Decision, EnqueueError, Grant, Machine, Place, Record, Ticket, TicketStatus,
-    TryGrantError, audit,
+    Config, ConfigError, Decision, EnqueueError, Grant, Limit, Machine, Place, Record,
+    RequestError, Ticket, TicketStatus, TryGrantError, audit,
 };
 
 use super::Oracle;
@@ -40,6 +40,11 @@ pub(crate) enum Op {
         used: u64,
         doubt: u64,
     },
+    SetLimits {
+        limits: Vec<Limit>,
+        doubt: u64,
+    },
+    SetConcurrency(usize),
     WriteDownAndReadBack,
     Close,
     Abort,
@@ -65,13 +70,26 @@ pub(crate) struct Pair {
     permits: Vec<(Grant, usize)>,
     accepted: Vec<u64>,
     closed: bool,
+    /// The limits have changed since the beginning.
+    has_new_limits: bool,
+    /// The machine has the settings that it was made with.
+    is_as_made: bool,
 }
 
 impl Pair {
     pub(crate) fn new(config: Config) -> Self {
         let oracle = Oracle::new(&config);
         let machine = Machine::new(config).expect("a valid configuration");
-        Self { machine, oracle, granted: vec![], permits: vec![], accepted: vec![], closed: false }
+        Self {
+            machine,
+            oracle,
+            granted: vec![],
+            permits: vec![],
+            accepted: vec![],
+            closed: false,
+            has_new_limits: false,
+            is_as_made: true,
+        }
     }
 
     pub(crate) fn step(&mut self, op: &Op) {
@@ -153,10 +171,17 @@ impl Pair {
                 let which = pick(which, limits).expect("a machine has at least one limit");
                 self.reconcile(which, used, doubt);
             }
+            Op::SetLimits { ref limits, doubt } => self.set_limits(limits, doubt),
+            Op::SetConcurrency(tasks) => {
+                self.machine.set_concurrency(tasks).expect("in range");
+                self.is_as_made &= self.oracle.config.concurrency == tasks;
+                self.oracle.config.concurrency = tasks;
+            }
             Op::WriteDownAndReadBack => {
                 let state = self.machine.state();
                 self.machine = Machine::restore(&state, Ticket::to_u64).expect("a state it was in");
                 assert_eq!(self.machine.state(), state, "the state round-trips");
+                self.is_as_made = true;
             }
             Op::Close => {
                 self.machine.close();
@@ -182,6 +207,10 @@ impl Pair {
             weight: task.weight,
         });
         let records: Vec<Record> = records.collect();
+        if self.has_new_limits {
+            // Each grant was held to the whole history under the limits of its time, in `drive`.
+            return;
+        }
         for (limit, _) in &self.oracle.limits {
             let audit = audit(limit, &records).expect("nothing ends before it starts");
             assert!(audit.is_clean(), "{audit:?}");
@@ -250,6 +279,33 @@ impl Pair {
         self.oracle.tasks[task].ended = Some((self.stamped(doubt), used));
     }
 
+    fn set_limits(&mut self, limits: &[Limit], doubt: u64) {
+        let now = self.oracle.now;
+        let paced = self.oracle.config.paced;
+        if paced && limits.iter().all(|limit| limit.units(2) == 2) {
+            let before = self.machine.state();
+            let refused = self.machine.set_limits(now, now, limits.iter().copied());
+            assert_eq!(refused.unwrap_err(), ConfigError::PacedWithoutTaskLimit);
+            assert_eq!(self.machine.state(), before, "nothing has changed");
+            return;
+        }
+        let refused = self.machine.set_limits(now, now + doubt, limits.iter().copied());
+        let refused = refused.expect("in range");
+        if limits == self.oracle.config.limits {
+            assert_eq!(refused, []);
+            return;
+        }
+        (self.has_new_limits, self.is_as_made) = (true, false);
+        let at = self.stamped(doubt);
+        let leave = self.oracle.set_limits(limits.to_vec(), now, at);
+        let left: Vec<u64> = refused.iter().map(|refused| refused.waiter).collect();
+        assert_eq!(left, leave, "in the order of the queue");
+        for refused in refused {
+            assert_eq!(self.machine.status(refused.ticket), TicketStatus::Gone);
+            assert!(matches!(refused.error, RequestError::TooHeavy { .. }));
+        }
+    }
+
     fn complete_made_up(&mut self, weight: u64, actual: Option<u64>, doubt: u64) {
         if !self.permits.is_empty() {
             return;
@@ -259,9 +315,8 @@ impl Pair {
         let permit = Grant::from_weight(weight);
         assert_eq!(self.machine.complete(permit, now, now + doubt, actual), used);
         let at = self.stamped(doubt);
-        for (which, (limit, _)) in self.oracle.limits.iter().enumerate() {
-            let units = limit.units(used).min(limit.rate());
-            self.oracle.elsewhere.push((which, at, units));
+        for (which, (limit, _)) in self.oracle.limits.clone().into_iter().enumerate() {
+            self.oracle.use_elsewhere(which, at, limit.units(used));
         }
     }
 
@@ -281,7 +336,7 @@ impl Pair {
         assert_eq!(added, used.min(limit.rate()).saturating_sub(known), "what is not known of");
         if added > 0 {
             let at = self.stamped(doubt);
-            self.oracle.elsewhere.push((which, at, added));
+            self.oracle.use_elsewhere(which, at, added);
         }
     }
 
@@ -310,6 +365,7 @@ impl Pair {
                     assert!(self.oracle.may_grant(weight, now), "the law forbids this grant");
                     self.oracle.line.remove(0);
                     let task = self.oracle.grant(weight);
+                    assert!(self.oracle.keeps_the_law(now), "the whole history says no");
                     self.granted.push((ticket, task));
                 }
                 Decision::Accept { ticket } => {
@@ -373,16 +429,15 @@ impl Pair {
         for (which, held) in stats.held.iter().enumerate() {
             let real = self.oracle.held(which, now);
             let (limit, _) = self.oracle.limits[which];
-            // Of a task that overspends by more than the rate, only one rate's worth is recorded.
-            assert!(held.units <= real);
-            assert_eq!(held.units.min(limit.rate()), real.min(limit.rate()));
+            assert_eq!((held.limit, held.units), (limit, real));
         }
         assert_eq!(self.machine.backoff_ns(now), self.oracle.backoff_ns());
         let blank = (0..self.oracle.limits.len()).all(|which| self.oracle.held(which, now) == 0)
             && stats.running == 0
             && stats.queued == 0
             && now >= self.oracle.paused_until
-            && !self.closed;
+            && !self.closed
+            && self.is_as_made;
         assert_eq!(self.machine.is_blank(now), blank, "nothing would be lost with it");
     }
 }

@@ -1,0 +1,161 @@
+//! What a window holds as plain entries: out before a restart, and back in after it.
+//!
+//! Entries stand for completions, and for tasks that may still be running: a restart does not end the calls that
+//! are on the wire.
+
+use alloc::vec::Vec;
+
+use crate::config::CONCURRENCY_MAX;
+use crate::limit::Unit;
+use crate::machine::Machine;
+use crate::window::Window;
+use crate::windows::Windows;
+
+/// Tasks that ended together, or will: at `ends_at`, in the machine's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryEntry {
+    /// When they completed, or until when they count as running.
+    pub ends_at: u64,
+    /// How many tasks they are.
+    pub tasks: u64,
+    /// What they weigh together.
+    pub weight: u64,
+}
+
+impl HistoryEntry {
+    /// One task of `weight`.
+    pub const fn new(ends_at: u64, weight: u64) -> Self {
+        Self { ends_at, tasks: 1, weight }
+    }
+
+    /// As many tasks, which weigh together what they weighed.
+    #[must_use]
+    pub const fn with_tasks(self, tasks: u64) -> Self {
+        Self { tasks, ..self }
+    }
+}
+
+impl<T> Machine<T> {
+    /// Everything that is held, in the order of its end, for [`Self::remember`] after a restart. Waiters are not
+    /// part of it.
+    ///
+    /// A completion is as the window holds it: past 65,536 of them, neighbours are merged into one entry. Tasks
+    /// that run now count as ending at `now` and the configured grace, in one entry, and abandoned ones as their
+    /// grace says. Where no limit counts weights an entry weighs 1 for each task; where none counts tasks it is one
+    /// task. So a machine with other limits may hold less than it should: give it limits on the same units.
+    pub fn history(&mut self, now: u64) -> Vec<HistoryEntry> {
+        self.windows.advance(now);
+        self.windows.history()
+    }
+
+    /// Puts back what was held before this machine began, so that a restart never bursts. Call it before anything
+    /// is granted. An entry that has ended by `now` counts as having completed then; one that has not counts as
+    /// running until then, within the concurrency as well.
+    ///
+    /// ```
+    /// # use strict_rate_limiter_core::{Config, HistoryEntry, Limit, Machine};
+    /// let limit: Limit = "2/20ns".parse()?;
+    /// let mut before = Machine::<()>::new(Config::new([limit]))?;
+    /// let grant = before.try_grant(100, 1)?;
+    /// before.complete(grant, 105, 105, None);
+    /// let _on_the_wire = before.try_grant(110, 1)?;
+    ///
+    /// let mut after = Machine::<()>::new(Config::new([limit]))?;
+    /// after.remember(112, before.history(112));
+    /// assert!(after.try_grant(125, 1).is_err());
+    /// assert!(after.try_grant(126, 1).is_ok());
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn remember(&mut self, now: u64, entries: impl IntoIterator<Item = HistoryEntry>) {
+        let mut entries: Vec<HistoryEntry> = entries.into_iter().collect();
+        entries.sort_by_key(|entry| entry.ends_at);
+        self.windows.advance(now);
+        for entry in entries {
+            self.windows.remember(entry);
+        }
+        let now = self.windows.now;
+        self.windows.windows.iter_mut().for_each(|window| window.expire(now));
+    }
+}
+
+impl Windows {
+    fn history(&self) -> Vec<HistoryEntry> {
+        let longest = |unit: Unit| {
+            let of_unit = self.windows.iter().filter(|window| window.limit().unit() == unit);
+            let log = of_unit.max_by_key(|window| window.per_ns()).map(Window::completions);
+            log.map(Iterator::collect::<Vec<_>>)
+        };
+        let mut entries = match (longest(Unit::Task), longest(Unit::Weight)) {
+            (Some(tasks), Some(weights)) => join(&tasks, &weights),
+            (Some(tasks), None) => {
+                each(&tasks, |ends_at, tasks| HistoryEntry { ends_at, tasks, weight: tasks })
+            }
+            (None, Some(weights)) => each(&weights, HistoryEntry::new),
+            (None, None) => Vec::new(),
+        };
+        entries.extend(self.running_now());
+        entries
+            .extend(self.abandoned.iter().map(|(ends, weight)| HistoryEntry::new(*ends, *weight)));
+        entries.sort_by_key(|entry| entry.ends_at);
+        entries
+    }
+
+    /// The tasks whose grants are out or not claimed yet, as if they were all abandoned now.
+    fn running_now(&self) -> Option<HistoryEntry> {
+        let tasks = self.running.tasks - self.abandoned.len();
+        let abandoned = self.abandoned.iter().map(|(_, weight)| u128::from(*weight)).sum();
+        let weight = u64::try_from(self.running.weight.saturating_sub(abandoned));
+        (tasks > 0).then(|| HistoryEntry {
+            ends_at: self.now.saturating_add(self.config.abandon_grace_ns),
+            tasks: tasks as u64,
+            weight: weight.unwrap_or(u64::MAX),
+        })
+    }
+
+    fn remember(&mut self, entry: HistoryEntry) {
+        let HistoryEntry { ends_at, tasks, weight } = entry;
+        let can_run =
+            usize::try_from(tasks).is_ok_and(|tasks| tasks <= CONCURRENCY_MAX - self.running.tasks);
+        if ends_at > self.now && can_run {
+            let ends_at = self.abandoned.back().map_or(ends_at, |(last, _)| ends_at.max(*last));
+            for left in (0..tasks).rev() {
+                // All end together, so only the sum of their weights matters.
+                let weight = if left == 0 { weight.saturating_sub(tasks - 1).max(1) } else { 1 };
+                self.running.add(weight);
+                self.kept.add(weight);
+                self.abandoned.push_back((ends_at, weight));
+            }
+            return;
+        }
+        let stamp = self.stamp(ends_at);
+        for window in &mut self.windows {
+            window.count_past(tasks, weight, stamp);
+            // The earlier machine may have let through anything that these limits allow.
+            window.expired = u64::MAX;
+        }
+    }
+}
+
+fn each(log: &[(u64, u64)], entry: impl Fn(u64, u64) -> HistoryEntry) -> Vec<HistoryEntry> {
+    log.iter().map(|(at, units)| entry(*at, *units)).collect()
+}
+
+/// The entries of two logs of the same tasks: one counts them, the other weighs them.
+fn join(tasks: &[(u64, u64)], weights: &[(u64, u64)]) -> Vec<HistoryEntry> {
+    let mut entries: Vec<HistoryEntry> = Vec::new();
+    let (mut tasks, mut weights) = (tasks.iter().peekable(), weights.iter().peekable());
+    while let Some(ends_at) =
+        [tasks.peek(), weights.peek()].into_iter().flatten().map(|(at, _)| *at).min()
+    {
+        let (mut count, mut weight) = (0_u64, 0_u64);
+        while let Some((_, units)) = tasks.next_if(|(at, _)| *at == ends_at) {
+            count = count.saturating_add(*units);
+        }
+        while let Some((_, units)) = weights.next_if(|(at, _)| *at == ends_at) {
+            weight = weight.saturating_add(*units);
+        }
+        entries.push(HistoryEntry { ends_at, tasks: count, weight });
+    }
+    entries
+}
