@@ -1,8 +1,8 @@
-//! The time of the simulated world, and the limiter's clock in it.
+//! Simulated time, and the limiter's clock.
 //!
-//! True time is the server's. The limiter reads a clock of its own, which may run fast by as much as
-//! it was told to expect, may stand still or be set back, and whose timer comes when the simulation
-//! says so. What it never does is to run ahead: that is what the guarantee assumes.
+//! True time is the server's. The limiter's own clock may run fast by as much as the limiter was configured
+//! for, may stand still or be set back, and its timer fires when the simulation says so. It never runs ahead
+//! further than configured: the guarantee assumes that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use strict_rate_limiter::clock::{Clock, Timer};
 
-/// Where true time begins: so late that a clock can be set back as often as it likes.
+/// Where true time begins: late enough that no clock is set back to before 0.
 pub(crate) const BEGIN_NS: u64 = 1 << 45;
 
 #[derive(Debug, Clone)]
@@ -20,11 +20,11 @@ pub(crate) struct SimClock(Arc<Mutex<State>>);
 struct State {
     begin: Instant,
     true_ns: u64,
-    /// How much faster than true time this clock runs.
+    /// By how much this clock runs faster than true time.
     fast_ppm: u64,
-    /// How far it has been set back, in all.
+    /// By how much it has been set back in all.
     behind_ns: u64,
-    /// When the limiter wants to look, by its clock.
+    /// What the limiter's timer is set for, by this clock.
     timer: Option<(u64, Waker)>,
     wakes_late: bool,
 }
@@ -44,12 +44,12 @@ impl SimClock {
         self.lock().true_ns
     }
 
-    /// What the limiter reads.
+    /// The limiter's clock.
     pub(crate) fn reading_ns(&self) -> u64 {
         self.lock().reading_ns()
     }
 
-    /// A time that the limiter named, as a reading.
+    /// An instant of the limiter's, as a reading.
     pub(crate) fn to_reading(&self, instant: Instant) -> u64 {
         nanos(instant.saturating_duration_since(self.lock().begin))
     }
@@ -71,12 +71,12 @@ impl SimClock {
         Some(scaled.div_ceil(1_000_000 + u128::from(state.fast_ppm)) as u64)
     }
 
-    /// What the timer is set for, as a reading.
+    /// When the timer is due, as a reading.
     pub(crate) fn timer_reading(&self) -> Option<u64> {
         self.lock().timer.as_ref().map(|(at, _)| *at)
     }
 
-    /// The timer comes, due or not.
+    /// Takes the timer's waker, due or not.
     pub(crate) fn take_timer(&self) -> Option<Waker> {
         self.lock().timer.take().map(|(_, waker)| waker)
     }

@@ -1,4 +1,4 @@
-//! Whose turn it is: an executor that polls whichever of the woken it is told to.
+//! An executor that polls the woken task that the simulation picks.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use crate::task::SimPanic;
+/// What a task panics with on purpose.
+pub(crate) struct SimPanic;
 
-/// Somebody who lives in the simulation.
+/// A task of this executor.
 struct Actor {
     future: Pin<Box<dyn Future<Output = ()>>>,
     waker: Waker,
@@ -21,7 +22,7 @@ struct Flag {
     ready: Arc<Mutex<Vec<usize>>>,
 }
 
-/// Slots are never used twice, so that a slot names its actor for as long as a life lasts.
+/// A slot is never used twice, so it names one task for the whole run.
 #[derive(Default)]
 pub(crate) struct Executor {
     actors: Vec<Option<(Actor, Arc<Flag>)>>,
@@ -61,7 +62,7 @@ impl Executor {
         lock(&self.ready).len()
     }
 
-    /// Polls one of those that were woken. Whoever panics on purpose is dead.
+    /// Polls one of the woken tasks. A task that panics on purpose has ended.
     pub(crate) fn poll(&mut self, which: usize) {
         let slot = lock(&self.ready).swap_remove(which);
         let Some((mut actor, flag)) = self.actors[slot].take() else { return };
@@ -76,13 +77,13 @@ impl Executor {
         }
     }
 
-    /// Drops one of those that were woken.
+    /// Drops one of the woken tasks.
     pub(crate) fn kill_ready(&mut self, which: usize) {
         let slot = lock(&self.ready).swap_remove(which);
         self.kill(slot);
     }
 
-    /// Drops an actor wherever it is.
+    /// Drops a task, whatever it is doing.
     pub(crate) fn kill(&mut self, slot: usize) {
         self.alive -= usize::from(self.actors[slot].take().is_some());
     }

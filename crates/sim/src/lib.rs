@@ -1,54 +1,54 @@
-//! A deterministic simulator of the library: the real thing, not a copy, in a world in which time,
-//! chance and everyone's behaviour follow from a seed.
+//! A deterministic simulator of the library. It runs the real library, not a copy; time, chance and
+//! the behaviour of all callers follow from a seed.
 //!
-//! A *life* is one limiter from its making to its end. The seed decides its limits, who asks it for
-//! what and when, how long their tasks take and how they end, who gives up waiting, when the clock
-//! is set back or the process stalls, how late the timer comes, and how it all ends: drained,
-//! closed, aborted, or with its last handle dropped. The same seed is the same life, poll by poll.
+//! A *run* is one limiter from its construction to its end. The seed decides its limits, when callers
+//! come and what they ask for, how long tasks take and how they end, which callers give up, when the
+//! clock is set back or the process stalls, how late the timer fires, and how the run ends: drained,
+//! closed, aborted, or with its last handle dropped. The same seed gives the same run, poll by poll.
 //!
-//! Three judges look on, none of which shares a line with what it judges:
+//! Three checks, none of which shares code with the library:
 //!
-//! * the referee knows the law and the order of the queue, and remembers everything: it
-//!   says after each step who must have been granted by now and who must not;
-//! * the exact audit takes what ran, in the *server's* time, at the end of each life;
-//! * nobody may be forgotten: everyone who asked has an answer when nothing moves any more.
+//! * the model (`model.rs`) knows the limits and the order of the queue, and remembers everything. After
+//!   each step it says which callers must have been granted and which must not;
+//! * at the end, the exact audit checks what ran, in the *server's* time;
+//! * at the end, every caller must have had an answer.
 
 // Simulated times and chances: far below where a float or a sign would matter.
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod clock;
+mod environment;
 mod executor;
-mod life;
-mod place;
-mod plan;
-mod referee;
-mod tally;
+mod model;
+mod probe;
+mod scenario;
+mod simulation;
+mod stats;
 mod task;
-mod world;
 
 use std::fmt;
 
-pub use tally::Tally;
+pub use stats::Stats;
 
-/// What a judge found, and the seed that reproduces it.
+/// What a check found, and the seed that reproduces it.
 #[derive(Debug)]
 pub struct Finding {
-    /// The seed of the life.
+    /// The seed of the run.
     pub seed: u64,
     /// What went wrong.
     pub what: String,
 }
 
-/// Lives one life. One at a time on each thread.
-pub fn live(seed: u64, runtime: &tokio::runtime::Runtime) -> Result<Tally, Finding> {
-    runtime.block_on(life::live(seed)).map_err(|what| Finding { seed, what })
+/// Does one run. At most one at a time on each thread.
+pub fn simulate(seed: u64, runtime: &tokio::runtime::Runtime) -> Result<Stats, Finding> {
+    runtime.block_on(simulation::run(seed)).map_err(|what| Finding { seed, what })
 }
 
-/// A runtime as [`live`] needs it.
+/// A runtime for [`simulate`].
 ///
 /// # Panics
 ///
-/// If the operating system refuses one, which has no driver and starts no thread.
+/// If the operating system refuses. The runtime has no driver and starts no thread.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime without any driver")
 }

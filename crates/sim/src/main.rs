@@ -1,4 +1,4 @@
-//! Lives as many lives as there is time for, on every core.
+//! Does runs on every core until the time, the number of runs or the number of tasks is reached.
 
 // Tasks a second need no more digits than a float has.
 #![allow(clippy::cast_precision_loss)]
@@ -11,27 +11,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use sim::{Finding, Tally, live, runtime};
+use sim::{Finding, Stats, runtime, simulate};
 
-/// Drives the library through random lives in simulated time, and judges each of them.
+/// Runs the library in simulated time, with random limits, callers and faults, and checks each run.
 ///
-/// Each life follows from its seed. Without --seed the first is taken from the time; the others count
-/// on from it. A finding prints its seed, and the exit code is 1.
+/// Each run follows from its seed. Without --seed the first seed is taken from the time; the others count up
+/// from it. A finding prints its seed, and the exit code is 1.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  sim --seconds 60\n  sim --tasks 1000000000\n  sim --lives 1 --seed 42"
+    after_help = "Examples:\n  sim --seconds 60\n  sim --tasks 1000000000\n  sim --runs 1 --seed 42"
 )]
 struct Args {
     /// The first seed
     #[arg(long)]
     seed: Option<u64>,
-    /// Stops after this many seconds [default: 10, where nothing else says when to stop]
+    /// Stops after this many seconds [default: 10, unless --runs or --tasks is given]
     #[arg(long)]
     seconds: Option<u64>,
-    /// Stops after this many lives
+    /// Stops after this many runs
     #[arg(long)]
-    lives: Option<u64>,
+    runs: Option<u64>,
     /// Stops after this many tasks
     #[arg(long)]
     tasks: Option<u64>,
@@ -41,10 +41,10 @@ struct Args {
 }
 
 struct Progress {
-    next_life: AtomicU64,
+    next_run: AtomicU64,
     tasks: AtomicU64,
     stop: AtomicBool,
-    tally: Mutex<Tally>,
+    stats: Mutex<Stats>,
     finding: Mutex<Option<Finding>>,
 }
 
@@ -55,13 +55,13 @@ fn main() -> ExitCode {
         since.as_millis() as u64
     });
     let begin = Instant::now();
-    let forever = args.lives.is_none() && args.tasks.is_none();
+    let forever = args.runs.is_none() && args.tasks.is_none();
     let seconds = args.seconds.or(forever.then_some(10));
     let progress = Progress {
-        next_life: AtomicU64::new(0),
+        next_run: AtomicU64::new(0),
         tasks: AtomicU64::new(0),
         stop: AtomicBool::new(false),
-        tally: Mutex::default(),
+        stats: Mutex::default(),
         finding: Mutex::default(),
     };
     let threads = args.threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
@@ -74,34 +74,34 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 let runtime = runtime();
                 while !progress.stop.load(Ordering::Relaxed) {
-                    let life = progress.next_life.fetch_add(1, Ordering::Relaxed);
+                    let run = progress.next_run.fetch_add(1, Ordering::Relaxed);
                     let is_late = seconds
                         .is_some_and(|seconds| begin.elapsed() >= Duration::from_secs(seconds));
                     let ran = progress.tasks.load(Ordering::Relaxed);
-                    let is_enough = args.lives.is_some_and(|lives| life >= lives)
+                    let is_enough = args.runs.is_some_and(|runs| run >= runs)
                         || args.tasks.is_some_and(|tasks| ran >= tasks);
                     if is_late || is_enough {
                         break;
                     }
-                    progress.one(first_seed.wrapping_add(life), &runtime);
+                    progress.one(first_seed.wrapping_add(run), &runtime);
                     bar.set_position(progress.tasks.load(Ordering::Relaxed));
                 }
             });
         }
     });
     bar.finish_and_clear();
-    let tally = progress.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!("{tally}");
+    let stats = progress.stats.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{stats}");
     let took = begin.elapsed().as_secs_f64();
-    println!("  {:.0} tasks a second; first seed {first_seed}", tally.tasks as f64 / took);
-    if args.lives == Some(1) {
-        println!("  digest {:016x}", tally.digest);
+    println!("  {:.0} tasks a second; first seed {first_seed}", stats.tasks as f64 / took);
+    if args.runs == Some(1) {
+        println!("  digest {:016x}", stats.digest);
     }
     match progress.finding.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => ExitCode::SUCCESS,
         Some(finding) => {
             eprintln!("{finding}");
-            eprintln!("again: cargo run --release -p sim -- --lives 1 --seed {}", finding.seed);
+            eprintln!("again: cargo run --release -p sim -- --runs 1 --seed {}", finding.seed);
             ExitCode::FAILURE
         }
     }
@@ -109,10 +109,10 @@ fn main() -> ExitCode {
 
 impl Progress {
     fn one(&self, seed: u64, runtime: &tokio::runtime::Runtime) {
-        match live(seed, runtime) {
-            Ok(tally) => {
-                self.tasks.fetch_add(tally.tasks, Ordering::Relaxed);
-                self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&tally);
+        match simulate(seed, runtime) {
+            Ok(stats) => {
+                self.tasks.fetch_add(stats.tasks, Ordering::Relaxed);
+                self.stats.lock().unwrap_or_else(PoisonError::into_inner).add(&stats);
             }
             Err(finding) => {
                 self.stop.store(true, Ordering::Relaxed);

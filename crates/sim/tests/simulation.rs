@@ -1,23 +1,23 @@
-//! The simulator itself: a seed is a life, and lives come to their end.
+//! The simulator itself: a seed determines a run, and every run ends.
 
-use sim::{live, runtime};
+use sim::{runtime, simulate};
 
 #[test]
-fn a_seed_reproduces_a_life_step_by_step() {
+fn a_seed_reproduces_a_run_step_by_step() {
     let runtime = runtime();
     for seed in [0, 7, 42, 1_234_567] {
-        let [once, again] = [(); 2].map(|()| live(seed, &runtime).expect("no finding"));
+        let [once, again] = [(); 2].map(|()| simulate(seed, &runtime).expect("no finding"));
         assert_eq!(once, again);
-        assert_ne!(once.digest, live(seed + 1, &runtime).expect("no finding").digest);
+        assert_ne!(once.digest, simulate(seed + 1, &runtime).expect("no finding").digest);
     }
 }
 
 #[test]
-fn lives_are_long_and_troubled_enough_to_find_something() {
+fn runs_are_long_and_troubled_enough_to_find_something() {
     let runtime = runtime();
-    let mut all = sim::Tally::default();
+    let mut all = sim::Stats::default();
     for seed in 0..60 {
-        all.add(&live(seed, &runtime).unwrap_or_else(|finding| panic!("{finding}")));
+        all.add(&simulate(seed, &runtime).unwrap_or_else(|finding| panic!("{finding}")));
     }
     assert!(all.tasks > 10_000 && all.compared > 100_000, "{all}");
     let troubles = [

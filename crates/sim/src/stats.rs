@@ -1,50 +1,50 @@
-//! What happened in a life, in numbers.
+//! What happened in a run, in numbers.
 
 use std::fmt;
 
-/// How often what happened. Adds up over lives.
+/// Counts of what happened. They add up over runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Tally {
-    /// Lives lived.
-    pub lives: u64,
+pub struct Stats {
+    /// Runs.
+    pub runs: u64,
     /// Tasks that ran, however they ended.
     pub tasks: u64,
-    /// Of these, how many were dropped while they ran.
+    /// Tasks that were dropped while they ran.
     pub abandoned: u64,
-    /// Of these, how many panicked.
+    /// Tasks that panicked.
     pub panicked: u64,
-    /// Who left the queue before its turn came.
+    /// Callers that gave up waiting.
     pub gave_up: u64,
-    /// Grants that were undone because nobody was there any more to see them.
+    /// Grants that were undone because the caller had gone.
     pub undone: u64,
-    /// Who was aborted in the queue.
+    /// Waiters that were aborted.
     pub aborted: u64,
-    /// Who was refused: too heavy, closed, full, busy.
+    /// Callers that were refused: too heavy, closed, full, busy.
     pub refused: u64,
     /// How often a clock was set back.
     pub set_back: u64,
     /// How often the process stalled.
     pub stalls: u64,
-    /// How often the timer came early or late.
+    /// How often the timer fired early or late.
     pub bad_timers: u64,
-    /// Steps at which the referee and the library were compared.
+    /// Steps after which the library was compared with the model.
     pub compared: u64,
     /// Simulated time, in nanoseconds.
     pub simulated_ns: u64,
     /// Limits that were audited.
     pub audits: u64,
-    /// Of these, how many were used up to the last unit.
+    /// Audited limits that were used to the last unit.
     pub full: u64,
-    /// The fullest window in all, over its limit.
+    /// The fullest window of all, over its rate.
     pub fullest: f64,
-    /// Changes with every step of a life: two runs of one seed have the same.
+    /// A hash of every step: two runs of one seed have the same.
     pub digest: u64,
 }
 
-impl Tally {
-    /// Adds another tally to this one.
+impl Stats {
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
-        self.lives += other.lives;
+        self.runs += other.runs;
         self.tasks += other.tasks;
         self.abandoned += other.abandoned;
         self.panicked += other.panicked;
@@ -69,18 +69,17 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lives, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } =
-            self;
+        let Self { runs, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } = self;
         let Self { set_back, stalls, bad_timers, compared, audits, full, fullest, .. } = self;
         let hours = self.simulated_ns as f64 / 3.6e12;
-        writeln!(f, "{tasks} tasks in {lives} lives, {hours:.1} hours of simulated time")?;
+        writeln!(f, "{tasks} tasks in {runs} runs, {hours:.1} hours of simulated time")?;
         writeln!(f, "  {abandoned} dropped while they ran, {panicked} panicked")?;
         writeln!(f, "  {gave_up} gave up waiting, {undone} of them when already granted")?;
         writeln!(f, "  {refused} refused, {aborted} aborted in the queue")?;
         writeln!(f, "  {stalls} stalls, {set_back} clocks set back, {bad_timers} bad timers")?;
-        writeln!(f, "  {compared} times held to the referee")?;
+        writeln!(f, "  {compared} comparisons with the model")?;
         write!(f, "  {audits} limits audited, {full} of them used to the last unit; ")?;
         write!(f, "fullest window / rate: {fullest:.6}")
     }

@@ -1,4 +1,4 @@
-//! What everyone in a life shares: the time, what is to come, and the judges' book.
+//! What all parts of a run share: the clock, the events to come, and the checker.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,33 +9,33 @@ use std::task::{Context, Poll, Waker};
 use strict_rate_limiter_core::Record;
 
 use crate::clock::SimClock;
-use crate::referee::{Fate, Referee};
-use crate::tally::Tally;
+use crate::model::{Model, Status};
+use crate::stats::Stats;
 
-/// What is to come at a certain time.
+/// Something that happens at a certain time.
 #[derive(Debug)]
 pub(crate) enum Event {
     Wake(Waker),
-    /// The next one comes.
+    /// The next caller comes.
     Arrive,
-    /// An actor is dropped, wherever it is.
+    /// A task of the executor is dropped, whatever it is doing.
     Kill(usize),
     /// The server asks for a pause.
     Pause(u64),
-    /// Somebody ends it before its time.
+    /// The pause is ended before its time.
     Resume,
-    /// Somebody waits until the limiter is drained.
+    /// A caller waits until the limiter is drained.
     AwaitDrained,
     /// The clock is set back.
     SetBack(u64),
 }
 
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct Environment {
     pub(crate) clock: SimClock,
     /// By true time.
     events: Mutex<Events>,
-    book: Mutex<Book>,
+    checker: Mutex<Checker>,
 }
 
 #[derive(Debug, Default)]
@@ -44,33 +44,33 @@ struct Events {
     next: u64,
 }
 
-/// What the judges know.
+/// What the checks know.
 #[derive(Debug)]
-pub(crate) struct Book {
-    pub(crate) referee: Referee,
+pub(crate) struct Checker {
+    pub(crate) model: Model,
     /// What ran, in the server's time, for the audit.
     pub(crate) records: Vec<Record>,
-    pub(crate) tally: Tally,
+    pub(crate) stats: Stats,
     pub(crate) finding: Option<String>,
     grace_ns: u64,
 }
 
-/// Sleeps in simulated time.
+/// A sleep in simulated time.
 pub(crate) struct Nap<'a> {
-    world: &'a World,
+    env: &'a Environment,
     until: Option<u64>,
     ns: u64,
 }
 
-impl World {
-    pub(crate) fn new(clock: SimClock, referee: Referee) -> Self {
-        let (records, tally) = (Vec::new(), Tally { lives: 1, ..Tally::default() });
-        let book = Book { referee, records, tally, finding: None, grace_ns: 0 };
-        Self { clock, events: Mutex::default(), book: Mutex::new(book) }
+impl Environment {
+    pub(crate) fn new(clock: SimClock, model: Model) -> Self {
+        let (records, stats) = (Vec::new(), Stats { runs: 1, ..Stats::default() });
+        let checker = Checker { model, records, stats, finding: None, grace_ns: 0 };
+        Self { clock, events: Mutex::default(), checker: Mutex::new(checker) }
     }
 
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn checker(&self) -> MutexGuard<'_, Checker> {
+        self.checker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn events(&self) -> MutexGuard<'_, Events> {
@@ -97,20 +97,20 @@ impl World {
     }
 
     pub(crate) fn nap(&self, ns: u64) -> Nap<'_> {
-        Nap { world: self, until: None, ns }
+        Nap { env: self, until: None, ns }
     }
 
-    /// The process stands still for a while, in the middle of whatever it was doing.
+    /// The process stalls: time passes while nothing else happens.
     pub(crate) fn stall(&self, ns: u64) {
         if ns > 0 {
             self.clock.pass(ns);
-            self.book().tally.stalls += 1;
+            self.checker().stats.stalls += 1;
         }
     }
 }
 
-impl Book {
-    /// The grace of abandoned tasks, by a clock that runs fast by `fast_ppm`.
+impl Checker {
+    /// Sets the grace of abandoned tasks, in the time of a clock that runs fast by `fast_ppm`.
     pub(crate) fn set_grace(&mut self, grace_ns: u64, fast_ppm: u64) {
         let true_ns = u128::from(grace_ns) * 1_000_000 / u128::from(1_000_000 + fast_ppm);
         self.grace_ns = true_ns as u64;
@@ -120,34 +120,34 @@ impl Book {
         self.grace_ns
     }
 
-    /// A judge has found something.
-    pub(crate) fn find(&mut self, what: String) {
-        if !self.referee.is_blind() && self.finding.is_none() {
+    /// A check has found something. The first finding counts.
+    pub(crate) fn report(&mut self, what: String) {
+        if !self.model.is_disabled() && self.finding.is_none() {
             self.finding = Some(what);
         }
     }
 
-    pub(crate) fn hold_to(&mut self, verdict: Result<(), String>) {
+    pub(crate) fn check(&mut self, verdict: Result<(), String>) {
         if let Err(what) = verdict {
-            self.find(what);
+            self.report(what);
         }
     }
 
-    /// Somebody leaves before its task has started.
+    /// A caller leaves before its task has started.
     pub(crate) fn leave(&mut self, id: u32, now: u64) {
-        match self.referee.fate(id) {
-            Fate::Waiting => self.tally.gave_up += 1,
-            Fate::Granted => {
-                self.tally.gave_up += 1;
-                self.tally.undone += 1;
+        match self.model.status(id) {
+            Status::Waiting => self.stats.gave_up += 1,
+            Status::Granted => {
+                self.stats.gave_up += 1;
+                self.stats.undone += 1;
             }
-            Fate::InHand => self.tally.abandoned += 1,
-            Fate::New | Fate::Running | Fate::Over => {
-                self.referee.end_fate(id);
+            Status::InHand => self.stats.abandoned += 1,
+            Status::New | Status::Running | Status::Over => {
+                self.model.set_over(id);
                 return;
             }
         }
-        self.referee.leave(id, now);
+        self.model.leave(id, now);
     }
 }
 
@@ -155,14 +155,14 @@ impl Future for Nap<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let now = self.world.clock.true_ns();
+        let now = self.env.clock.true_ns();
         let until = match self.until {
             Some(until) => until,
             None if self.ns == 0 => return Poll::Ready(()),
             None => {
                 let until = now + self.ns;
                 self.until = Some(until);
-                self.world.after(self.ns, Event::Wake(context.waker().clone()));
+                self.env.after(self.ns, Event::Wake(context.waker().clone()));
                 until
             }
         };

@@ -1,44 +1,42 @@
-//! What a seed decides: the limiter of a life, who comes, and how they behave.
+//! What a seed decides: the limiter of a run, its callers, and how they behave.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use strict_rate_limiter_core::{Config, Limit};
 
-use crate::task::{Finish, Handle, Task, Way};
-
-/// One life.
+/// One run.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Scenario {
     pub(crate) config: Config,
-    /// Whether whoever the timer wakes comes late.
+    /// Whether waiters are polled late after the timer has woken them.
     pub(crate) wakes_late: bool,
-    /// How much faster than true time the limiter's clock runs.
+    /// By how much the limiter's clock runs faster than true time.
     pub(crate) fast_ppm: u64,
-    /// Whether its clock is set back now and then. The referee, who goes by that clock, cannot
-    /// follow then, and the audit judges alone.
+    /// Whether its clock is set back now and then. The model reads that clock and is disabled then; the audit
+    /// still checks.
     pub(crate) is_set_back: bool,
-    /// Whether more fits into its window than is remembered one by one. The referee would take too
-    /// long, and the audit judges alone.
+    /// Whether its window holds more completions than the log keeps apart. The model would take too long and
+    /// is disabled; the audit still checks.
     pub(crate) is_huge: bool,
-    /// How many ask.
-    pub(crate) asking: u32,
-    /// The usual time between two of them, in nanoseconds.
+    /// How many callers there are.
+    pub(crate) callers: u32,
+    /// The mean time between two callers, in nanoseconds.
     gap_ns: u64,
-    /// How many come together.
+    /// How many callers come at once.
     burst: u32,
-    /// The usual length of a task.
+    /// The mean length of a task.
     length_ns: u64,
-    /// How long whoever is impatient waits, at most.
+    /// The mean time after which an impatient caller gives up.
     patience_ns: u64,
-    /// One in how many misbehaves, in each of its ways.
+    /// Each kind of fault hits one caller in this many.
     trouble: u32,
     pub(crate) ending: Ending,
-    /// After how many have asked the end begins.
+    /// The ending begins after this many callers.
     pub(crate) ending_after: u32,
 }
 
-/// How a life ends.
+/// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Drained,
@@ -47,7 +45,57 @@ pub(crate) enum Ending {
     LastHandleDropped,
 }
 
-impl Plan {
+/// A call of the limiter, and the task that it is for.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) weight: u64,
+    pub(crate) call: Call,
+    pub(crate) naps: [u64; 2],
+    pub(crate) panics: bool,
+    pub(crate) permit_end: PermitEnd,
+    pub(crate) handle_use: HandleUse,
+    /// For how long the process stalls before the permit ends.
+    pub(crate) stall_ns: u64,
+    /// The caller is dropped after this time.
+    pub(crate) patience_ns: Option<u64>,
+    /// Another future in the same task of the executor panics after this time.
+    pub(crate) panics_beside_ns: Option<u64>,
+    /// What the task pushes to its own limiter.
+    pub(crate) child: Option<Box<Task>>,
+}
+
+/// Which method of the limiter is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Acquire,
+    Run,
+    Push,
+    PushFn,
+    TryPush,
+    TryAcquire,
+}
+
+/// The calls that are made most of the time, by how often.
+const CALLS: [Call; 6] =
+    [Call::Acquire, Call::Acquire, Call::Run, Call::Push, Call::PushFn, Call::TryPush];
+
+/// How an acquired permit ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PermitEnd {
+    Complete,
+    CompleteWith(u64),
+    Drop,
+}
+
+/// What is done with the handle of a queued push.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum HandleUse {
+    Await,
+    Drop,
+    CancelAfter(u64),
+}
+
+impl Scenario {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let base_ns = log_uniform(rng, 100, 100_000_000);
         let mut config = config(rng, base_ns);
@@ -60,13 +108,13 @@ impl Plan {
         let pace_ns = config.limits.iter().map(|limit| limit.per_ns() / limit.rate()).max();
         let pace_ns = pace_ns.unwrap_or(base_ns).max(1);
         let fast_ppm = rng.u64(0..=u64::from(config.clock_drift_ppm));
-        let asking = if is_huge { rng.u32(250_000..500_000) } else { rng.u32(50..1_500) };
+        let callers = if is_huge { rng.u32(250_000..500_000) } else { rng.u32(50..1_500) };
         Self {
             wakes_late: rng.u8(..4) == 0,
             fast_ppm,
             is_set_back: rng.u8(..8) == 0,
             is_huge,
-            asking,
+            callers,
             gap_ns: pace_ns * rng.u64(1..if is_huge { 6 } else { 24 }) / 10,
             burst: if rng.bool() { 1 } else { rng.u32(1..60) },
             length_ns: if is_huge { 0 } else { pace_ns * [0, 0, 1, 3, 20][rng.usize(..5)] / 2 },
@@ -79,12 +127,12 @@ impl Plan {
                 2 => Ending::LastHandleDropped,
                 _ => Ending::Drained,
             },
-            ending_after: rng.u32(..asking),
+            ending_after: rng.u32(..callers),
             config,
         }
     }
 
-    /// How long until the next one comes.
+    /// How long until the next caller.
     pub(crate) fn gap(&self, rng: &mut Rng, already: u32) -> u64 {
         if already.is_multiple_of(self.burst) {
             around(rng, self.gap_ns * u64::from(self.burst))
@@ -93,12 +141,12 @@ impl Plan {
         }
     }
 
-    /// Something that happens once in a while.
+    /// True for one call in `trouble`.
     pub(crate) fn is_trouble(&self, rng: &mut Rng) -> bool {
         rng.u32(..self.trouble) == 0
     }
 
-    /// A time that matters to this limiter.
+    /// A random time of the order of this limiter's periods.
     pub(crate) fn some_time(&self, rng: &mut Rng) -> u64 {
         around(rng, self.patience_ns)
     }
@@ -113,21 +161,22 @@ impl Plan {
         let nap = |rng: &mut Rng| if rng.bool() { around(rng, self.length_ns) } else { 0 };
         Task {
             weight,
-            way: [Way::Acquire, Way::Acquire, Way::Run, Way::Push, Way::PushFn, Way::TryPush]
-                [rng.usize(..6)]
-            .unless(rng.u8(..12) == 0, Way::TryAcquire),
+            call: match rng.u8(..12) {
+                0 => Call::TryAcquire,
+                _ => CALLS[rng.usize(..CALLS.len())],
+            },
             naps: [nap(rng), nap(rng)],
             panics: self.is_trouble(rng),
-            finish: match rng.u8(..8) {
-                0 => Finish::Drop,
-                1 => Finish::CompleteWith(rng.u64(..2 * rate + 2)),
-                2 => Finish::CompleteWith(rng.u64(..=weight)),
-                _ => Finish::Complete,
+            permit_end: match rng.u8(..8) {
+                0 => PermitEnd::Drop,
+                1 => PermitEnd::CompleteWith(rng.u64(..2 * rate + 2)),
+                2 => PermitEnd::CompleteWith(rng.u64(..=weight)),
+                _ => PermitEnd::Complete,
             },
-            handle: match rng.u8(..8) {
-                0..3 => Handle::Drop,
-                3 if self.is_trouble(rng) => Handle::CancelAfter(self.some_time(rng)),
-                _ => Handle::Await,
+            handle_use: match rng.u8(..8) {
+                0..3 => HandleUse::Drop,
+                3 if self.is_trouble(rng) => HandleUse::CancelAfter(self.some_time(rng)),
+                _ => HandleUse::Await,
             },
             stall_ns: if self.is_trouble(rng) { self.some_time(rng) } else { 0 },
             patience_ns: self.is_trouble(rng).then(|| self.some_time(rng)),
@@ -157,7 +206,7 @@ fn config(rng: &mut Rng, base_ns: u64) -> Config {
     }
 }
 
-/// From `least` to `most`, each order of magnitude as likely as any other.
+/// From `least` to `most`, all orders of magnitude equally likely.
 fn log_uniform(rng: &mut Rng, least: u64, most: u64) -> u64 {
     let exponent = (most as f64 / least as f64).ln() * rng.f64();
     (least as f64 * exponent.exp()) as u64

@@ -1,60 +1,59 @@
-//! The law and the order, said once more, slowly: a list of whatever is held, scanned for every
-//! question.
+//! A slow model of the limiter: a list of all permits that count, scanned for every question.
 //!
-//! The referee is told what everyone does and when the library *looks* (after a change that may let
-//! somebody move up, when its timer comes, when whoever is first is polled). So it knows who has
-//! to be granted at each moment, and says so when the library grants anyone else, grants too
-//! early, or leaves somebody waiting for whom there is room.
+//! The model is told what every caller does and when the library *looks*, that is, decides whom to grant: after
+//! a change that may let the queue move, when its timer fires, when the head of the queue is polled. So it knows
+//! who has to be granted at each moment. It reports when the library grants anyone else, grants too early, or
+//! leaves a caller waiting that has room.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use strict_rate_limiter_core::{Config, Limit};
 
-/// Where somebody stands who asked for a permit.
+/// How far a caller's request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Status {
     New,
     Waiting,
-    /// Out of the queue, and yet to see it.
+    /// Out of the queue; not polled since.
     Granted,
-    /// Pushed and permitted at once, and yet to be started by the runtime.
+    /// A push that got its permit at once; the runtime has not started it yet.
     InHand,
     Running,
     Over,
 }
 
-/// A permit that is held, or was.
+/// A permit, running or ended.
 #[derive(Debug)]
 struct Held {
     id: u32,
     weight: u64,
-    /// When its task completed or will, and what it weighed.
+    /// When its task completed or will complete, and its actual weight.
     ended: Option<(u64, u64)>,
 }
 
-/// Knows what must be. Times are readings of the limiter's clock, which never go back here.
+/// The model. Times are readings of the limiter's clock, which never goes back while the model is enabled.
 #[derive(Debug)]
-pub(crate) struct Referee {
+pub(crate) struct Model {
     limits: Vec<(Limit, u64)>,
-    /// How many of them were asked for; what follows is the pace.
+    /// How many of the limits the user gave; those after them are for pacing.
     asked_for: usize,
     longest_ns: u64,
     concurrency: usize,
     capacity: usize,
     grace_ns: u64,
-    line: VecDeque<(u32, u64)>,
+    queue: VecDeque<(u32, u64)>,
     held: Vec<Held>,
-    fates: Vec<Fate>,
+    statuses: Vec<Status>,
     paused_until: u64,
     closed: bool,
-    is_blind: bool,
+    is_disabled: bool,
 }
 
 type Verdict = Result<(), String>;
 
-impl Referee {
-    pub(crate) fn new(config: &Config, is_blind: bool) -> Self {
+impl Model {
+    pub(crate) fn new(config: &Config, is_disabled: bool) -> Self {
         let stretched = |limit: Limit| {
             let drift = u128::from(limit.per_ns()) * u128::from(config.clock_drift_ppm);
             (limit, limit.per_ns() + drift.div_ceil(1_000_000) as u64)
@@ -75,36 +74,36 @@ impl Referee {
             concurrency: config.concurrency,
             capacity: config.queue_capacity,
             grace_ns: config.abandon_grace_ns,
-            line: VecDeque::new(),
+            queue: VecDeque::new(),
             held: Vec::new(),
-            fates: Vec::new(),
+            statuses: Vec::new(),
             paused_until: 0,
             closed: false,
-            is_blind,
+            is_disabled,
         }
     }
 
-    /// Whether it cannot follow, and only keeps in mind who has asked and who has ended.
-    pub(crate) fn is_blind(&self) -> bool {
-        self.is_blind
+    /// Whether it only tracks which requests there are, and checks no grant.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.is_disabled
     }
 
-    /// Somebody new, who has not asked yet.
+    /// A new caller, which has not asked yet.
     pub(crate) fn newcomer(&mut self) -> u32 {
-        self.fates.push(Fate::New);
-        self.fates.len() as u32 - 1
+        self.statuses.push(Status::New);
+        self.statuses.len() as u32 - 1
     }
 
-    pub(crate) fn fate(&self, id: u32) -> Fate {
-        self.fates[id as usize]
+    pub(crate) fn status(&self, id: u32) -> Status {
+        self.statuses[id as usize]
     }
 
-    pub(crate) fn end_fate(&mut self, id: u32) {
-        self.fates[id as usize] = Fate::Over;
+    pub(crate) fn set_over(&mut self, id: u32) {
+        self.statuses[id as usize] = Status::Over;
     }
 
     pub(crate) fn head(&self) -> Option<u32> {
-        self.line.front().map(|(id, _)| *id)
+        self.queue.front().map(|(id, _)| *id)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -112,7 +111,7 @@ impl Referee {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.line.len() >= self.capacity
+        self.queue.len() >= self.capacity
     }
 
     pub(crate) fn runs_one_at_a_time(&self) -> bool {
@@ -120,14 +119,14 @@ impl Referee {
     }
 
     pub(crate) fn queued(&self) -> usize {
-        self.line.len()
+        self.queue.len()
     }
 
     pub(crate) fn running(&self, at: u64) -> usize {
         self.held.iter().filter(|held| held.ended.is_none_or(|(ended, _)| ended > at)).count()
     }
 
-    /// What is held of the limits asked for, at most their rate each.
+    /// What is held of a limit, capped at its rate.
     pub(crate) fn held(&self, at: u64, which: usize) -> u64 {
         let (limit, per_ns) = &self.limits[which];
         let units = self.held.iter().map(|held| match held.ended {
@@ -142,7 +141,7 @@ impl Referee {
         weight > 0 && self.limits.iter().all(|(limit, _)| limit.units(weight) <= limit.rate())
     }
 
-    /// Whether the law allows it.
+    /// Whether every limit, the concurrency and the pause allow it.
     pub(crate) fn may_grant(&self, weight: u64, at: u64) -> bool {
         at >= self.paused_until
             && self.running(at) < self.concurrency
@@ -154,84 +153,84 @@ impl Referee {
 
     /// Whether a task that has not waited may be granted.
     pub(crate) fn may_grant_newcomer(&self, weight: u64, at: u64) -> bool {
-        !self.closed && self.line.is_empty() && self.may_grant(weight, at)
+        !self.closed && self.queue.is_empty() && self.may_grant(weight, at)
     }
 
-    /// Whether there is room for whoever is first.
+    /// Whether there is room for the head of the queue.
     pub(crate) fn may_grant_head(&self, at: u64) -> bool {
-        self.line.front().is_some_and(|(_, weight)| self.may_grant(*weight, at))
+        self.queue.front().is_some_and(|(_, weight)| self.may_grant(*weight, at))
     }
 
-    /// The library looks: all for whom there is room are granted, in order.
+    /// The library looks: waiters are granted in order while there is room for the head.
     pub(crate) fn look(&mut self, now: u64) {
-        if self.is_blind {
+        if self.is_disabled {
             return;
         }
         let longest_ns = self.longest_ns;
         self.held.retain(|held| held.ended.is_none_or(|(ended, _)| now <= ended + longest_ns));
-        while let Some(&(id, weight)) = self.line.front()
+        while let Some(&(id, weight)) = self.queue.front()
             && self.may_grant(weight, now)
         {
-            self.line.pop_front();
-            self.hold(id, weight, Fate::Granted);
+            self.queue.pop_front();
+            self.hold(id, weight, Status::Granted);
         }
     }
 
-    /// It was not granted at once: it waits.
+    /// A caller that was not granted at once joins the queue.
     pub(crate) fn join(&mut self, id: u32, weight: u64, now: u64) -> Verdict {
-        // Whoever comes makes the library look.
+        // A new caller makes the library look.
         self.look(now);
         if self.may_grant_newcomer(weight, now) {
-            return Err(format!("{id} has to wait, and there is room for it"));
+            return Err(format!("{id} has to wait although there is room for it"));
         }
         if self.closed || !self.could_ever_run(weight) {
-            return Err(format!("{id} waits, and should have been refused"));
+            return Err(format!("{id} waits and should have been refused"));
         }
-        self.fates[id as usize] = Fate::Waiting;
-        if !self.is_blind {
-            self.line.push_back((id, weight));
+        self.statuses[id as usize] = Status::Waiting;
+        if !self.is_disabled {
+            self.queue.push_back((id, weight));
         }
         self.look(now);
         Ok(())
     }
 
-    /// It is permitted at once, for the runtime to start.
+    /// It gets its permit at once; the runtime will start it.
     pub(crate) fn take_in_hand(&mut self, id: u32, weight: u64) {
-        self.hold(id, weight, Fate::InHand);
+        self.hold(id, weight, Status::InHand);
     }
 
     /// Its task starts.
     pub(crate) fn start(&mut self, id: u32, weight: u64, now: u64) -> Verdict {
-        if matches!(self.fate(id), Fate::New | Fate::Waiting) {
-            // Whoever comes, and whoever is first and is polled, makes the library look.
+        if matches!(self.status(id), Status::New | Status::Waiting) {
+            // A new caller makes the library look, and so does a poll of the head of the queue.
             self.look(now);
         }
-        match self.fate(id) {
-            Fate::New if !self.may_grant_newcomer(weight, now) => {
-                return Err(format!("{id} starts at once, and may not"));
+        match self.status(id) {
+            Status::New if !self.may_grant_newcomer(weight, now) => {
+                return Err(format!("{id} starts at once and may not"));
             }
-            Fate::New => self.hold(id, weight, Fate::Running),
-            Fate::Waiting if self.is_blind => {}
-            Fate::Waiting => {
+            Status::New => self.hold(id, weight, Status::Running),
+            Status::Waiting if self.is_disabled => {}
+            Status::Waiting => {
                 return Err(format!("{id} starts before its turn, or before there is room"));
             }
-            Fate::Granted | Fate::InHand => {}
-            Fate::Running | Fate::Over => return Err(format!("{id} starts twice")),
+            Status::Granted | Status::InHand => {}
+            Status::Running | Status::Over => return Err(format!("{id} starts twice")),
         }
-        self.fates[id as usize] = Fate::Running;
+        self.statuses[id as usize] = Status::Running;
         Ok(())
     }
 
     /// It leaves before its task has started.
     pub(crate) fn leave(&mut self, id: u32, now: u64) {
-        match self.fate(id) {
-            Fate::Waiting => self.line.retain(|(other, _)| *other != id),
-            Fate::Granted => self.held.retain(|held| held.id != id),
-            // It had its permit in hand: as if it had run for no time.
-            Fate::InHand => self.end(id, None, now + self.grace_ns),
-            Fate::New | Fate::Running | Fate::Over => {}
+        match self.status(id) {
+            Status::Waiting => self.queue.retain(|(other, _)| *other != id),
+            Status::Granted => self.held.retain(|held| held.id != id),
+            // It had its permit: as if it had been abandoned right after its start.
+            Status::InHand => self.end(id, None, now + self.grace_ns),
+            Status::New | Status::Running | Status::Over => {}
         }
-        self.end_fate(id);
+        self.set_over(id);
         self.look(now);
     }
 
@@ -240,7 +239,7 @@ impl Referee {
         self.look(now);
     }
 
-    /// Dropped while it ran.
+    /// Its task was dropped while it ran.
     pub(crate) fn abandon(&mut self, id: u32, now: u64) {
         self.end(id, None, now + self.grace_ns);
         self.look(now);
@@ -256,8 +255,8 @@ impl Referee {
         self.look(now);
     }
 
-    /// How long a refusal that says nothing is to pause: the shortest period of the limits that are
-    /// used up, else the shortest of all.
+    /// The pause after a refusal that names no time: the shortest period of the limits that are used up, or
+    /// else the shortest of all.
     pub(crate) fn backoff(&self, at: u64) -> Duration {
         let shortest = |wants_used_up: bool| {
             let limits = self.limits.iter().take(self.asked_for).enumerate();
@@ -274,20 +273,20 @@ impl Referee {
         self.closed = true;
     }
 
-    /// How many were dropped from the queue.
+    /// Closes it and empties the queue. How many were in the queue.
     pub(crate) fn abort(&mut self, now: u64) -> usize {
         self.closed = true;
-        let dropped = self.line.len();
-        for (id, _) in std::mem::take(&mut self.line) {
-            self.end_fate(id);
+        let dropped = self.queue.len();
+        for (id, _) in std::mem::take(&mut self.queue) {
+            self.set_over(id);
         }
         self.look(now);
         dropped
     }
 
-    fn hold(&mut self, id: u32, weight: u64, fate: Fate) {
-        self.fates[id as usize] = fate;
-        if !self.is_blind {
+    fn hold(&mut self, id: u32, weight: u64, status: Status) {
+        self.statuses[id as usize] = status;
+        if !self.is_disabled {
             self.held.push(Held { id, weight, ended: None });
         }
     }
@@ -296,6 +295,6 @@ impl Referee {
         if let Some(held) = self.held.iter_mut().find(|held| held.id == id) {
             held.ended = Some((at, actual.unwrap_or(held.weight)));
         }
-        self.end_fate(id);
+        self.set_over(id);
     }
 }
