@@ -37,9 +37,9 @@
 //! `Retry-After` on a 202 or a redirect is about that one resource, not about the rate of requests: it
 //! asks for nothing, unless [`Heed`] names the status.
 
-mod moment;
-mod number;
-mod reset;
+mod decimal;
+mod rate_limit_headers;
+mod time;
 mod usage;
 
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ use std::time::{Duration, SystemTime};
 
 pub use usage::{Count, Usage, used_of};
 
-use moment::Clocks;
+use time::Clocks;
 
 /// The headers that ask for a wait, and the unit of a number in them, as a power of ten nanoseconds.
 const ASK: [(&str, i64); 3] =
@@ -140,9 +140,10 @@ impl<'a> Answer<'a> {
         let is_refusal = is_heeded && REFUSALS.contains(&self.status);
         let retry_after = if is_heeded { self.retry_after() } else { None };
         let usages = self.usages();
-        let used_up = heed.used_up.then(|| reset::of_used_up(&usages)).flatten();
+        let used_up = heed.used_up.then(|| rate_limit_headers::of_used_up(&usages)).flatten();
         let asked = retry_after.into_iter().chain(used_up).max_by_key(|asked| asked.wait);
-        let asked = asked.or_else(|| is_refusal.then(|| reset::of_unstated(&usages)).flatten());
+        let asked = asked
+            .or_else(|| is_refusal.then(|| rate_limit_headers::of_unstated(&usages)).flatten());
         match asked {
             Some(asked) => Wait::Asked(asked),
             None if is_refusal => Wait::Unstated,
@@ -154,7 +155,7 @@ impl<'a> Answer<'a> {
     pub fn retry_after(&self) -> Option<Asked> {
         let asked = ASK.into_iter().flat_map(|(header, exponent)| {
             let waits = values(&self.headers, header);
-            let waits = waits.filter_map(move |text| moment::wait(text, exponent, &self.clocks));
+            let waits = waits.filter_map(move |text| time::wait(text, exponent, &self.clocks));
             waits.map(move |wait| Asked { wait, header })
         });
         asked.max_by_key(|asked| asked.wait)
@@ -163,7 +164,7 @@ impl<'a> Answer<'a> {
     /// Everything that the well-known headers say of the server's windows: `RateLimit` with its policies,
     /// and `x-ratelimit-remaining`, `-used`, `-limit` and `-reset`, with whatever else is in their names.
     pub fn usages(&self) -> Vec<Usage> {
-        let mut usages = reset::by_name(&self.headers, &self.clocks);
+        let mut usages = rate_limit_headers::by_name(&self.headers, &self.clocks);
         usages.extend(self.usage_in("ratelimit", Count::Remaining));
         usages
     }

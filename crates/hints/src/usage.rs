@@ -12,8 +12,8 @@
 
 use std::time::Duration;
 
-use crate::moment::{self, Clocks};
-use crate::number;
+use crate::decimal;
+use crate::time::{self, Clocks};
 
 /// What a number without a name counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Usage {
     fn set_count(&mut self, text: &str, count: Count) -> bool {
         let (text, window) = text.split_once(':').unzip_or(text);
         let (text, limit) = text.split_once('/').unzip_or(text);
-        let Some(number) = number::parse(text.trim(), 0) else { return false };
+        let Some(number) = decimal::parse(text.trim(), 0) else { return false };
         match count {
             Count::Remaining => self.remaining = Some(number.floor),
             Count::Used => self.used = Some(number.ceil),
@@ -130,10 +130,10 @@ impl Usage {
         let value = value.trim_matches('"');
         match key.to_ascii_lowercase().as_str() {
             "r" | "remaining" => self.remaining = whole(value),
-            "used" | "count" => self.used = number::parse(value, 0).map(|number| number.ceil),
+            "used" | "count" => self.used = decimal::parse(value, 0).map(|number| number.ceil),
             "q" | "quota" | "limit" => self.limit = whole(value),
             "w" | "window" => self.window = seconds(value),
-            "t" | "reset" => self.reset = moment::reset(value, clocks),
+            "t" | "reset" => self.reset = time::reset(value, clocks),
             "name" | "policy" => self.name = Some(value.to_owned()),
             _ => {}
         }
@@ -142,11 +142,11 @@ impl Usage {
 
 /// Units, rounded down.
 fn whole(text: &str) -> Option<u64> {
-    number::parse(text, 0).map(|number| number.floor)
+    decimal::parse(text, 0).map(|number| number.floor)
 }
 
 fn seconds(text: &str) -> Option<Duration> {
-    let ns = number::parse(text, 9)?;
+    let ns = decimal::parse(text, 9)?;
     Some(Duration::from_nanos(ns.floor))
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use jiff::SignedDuration;
 use jiff::fmt::rfc2822;
 
-use crate::number;
+use crate::decimal;
 
 /// From this on a number of seconds is a moment since 1970 (it is September 2001); below it, a span
 /// (32 years).
@@ -28,7 +28,7 @@ pub(crate) struct Clocks {
 
 /// A moment: its first and its last nanosecond since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Moment {
+struct Timestamp {
     first: u64,
     last: u64,
 }
@@ -42,7 +42,7 @@ impl Clocks {
 
     /// A moment that has passed says nothing: it is more likely that a clock is wrong than that a
     /// server asks to wait until then.
-    fn until(&self, moment: Moment) -> Option<Duration> {
+    fn until(&self, moment: Timestamp) -> Option<Duration> {
         let now = self.server.filter(|server| *server <= moment.first).unwrap_or(self.ours);
         let left = moment.last.checked_sub(now).filter(|left| *left > 0)?;
         Some(span(left, moment.last == u64::MAX))
@@ -53,7 +53,7 @@ impl Clocks {
 /// span with units. Of several, separated by commas, the longest, if all are understood.
 pub(crate) fn wait(text: &str, exponent: i64, clocks: &Clocks) -> Option<Duration> {
     longest_of(text, |text| {
-        let number = number::parse(text, exponent).map(|ns| span(ns.ceil, ns.floor == u64::MAX));
+        let number = decimal::parse(text, exponent).map(|ns| span(ns.ceil, ns.floor == u64::MAX));
         number.or_else(|| written_out(text, clocks))
     })
 }
@@ -61,7 +61,7 @@ pub(crate) fn wait(text: &str, exponent: i64, clocks: &Clocks) -> Option<Duratio
 /// When a window begins anew: as [`wait`], but that a number may be a moment since 1970, in seconds or a
 /// finer unit, which its size tells.
 pub(crate) fn reset(text: &str, clocks: &Clocks) -> Option<Duration> {
-    longest_of(text, |text| match number::parse(text, 0) {
+    longest_of(text, |text| match decimal::parse(text, 0) {
         Some(number) if number.floor >= EPOCH_SECONDS => clocks.until(epoch(text)?),
         Some(_) => wait(text, 9, clocks),
         None => written_out(text, clocks),
@@ -91,12 +91,12 @@ fn written_out(text: &str, clocks: &Clocks) -> Option<Duration> {
 }
 
 /// The unit follows from the size: seconds, milliseconds, microseconds or nanoseconds since 1970.
-fn epoch(text: &str) -> Option<Moment> {
-    let whole = number::parse(text, 0)?.floor;
+fn epoch(text: &str) -> Option<Timestamp> {
+    let whole = decimal::parse(text, 0)?.floor;
     // 10 to 12 digits are seconds, 13 to 15 milliseconds, and so on.
     let exponent = 9 - 3 * i64::from(whole.max(1).ilog10().saturating_sub(9) / 3);
     let exponent = exponent.max(0);
-    let first = number::parse(text, exponent)?.floor;
+    let first = decimal::parse(text, exponent)?.floor;
     let decimals = match text.split_once('.') {
         // With a power of ten (`1.7e9`) the last digit may be worth anything: a whole unit is enough.
         Some((_, decimals)) if !text.contains(['e', 'E']) => decimals.len(),
@@ -104,10 +104,10 @@ fn epoch(text: &str) -> Option<Moment> {
     };
     let decimals = i64::try_from(decimals).unwrap_or(exponent).min(exponent);
     let digit = 10_u64.pow(u32::try_from(exponent - decimals).unwrap_or(0));
-    Some(Moment { first, last: first.saturating_add(digit) })
+    Some(Timestamp { first, last: first.saturating_add(digit) })
 }
 
-fn http_date(text: &str) -> Option<Moment> {
+fn http_date(text: &str) -> Option<Timestamp> {
     if let Ok(at) = httpdate::parse_http_date(text) {
         return Some(whole_second(since_1970(at)));
     }
@@ -117,13 +117,13 @@ fn http_date(text: &str) -> Option<Moment> {
     Some(whole_second(saturate(at.as_nanosecond())))
 }
 
-fn iso_date(text: &str) -> Option<Moment> {
+fn iso_date(text: &str) -> Option<Timestamp> {
     let at: jiff::Timestamp = text.parse().ok()?;
     Some(whole_second(saturate(at.as_nanosecond())))
 }
 
-fn whole_second(first: u64) -> Moment {
-    Moment { first, last: first.saturating_add(1_000_000_000) }
+fn whole_second(first: u64) -> Timestamp {
+    Timestamp { first, last: first.saturating_add(1_000_000_000) }
 }
 
 /// For ever, where the number did not fit.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::Asked;
-use crate::moment::{self, Clocks};
+use crate::time::{self, Clocks};
 use crate::usage::{self, Count, Usage};
 
 /// What a header says of a window.
@@ -91,7 +91,7 @@ fn read(field: Field, text: &str, clocks: &Clocks) -> Vec<Usage> {
         }
         Field::Reset { is_span } => {
             let reset =
-                if is_span { moment::wait(text, 9, clocks) } else { moment::reset(text, clocks) };
+                if is_span { time::wait(text, 9, clocks) } else { time::reset(text, clocks) };
             reset
                 .map(|reset| Usage { reset: Some(reset), ..Usage::default() })
                 .into_iter()

@@ -7,13 +7,13 @@ const DIGITS_MAX: i64 = 20;
 /// A number between two whole ones, which are the same where it is whole. A number that is too large
 /// is `u64::MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Number {
+pub(crate) struct Decimal {
     pub(crate) floor: u64,
     pub(crate) ceil: u64,
 }
 
 /// Reads the text, times 10 to the power of `exponent`. `None` for whatever is negative or no number.
-pub(crate) fn parse(text: &str, exponent: i64) -> Option<Number> {
+pub(crate) fn parse(text: &str, exponent: i64) -> Option<Decimal> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let (mantissa, power) = match text.split_once(['e', 'E']) {
         Some((mantissa, power)) => (mantissa, parse_power(power)?),
@@ -39,7 +39,7 @@ pub(crate) fn parse(text: &str, exponent: i64) -> Option<Number> {
     for _ in 0..point.saturating_sub(written).clamp(0, DIGITS_MAX) {
         floor = floor.saturating_mul(10);
     }
-    Some(Number { floor, ceil: if is_whole { floor } else { floor.saturating_add(1) } })
+    Some(Decimal { floor, ceil: if is_whole { floor } else { floor.saturating_add(1) } })
 }
 
 /// The exponent; one that is out of range is as large as matters.
