@@ -10,7 +10,7 @@ use strict_rate_limiter::tower::LimitedBody;
 use strict_rate_limiter_hints::{self as hints, Answer, Wait};
 
 use crate::limiters::Target;
-use crate::pause::{Asked, REFUSAL};
+use crate::pause::{REFUSAL, RequestedPause};
 use crate::redirect::Sent;
 use crate::{Completion, RateLimit, resend};
 
@@ -102,8 +102,10 @@ impl RateLimit {
         let headers = headers.filter_map(|(name, text)| Some((name.as_str(), text.to_str().ok()?)));
         let answer = Answer::new(response.status().as_u16(), headers, SystemTime::now());
         let asked = match answer.wait(&self.heed) {
-            Wait::Asked(asked) => Some(Asked { wait: asked.wait, header: asked.header }),
-            Wait::Unstated => Some(Asked { wait: target.limiter.backoff(), header: REFUSAL }),
+            Wait::Asked(asked) => Some(RequestedPause { wait: asked.wait, header: asked.header }),
+            Wait::Unstated => {
+                Some(RequestedPause { wait: target.limiter.backoff(), header: REFUSAL })
+            }
             Wait::Nothing => None,
         };
         // The pause first: a hook that panics does not undo it.
@@ -115,7 +117,7 @@ impl RateLimit {
         if let Some(hook) = &self.hook {
             let hint = hook(response);
             hint.correct(&target.limiter, weight);
-            let asked = hint.pause.map(|wait| Asked { wait, header: "hint" });
+            let asked = hint.pause.map(|wait| RequestedPause { wait, header: "hint" });
             too_long = asked.and_then(|asked| self.pause(target, asked)).or(too_long);
         }
         if let Some(too_long) = too_long {
@@ -124,7 +126,7 @@ impl RateLimit {
         retry_after
     }
 
-    fn pause(&self, target: &Target, asked: Asked) -> Option<crate::PauseTooLong> {
+    fn pause(&self, target: &Target, asked: RequestedPause) -> Option<crate::PauseTooLong> {
         self.pauses.pause(target, asked, self.max_pause)
     }
 

@@ -37,7 +37,7 @@ use crate::limiters::Target;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PauseTooLong {
-    asked: Asked,
+    asked: RequestedPause,
     left: Duration,
     until: Option<SystemTime>,
     host: Option<String>,
@@ -51,7 +51,7 @@ const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
 /// What the server asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RequestedPause {
     pub(crate) wait: Duration,
     pub(crate) header: &'static str,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Asked {
 /// Which servers asked for more than `max_pause`.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
-    too_long: Mutex<HashMap<Option<String>, Asked>>,
+    too_long: Mutex<HashMap<Option<String>, RequestedPause>>,
     /// Told when one is added.
     added: Notify,
 }
@@ -69,7 +69,7 @@ impl Pauses {
     pub(crate) fn pause(
         &self,
         target: &Target,
-        asked: Asked,
+        asked: RequestedPause,
         max_pause: Duration,
     ) -> Option<PauseTooLong> {
         let is_longest = asked.wait >= target.limiter.paused_for();
@@ -144,14 +144,14 @@ impl Pauses {
         self.lock().keys().flatten().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<String>, Asked>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<String>, RequestedPause>> {
         // A clock that panics leaves the map as it is.
         self.too_long.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl PauseTooLong {
-    fn new(target: &Target, asked: Asked, left: Duration) -> Self {
+    fn new(target: &Target, asked: RequestedPause, left: Duration) -> Self {
         let ends = (asked.wait != Duration::MAX).then_some(left);
         let until = ends.and_then(|left| SystemTime::now().checked_add(left));
         Self { asked, left, until, host: target.host.clone() }

@@ -55,7 +55,7 @@ pub(crate) fn sends_once(builder: ClientBuilder) -> ClientBuilder {
 /// Keeps the client from sending the request again by itself.
 pub(crate) fn forbid(request: &mut Request) {
     let body = request.body_mut().take().unwrap_or_default();
-    *request.body_mut() = Some(Body::wrap(Once(body)));
+    *request.body_mut() = Some(Body::wrap(SingleUseBody(body)));
 }
 
 /// Whether the answer is not from where the request was sent.
@@ -76,9 +76,9 @@ pub(crate) fn count(limiter: &RateLimiter, weight: u64) {
 }
 
 /// A body that is sent as it is and cannot be copied.
-struct Once(Body);
+struct SingleUseBody(Body);
 
-impl http_body::Body for Once {
+impl http_body::Body for SingleUseBody {
     type Data = <Body as http_body::Body>::Data;
     type Error = reqwest::Error;
 
