@@ -161,9 +161,9 @@ impl Scenario {
         let nap = |rng: &mut Rng| if rng.bool() { around(rng, self.length_ns) } else { 0 };
         Task {
             weight,
-            call: match rng.u8(..12) {
-                0 => Call::TryAcquire,
-                _ => CALLS[rng.usize(..CALLS.len())],
+            call: match (CALLS[rng.usize(..CALLS.len())], rng.u8(..12)) {
+                (_, 0) => Call::TryAcquire,
+                (call, _) => call,
             },
             naps: [nap(rng), nap(rng)],
             panics: self.is_trouble(rng),
