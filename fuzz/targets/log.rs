@@ -5,26 +5,26 @@
 // The command's own files, of which only the reading is used here.
 #![allow(dead_code)]
 
-#[path = "../../crates/cli/src/csv_place.rs"]
-mod csv_place;
+#[path = "../../crates/cli/src/csv_state.rs"]
+mod csv_state;
 #[path = "../../crates/cli/src/error.rs"]
 mod error;
-#[path = "../../crates/cli/src/past.rs"]
-mod past;
+#[path = "../../crates/cli/src/history.rs"]
+mod history;
 
 use libfuzzer_sys::fuzz_target;
-use past::Past;
+use history::History;
 
 fuzz_target!(|bytes: &[u8]| {
     // Most of what could be read begins with the header.
     let log = [b"seq,start_ns,end_ns,weight,exit_code,input\n", bytes].concat();
     for log in [&log[..], bytes] {
-        match Past::read(log) {
+        match History::read(log) {
             // A part of a header tells that a run began, and is cut off whole.
             Ok((_, 0)) => {}
-            Ok((past, whole)) => {
+            Ok((history, whole)) => {
                 let cut_off = &log[..whole as usize];
-                assert_eq!(Past::read(cut_off).ok(), Some((past, whole)));
+                assert_eq!(History::read(cut_off).ok(), Some((history, whole)));
             }
             Err(error) => assert!(error.to_string().contains("line "), "{error}"),
         }

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::task::JoinHandle;
 
-use crate::output::Output;
-use crate::spool::{Kept, Spool};
+use crate::ordered_output::TaskOutput;
+use crate::spool::{Spool, Spooled};
 
 /// How much is read at once, on the stack.
 const AT_ONCE: usize = 16 * 1024;
@@ -29,11 +29,11 @@ const LEFT_OPEN_MAX: usize = 64;
 /// The pipes of a command that runs.
 pub(crate) struct Capture<'a> {
     spool: &'a RefCell<Spool>,
-    stdout: Pipe<ChildStdout>,
-    stderr: Pipe<ChildStderr>,
+    stdout: CapturedPipe<ChildStdout>,
+    stderr: CapturedPipe<ChildStderr>,
 }
 
-struct Pipe<R> {
+struct CapturedPipe<R> {
     reader: R,
     ended: bool,
 }
@@ -41,13 +41,13 @@ struct Pipe<R> {
 impl<'a> Capture<'a> {
     /// The pipes of a command that was started with them.
     pub(crate) fn new(child: &mut Child, spool: &'a RefCell<Spool>) -> Option<Self> {
-        let stdout = Pipe { reader: child.stdout.take()?, ended: false };
-        let stderr = Pipe { reader: child.stderr.take()?, ended: false };
+        let stdout = CapturedPipe { reader: child.stdout.take()?, ended: false };
+        let stderr = CapturedPipe { reader: child.stderr.take()?, ended: false };
         Some(Self { spool, stdout, stderr })
     }
 
     /// Keeps what comes, until both pipes have ended.
-    pub(crate) async fn keep(&mut self, output: &mut Output) {
+    pub(crate) async fn keep(&mut self, output: &mut TaskOutput) {
         poll_fn(|context| {
             let stdout = self.stdout.poll(context, &mut output.stdout, self.spool);
             let stderr = self.stderr.poll(context, &mut output.stderr, self.spool);
@@ -58,17 +58,17 @@ impl<'a> Capture<'a> {
 
     /// Keeps what the command had written when it ended. What still has the pipes open writes for
     /// nobody from now on.
-    pub(crate) fn end(self, output: &mut Output, left_open: &LeftOpen) {
-        self.stdout.end(&mut output.stdout, self.spool, left_open);
-        self.stderr.end(&mut output.stderr, self.spool, left_open);
+    pub(crate) fn end(self, output: &mut TaskOutput, background_pipes: &BackgroundPipes) {
+        self.stdout.end(&mut output.stdout, self.spool, background_pipes);
+        self.stderr.end(&mut output.stderr, self.spool, background_pipes);
     }
 }
 
-impl<R: AsyncRead + AsFd + Unpin + 'static> Pipe<R> {
+impl<R: AsyncRead + AsFd + Unpin + 'static> CapturedPipe<R> {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-        kept: &mut Kept,
+        kept: &mut Spooled,
         spool: &RefCell<Spool>,
     ) -> Poll<()> {
         // On the stack only while it is used: a command that runs costs no buffer.
@@ -87,7 +87,12 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> Pipe<R> {
         Poll::Ready(())
     }
 
-    fn end(mut self, kept: &mut Kept, spool: &RefCell<Spool>, left_open: &LeftOpen) {
+    fn end(
+        mut self,
+        kept: &mut Spooled,
+        spool: &RefCell<Spool>,
+        background_pipes: &BackgroundPipes,
+    ) {
         let mut buffer = [0; AT_ONCE];
         // What comes from now on, if somebody goes on writing, is not the command's.
         let mut left = ioctl_fionread(&self.reader).unwrap_or(0);
@@ -103,7 +108,7 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> Pipe<R> {
         }
         let is_open = !self.ended && rustix::io::read(&self.reader, &mut buffer) != Ok(0);
         if is_open {
-            left_open.discard(self.reader);
+            background_pipes.discard(self.reader);
         }
     }
 }
@@ -111,9 +116,9 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> Pipe<R> {
 /// The pipes that a command left to what it started in the background. What comes there is discarded:
 /// to close the pipe would kill whoever writes to it. Only the last [`LEFT_OPEN_MAX`] are kept open.
 #[derive(Debug, Default)]
-pub(crate) struct LeftOpen(RefCell<VecDeque<JoinHandle<()>>>);
+pub(crate) struct BackgroundPipes(RefCell<VecDeque<JoinHandle<()>>>);
 
-impl LeftOpen {
+impl BackgroundPipes {
     fn discard(&self, mut reader: impl AsyncRead + Unpin + 'static) {
         let until_it_ends = poll_fn(move |context| {
             let mut buffer = [0; AT_ONCE];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::items::shown;
+use crate::display::shown;
 
 /// A column, by number (from 1) or by name.
 #[derive(Debug, Clone, PartialEq, Eq)]

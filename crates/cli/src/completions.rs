@@ -10,13 +10,13 @@ use clap_mangen::Man;
 
 use crate::args::Args;
 use crate::error::Error;
-use crate::streams;
+use crate::stdio;
 
 /// Prints the completions for a shell.
 pub(crate) fn completions(shell: Shell) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "ratelimit", &mut script);
-    streams::output().write_all(&script).map_err(Error::Output)
+    stdio::output().write_all(&script).map_err(Error::Output)
 }
 
 /// Writes a page for the command and one for each of its subcommands into a folder.

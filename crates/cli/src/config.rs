@@ -9,11 +9,11 @@ use crate::args::RunArgs;
 use crate::columns::{Column, HeaderLine};
 use crate::error::Error;
 use crate::items::Format;
-use crate::template::Draft;
-use crate::texts::Ends;
+use crate::record_reader::Terminator;
+use crate::template::UnresolvedTemplate;
 
 /// The command and how its input is read. What makes no sense is refused before anything is opened.
-pub(crate) fn plan(args: &RunArgs) -> Result<(Draft, Format), Error> {
+pub(crate) fn command_and_input(args: &RunArgs) -> Result<(UnresolvedTemplate, Format), Error> {
     let named_tsv = args.input.as_deref().and_then(Path::extension) == Some(OsStr::new("tsv"));
     let weight = args.weight.as_deref().map(Column::parse);
     let delimiter = match (args.csv, args.tsv) {
@@ -21,8 +21,9 @@ pub(crate) fn plan(args: &RunArgs) -> Result<(Draft, Format), Error> {
         (_, true) => Some(b'\t'),
         _ => weight.as_ref().map(|_| if named_tsv { b'\t' } else { b',' }),
     };
-    let draft = Draft::new(&args.command, &args.replace, delimiter.is_some(), args.shell)
-        .map_err(Error::Usage)?;
+    let draft =
+        UnresolvedTemplate::new(&args.command, &args.replace, delimiter.is_some(), args.shell)
+            .map_err(Error::Usage)?;
     if !draft.has_columns() {
         draft.template(None).map_err(Error::Usage)?; // Complains before anything is opened.
     }
@@ -32,12 +33,12 @@ pub(crate) fn plan(args: &RunArgs) -> Result<(Draft, Format), Error> {
     let named = weight.as_ref().is_some_and(Column::is_name);
     let header = if args.header || named { HeaderLine::Yes } else { draft.header() };
     check_weights(args)?;
-    let ends = match delimiter {
-        Some(delimiter) => Ends::Record { quotes: delimiter == b',' },
-        None if args.null => Ends::Nul,
-        None => Ends::Line { crlf: args.crlf },
+    let terminator = match delimiter {
+        Some(delimiter) => Terminator::Record { quotes: delimiter == b',' },
+        None if args.null => Terminator::Nul,
+        None => Terminator::Line { crlf: args.crlf },
     };
-    Ok((draft, Format { ends, delimiter, header, weight }))
+    Ok((draft, Format { terminator, delimiter, header, weight }))
 }
 
 /// Weights are for limits on weight, and those are for weights.

@@ -5,7 +5,7 @@
 
 /// A place in a record, by the rules of the `csv` crate: a quote opens only where a field begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CsvState {
     RecordStart,
     FieldStart,
     Field,
@@ -14,7 +14,7 @@ pub(crate) enum Place {
     QuoteInQuoted,
 }
 
-impl Place {
+impl CsvState {
     pub(crate) fn after(self, bytes: &[u8]) -> Self {
         bytes.iter().fold(self, |place, byte| place.next(*byte))
     }

@@ -10,17 +10,17 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::capture::{Capture, LeftOpen};
+use crate::capture::{BackgroundPipes, Capture};
+use crate::display::shown;
 use crate::error::exit;
-use crate::group;
-use crate::items::shown;
-use crate::output::Output;
-use crate::program;
-use crate::screen::Screen;
+use crate::foreground::{ForegroundGuard, Terminal, stopped_by};
+use crate::ordered_output::TaskOutput;
+use crate::process_group;
+use crate::shutdown::{Level, Shutdown};
+use crate::spawn::{SpawnError, Spawner};
 use crate::spool::Spool;
-use crate::start::{NotStarted, Start};
-use crate::stop::{Level, Stop};
-use crate::terminal::{Held, Terminal, stopped_by};
+use crate::status_line::StatusLine;
+use crate::which;
 
 const TIMED_OUT: i32 = 124;
 const CANNOT_RUN: i32 = 126;
@@ -45,15 +45,15 @@ pub(crate) struct Outcome {
 
 /// What every command of a run is run with.
 pub(crate) struct Executor {
-    pub(crate) start: Start,
+    pub(crate) spawner: Spawner,
     /// Where captured output is kept.
     pub(crate) spool: Option<std::cell::RefCell<Spool>>,
-    pub(crate) left_open: LeftOpen,
+    pub(crate) background_pipes: BackgroundPipes,
     /// The terminal that a command may be given.
     pub(crate) terminal: Option<Terminal>,
-    pub(crate) screen: std::rc::Rc<Screen>,
+    pub(crate) status_line: std::rc::Rc<StatusLine>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) stop: Stop,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// Why a command is killed.
@@ -77,23 +77,23 @@ impl Executor {
     pub(crate) async fn run(
         &self,
         command: &[OsString],
-        output: &mut Output,
+        output: &mut TaskOutput,
     ) -> Result<Outcome, io::Error> {
         // Nobody else writes there while it may: by our own streams, or by /dev/tty.
-        let may_write = self.terminal.is_some() || !self.start.captures();
-        let left = may_write.then(|| self.screen.leave());
+        let may_write = self.terminal.is_some() || !self.spawner.captures();
+        let hidden = may_write.then(|| self.status_line.hide());
         let start = Instant::now();
-        let (code, message, abandoned, interrupted) = match self.start.start(command) {
+        let (code, message, abandoned, interrupted) = match self.spawner.spawn(command) {
             Ok(child) => {
                 let ended = self.wait(child, output).await;
-                drop(left);
+                drop(hidden);
                 self.describe(&ended)
             }
-            Err(NotStarted::Busy(error)) => {
-                self.left_open.close_all();
+            Err(SpawnError::Busy(error)) => {
+                self.background_pipes.close_all();
                 return Err(error);
             }
-            Err(NotStarted::Refused(error)) => {
+            Err(SpawnError::Refused(error)) => {
                 let (code, message) = describe_refused(command, &error);
                 (code, Some(message), false, None)
             }
@@ -101,7 +101,7 @@ impl Executor {
         Ok(Outcome { start, end: Instant::now(), code, abandoned, message, interrupted })
     }
 
-    async fn wait(&self, mut child: Child, output: &mut Output) -> Ended {
+    async fn wait(&self, mut child: Child, output: &mut TaskOutput) -> Ended {
         let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let leader = leader.expect("nobody has waited for it yet");
         let capture = self.spool.as_ref().and_then(|spool| Capture::new(&mut child, spool));
@@ -123,11 +123,11 @@ impl Executor {
             let killed = tokio::select! {
                 biased;
                 status = child.wait() => return (status, None),
-                () = self.stop.reached(Level::Kill) => Killed::Interrupted,
+                () = self.shutdown.reached(Level::Kill) => Killed::Interrupted,
                 () = too_long => Killed::TooLong,
                 () = self.lend_terminal(leader, &mut held_terminal) => unreachable!(),
             };
-            group::end(leader).await;
+            process_group::end(leader).await;
             (child.wait().await, Some(killed))
         };
         let (status, killed) = {
@@ -139,7 +139,7 @@ impl Executor {
             }
         };
         if let Some((capture, output)) = capture {
-            capture.end(output, &self.left_open);
+            capture.end(output, &self.background_pipes);
         }
         Ended { status, killed, held_terminal }
     }
@@ -154,7 +154,7 @@ impl Executor {
         let go_on = || {
             let _ = kill_process_group(group, Signal::CONT);
         };
-        let mut held: Option<Held<'_>> = None;
+        let mut held: Option<ForegroundGuard<'_>> = None;
         loop {
             match stopped_by(group) {
                 Some(Signal::TTIN | Signal::TTOU) => {
@@ -176,7 +176,7 @@ impl Executor {
     }
 
     /// The terminal for a command; waits where we are in the background ourselves.
-    async fn foreground<'a>(&self, terminal: &'a Terminal, group: Pid) -> Held<'a> {
+    async fn foreground<'a>(&self, terminal: &'a Terminal, group: Pid) -> ForegroundGuard<'a> {
         let mut told = false;
         loop {
             if let Some(held) = terminal.give(group) {
@@ -184,7 +184,7 @@ impl Executor {
             }
             if !told {
                 let what = "a command asks for the terminal; bring the run to its foreground (fg)";
-                self.screen.tell(what);
+                self.status_line.tell(what);
                 told = true;
             }
             tokio::time::sleep(FOREGROUND_EVERY).await;
@@ -225,7 +225,7 @@ fn describe_refused(command: &[OsString], error: &io::Error) -> (i32, String) {
     let program = command.first().map(OsString::as_os_str).unwrap_or_default();
     let name = shown(program.as_encoded_bytes());
     match error.kind() {
-        io::ErrorKind::NotFound if program::find(program).is_ok() => {
+        io::ErrorKind::NotFound if which::find(program).is_ok() => {
             let what =
                 format!("cannot run `{name}`: it is there, but not the interpreter that it names");
             (NOT_FOUND, what)

@@ -22,7 +22,7 @@ pub(crate) struct Terminal {
 
 /// That a command's group is in the foreground, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
+pub(crate) struct ForegroundGuard<'a> {
     terminal: &'a Terminal,
     group: Pid,
     settings: Option<Termios>,
@@ -43,13 +43,13 @@ impl Terminal {
     }
 
     /// Makes a group the foreground, if we are it ourselves.
-    pub(crate) fn give(&self, group: Pid) -> Option<Held<'_>> {
+    pub(crate) fn give(&self, group: Pid) -> Option<ForegroundGuard<'_>> {
         if tcgetpgrp(&self.tty).ok()? != self.ours {
             return None;
         }
         let settings = tcgetattr(&self.tty).ok();
         tcsetpgrp(&self.tty, group).ok()?;
-        Some(Held { terminal: self, group, settings })
+        Some(ForegroundGuard { terminal: self, group, settings })
     }
 
     /// Stops us, as Ctrl-Z would have if the terminal had been ours; returns when we go on.
@@ -58,7 +58,7 @@ impl Terminal {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for ForegroundGuard<'_> {
     fn drop(&mut self) {
         let Terminal { tty, ours } = self.terminal;
         // Unless somebody else has it by now.

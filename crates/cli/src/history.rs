@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::time::Duration;
 
-use crate::csv_place::Place;
+use crate::csv_state::CsvState;
 use crate::error::LogError;
 
 /// The first row of a log.
@@ -12,7 +12,7 @@ pub(crate) const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "ex
 
 /// What a log says of earlier runs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Past {
+pub(crate) struct History {
     /// Whether an earlier run began: then it may have been killed while its tasks ran.
     began: bool,
     /// How often each input has ended well, and not been asked for since.
@@ -33,11 +33,11 @@ fn may_be_killed(code: i32) -> bool {
     matches!(code, 124 | 126 | 129..=192)
 }
 
-impl Past {
+impl History {
     /// Reads a log, and says how much of it is whole: a run that was killed may have left a part of
     /// a row at the end, which is passed over.
     pub(crate) fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
-        let mut past = Self::default();
+        let mut history = Self::default();
         let mut reader = csv::ReaderBuilder::new();
         let mut reader = reader.has_headers(false).flexible(true).from_reader(Recorder::new(input));
         let mut whole = 0;
@@ -54,23 +54,23 @@ impl Past {
                 if whole == 0 && !reader.get_ref().begins_a_header() {
                     return Err(malformed(1, NO_HEADER));
                 }
-                past.began = true;
-                return Ok((past, whole));
+                history.began = true;
+                return Ok((history, whole));
             }
             if let Some((line, record)) = last {
                 if whole > 0 {
-                    past.add(&record).map_err(|what| malformed(line, what))?;
+                    history.add(&record).map_err(|what| malformed(line, what))?;
                 } else if record != HEADER[..] {
                     return Err(malformed(line, NO_HEADER));
                 }
-                past.began = true;
+                history.began = true;
                 whole = begins;
             }
             if !more {
                 // A file of empty lines is no log either.
                 let is_empty = reader.get_ref().begin.is_empty();
                 return if whole > 0 || is_empty {
-                    Ok((past, whole))
+                    Ok((history, whole))
                 } else {
                     Err(malformed(1, NO_HEADER))
                 };
@@ -179,17 +179,17 @@ fn csv_error(line: u64, error: &csv::Error) -> LogError {
 /// Keeps in mind whether what was read so far ends a row, with a line end outside of quotes; and how it began.
 struct Recorder<R> {
     input: R,
-    place: Place,
+    place: CsvState,
     begin: Vec<u8>,
 }
 
 impl<R> Recorder<R> {
     fn new(input: R) -> Self {
-        Self { input, place: Place::RecordStart, begin: vec![] }
+        Self { input, place: CsvState::RecordStart, begin: vec![] }
     }
 
     fn ends_whole(&self) -> bool {
-        self.place == Place::RecordStart
+        self.place == CsvState::RecordStart
     }
 
     /// Whether all that was read is the beginning of a header.
@@ -218,36 +218,38 @@ mod tests {
         2,300,400,5,7,\"two\nlines, and a \"\" quote\"\n\
         3,500,600,1,0,plain\n";
 
-    fn read(log: &str) -> Result<(Past, u64), String> {
-        Past::read(log.as_bytes()).map_err(|error| error.to_string())
+    fn read(log: &str) -> Result<(History, u64), String> {
+        History::read(log.as_bytes()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_ended_well_is_done_as_often_as_it_did() {
-        let (mut past, whole) = read(LOG).unwrap();
+        let (mut history, whole) = read(LOG).unwrap();
         assert_eq!(whole, LOG.len() as u64);
-        assert_eq!(past.ended, [(200, 1), (400, 5), (600, 1)]);
-        assert_eq!(past.failed_weights, [5]);
-        let done = [past.take_done(b"plain"), past.take_done(b"plain"), past.take_done(b"plain")];
+        assert_eq!(history.ended, [(200, 1), (400, 5), (600, 1)]);
+        assert_eq!(history.failed_weights, [5]);
+        let done =
+            [history.take_done(b"plain"), history.take_done(b"plain"), history.take_done(b"plain")];
         assert_eq!(done, [true, true, false]);
         let known = [&b"plain"[..], b"two\nlines, and a \" quote", b"other"];
-        assert_eq!(known.map(|input| past.knows(input)), [true, true, false]);
+        assert_eq!(known.map(|input| history.knows(input)), [true, true, false]);
     }
 
     #[test]
     fn a_log_cut_off_anywhere_reads_as_the_rows_that_are_whole_and_a_run_has_begun() {
         let ends = [0, 43, 63, 105, LOG.len()];
         for cut in 1..=LOG.len() {
-            let (past, whole) = read(&LOG[..cut]).unwrap_or_else(|error| panic!("{cut}: {error}"));
+            let (history, whole) =
+                read(&LOG[..cut]).unwrap_or_else(|error| panic!("{cut}: {error}"));
             let expected = *ends.iter().rfind(|end| **end <= cut).unwrap();
             assert_eq!(usize::try_from(whole).unwrap(), expected, "cut at {cut}");
             assert_eq!(
-                past.ended.len(),
+                history.ended.len(),
                 ends[1..].iter().filter(|end| **end <= cut).count().saturating_sub(1)
             );
-            assert!(past.began(), "cut at {cut}");
+            assert!(history.began(), "cut at {cut}");
         }
-        assert_eq!(read("").unwrap(), (Past::default(), 0), "nothing has begun");
+        assert_eq!(read("").unwrap(), (History::default(), 0), "nothing has begun");
     }
 
     #[test]
@@ -269,8 +271,8 @@ mod tests {
         let log = format!("{LOG}4,700,800,1,0,5\" disk\n");
         assert_eq!(read(&log).unwrap().1, log.len() as u64);
         let more = format!("{log}5,900,950,1,0,plain\n");
-        let (past, whole) = read(&more).unwrap();
-        assert_eq!((past.ended.len(), whole), (5, more.len() as u64), "no finished row is lost");
+        let (history, whole) = read(&more).unwrap();
+        assert_eq!((history.ended.len(), whole), (5, more.len() as u64), "no finished row is lost");
     }
 
     #[test]
@@ -295,30 +297,30 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_held_since_then_and_what_was_killed_since_its_grace() {
-        let (past, _) = read(&format!("{LOG}4,100,300,2,124,a\n5,100,900,3,137,b\n")).unwrap();
+        let (history, _) = read(&format!("{LOG}4,100,300,2,124,a\n5,100,900,3,137,b\n")).unwrap();
         let ended = [(ns(800), 1), (ns(600), 5), (ns(400), 1)];
-        let without = past.ended(1_000, ns(0));
+        let without = history.ended(1_000, ns(0));
         assert_eq!(without, [&ended[..], &[(ns(700), 2), (ns(100), 3)]].concat());
-        let with = past.ended(1_000, ns(500));
+        let with = history.ended(1_000, ns(500));
         assert_eq!(with, [&ended[..], &[(ns(200), 2), (ns(0), 3)]].concat());
-        assert_eq!(past.grace_left(1_000, ns(500)), ns(400), "and that one's is not over");
-        assert_eq!(past.grace_left(2_000, ns(500)), ns(0));
-        assert_eq!(past.grace_left(0, ns(500)), ns(500), "a clock set back");
-        assert_eq!(past.grace_left(1_000, ns(0)), ns(0));
-        let set_back = past.ended(0, ns(0));
+        assert_eq!(history.grace_left(1_000, ns(500)), ns(400), "and that one's is not over");
+        assert_eq!(history.grace_left(2_000, ns(500)), ns(0));
+        assert_eq!(history.grace_left(0, ns(500)), ns(500), "a clock set back");
+        assert_eq!(history.grace_left(1_000, ns(0)), ns(0));
+        let set_back = history.ended(0, ns(0));
         assert!(set_back.iter().all(|(ago, _)| *ago == ns(0)), "a clock set back: held in full");
     }
 
     #[test]
     fn what_may_have_been_running_is_counted_at_its_heaviest() {
-        let (past, _) = read(LOG).unwrap();
-        let retried = past.in_flight(1, &[2, 3], 0, 1);
+        let (history, _) = read(LOG).unwrap();
+        let retried = history.in_flight(1, &[2, 3], 0, 1);
         assert_eq!(retried, [5], "the one that failed may have been tried again");
-        assert_eq!(past.in_flight(2, &[2, 3, 9], 0, 1), [9, 5]);
-        assert_eq!(past.in_flight(4, &[2], 3, 1), [5, 2, 1, 1], "there may have been four");
-        assert_eq!(past.in_flight(3, &[2, 2, 2], 2, 100), [100, 100, 5]);
+        assert_eq!(history.in_flight(2, &[2, 3, 9], 0, 1), [9, 5]);
+        assert_eq!(history.in_flight(4, &[2], 3, 1), [5, 2, 1, 1], "there may have been four");
+        assert_eq!(history.in_flight(3, &[2, 2, 2], 2, 100), [100, 100, 5]);
         let (header, _) = read(&LOG[..43]).unwrap();
         assert_eq!(header.in_flight(2, &[], 2, 1), [1, 1], "before the first row as well");
-        assert!(Past::default().in_flight(3, &[1], 2, 1).is_empty(), "nothing ran before");
+        assert!(History::default().in_flight(3, &[1], 2, 1).is_empty(), "nothing ran before");
     }
 }

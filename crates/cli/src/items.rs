@@ -10,8 +10,9 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use crate::columns::{Column, Columns, HeaderLine};
+use crate::display::shown;
 use crate::error::Error;
-use crate::texts::{Ends, Text, Texts};
+use crate::record_reader::{RawRecord, RecordReader, Terminator};
 use crate::weight;
 
 /// How many items are read ahead.
@@ -32,7 +33,7 @@ pub(crate) struct Item {
 
 /// What the reader found.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum InputEvent {
     /// What columns there are: once, before every item, where there are any.
     Columns(Columns),
     Item(Item),
@@ -50,7 +51,7 @@ pub(crate) enum Found {
 /// How to make items of the input.
 #[derive(Debug, Clone)]
 pub(crate) struct Format {
-    pub(crate) ends: Ends,
+    pub(crate) terminator: Terminator,
     /// What stands between fields, where there are columns.
     pub(crate) delimiter: Option<u8>,
     pub(crate) header: HeaderLine,
@@ -71,7 +72,7 @@ pub(crate) fn name(path: Option<&Path>) -> PathBuf {
 pub(crate) fn read(
     path: Option<&Path>,
     format: Format,
-) -> Result<(mpsc::Receiver<Found>, Total), Error> {
+) -> Result<(mpsc::Receiver<InputEvent>, Total), Error> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let total = Total::default();
     let name = name(path);
@@ -94,8 +95,8 @@ pub(crate) fn read(
     let tell = Arc::clone(&total);
     let read_ahead = move || {
         let mut items = 0;
-        for found in Reader::new(BufReader::new(input), format, name) {
-            items += u64::from(matches!(found, Found::Item(_) | Found::Malformed { .. }));
+        for found in ItemReader::new(BufReader::new(input), format, name) {
+            items += u64::from(matches!(found, InputEvent::Item(_) | InputEvent::Malformed { .. }));
             if sender.blocking_send(found).is_err() {
                 return; // The run has ended.
             }
@@ -107,7 +108,7 @@ pub(crate) fn read(
 }
 
 fn count(path: &Path, format: &Format) -> io::Result<u64> {
-    let mut texts = Texts::new(BufReader::new(File::open(path)?), format.ends);
+    let mut texts = RecordReader::new(BufReader::new(File::open(path)?), format.terminator);
     let (mut items, mut begun) = (0, false);
     while let Some(text) = texts.next()? {
         if let (Some(delimiter), None, false) = (format.delimiter, text.fault, begun) {
@@ -121,12 +122,12 @@ fn count(path: &Path, format: &Format) -> io::Result<u64> {
     Ok(items)
 }
 
-struct Reader<R> {
-    texts: Texts<R>,
+struct ItemReader<R> {
+    records: RecordReader<R>,
     format: Format,
     input: PathBuf,
     /// What was found and is yet to be handed on.
-    found: VecDeque<Found>,
+    found: VecDeque<InputEvent>,
     /// The place of the weights' column. What columns there are is known with it.
     weight: Option<usize>,
     columns_known: bool,
@@ -135,10 +136,10 @@ struct Reader<R> {
     ended: bool,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> ItemReader<R> {
     fn new(input: R, format: Format, name: PathBuf) -> Self {
         Self {
-            texts: Texts::new(input, format.ends),
+            records: RecordReader::new(input, format.terminator),
             format,
             input: name,
             found: VecDeque::new(),
@@ -150,16 +151,19 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn take(&mut self, text: Text) {
-        let Text { line, bytes, fault } = text;
+    fn take(&mut self, text: RawRecord) {
+        let RawRecord { line, bytes, fault } = text;
         if let Some(what) = fault {
             self.malformed(line, what.to_owned());
             return;
         }
         let Some(delimiter) = self.format.delimiter else {
-            if bytes.ends_with(b"\r") && self.format.ends != Ends::Nul && !self.told_of_returns {
+            if bytes.ends_with(b"\r")
+                && self.format.terminator != Terminator::Nul
+                && !self.told_of_returns
+            {
                 self.told_of_returns = true;
-                self.found.push_back(Found::Notice(format!("line {line} {ENDS_IN_RETURN}")));
+                self.found.push_back(InputEvent::Notice(format!("line {line} {ENDS_IN_RETURN}")));
             }
             self.item(line, bytes, None);
             return;
@@ -184,7 +188,7 @@ impl<R: BufRead> Reader<R> {
                 return false;
             }
         }
-        self.found.push_back(Found::Columns(columns));
+        self.found.push_back(InputEvent::Columns(columns));
         true
     }
 
@@ -194,9 +198,9 @@ impl<R: BufRead> Reader<R> {
         match self.weight.map(|place| item.weighs(place)).transpose() {
             Ok(weight) => {
                 item.weight = weight.unwrap_or(1);
-                self.found.push_back(Found::Item(item));
+                self.found.push_back(InputEvent::Item(item));
             }
-            Err(what) => self.found.push_back(Found::Malformed { line, what }),
+            Err(what) => self.found.push_back(InputEvent::Malformed { line, what }),
         }
     }
 
@@ -205,7 +209,7 @@ impl<R: BufRead> Reader<R> {
             let what = format!("line {line}, which names the columns: {what}");
             self.broken(io::Error::new(io::ErrorKind::InvalidData, what));
         } else {
-            self.found.push_back(Found::Malformed { line, what });
+            self.found.push_back(InputEvent::Malformed { line, what });
         }
     }
 
@@ -215,17 +219,17 @@ impl<R: BufRead> Reader<R> {
 
     fn stop(&mut self, error: Error) {
         self.ended = true;
-        self.found.push_back(Found::Stop(error));
+        self.found.push_back(InputEvent::Stop(error));
     }
 }
 
 const ENDS_IN_RETURN: &str = "and maybe others end in a carriage return, which is part of the item: if \
     the input comes from Windows, --crlf leaves it out";
 
-impl<R: BufRead> Iterator for Reader<R> {
-    type Item = Found;
+impl<R: BufRead> Iterator for ItemReader<R> {
+    type Item = InputEvent;
 
-    fn next(&mut self) -> Option<Found> {
+    fn next(&mut self) -> Option<InputEvent> {
         loop {
             if let Some(found) = self.found.pop_front() {
                 return Some(found);
@@ -233,7 +237,7 @@ impl<R: BufRead> Iterator for Reader<R> {
             if self.ended {
                 return None;
             }
-            match self.texts.next() {
+            match self.records.next() {
                 Ok(Some(text)) => self.take(text),
                 Ok(None) => self.ended = true,
                 Err(error) => self.broken(error),
@@ -259,26 +263,6 @@ impl Item {
     }
 }
 
-/// A text for a message: on one line, without control characters, and not much of it.
-pub(crate) fn shown(text: &[u8]) -> String {
-    const SHOWN_MAX: usize = 120;
-    // No character is longer than four bytes.
-    let begin = String::from_utf8_lossy(&text[..text.len().min(4 * SHOWN_MAX + 4)]);
-    let mut shown = String::new();
-    let mut characters = begin.chars();
-    for character in characters.by_ref().take(SHOWN_MAX) {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    if characters.next().is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 /// The fields of a record.
 fn fields(text: &[u8], delimiter: u8) -> csv::ByteRecord {
     // Fields between tabs are taken as they are; only CSV has quotes.
@@ -297,28 +281,28 @@ mod tests {
     use super::*;
 
     fn lines() -> Format {
-        let ends = Ends::Line { crlf: false };
-        Format { ends, delimiter: None, header: HeaderLine::No, weight: None }
+        let terminator = Terminator::Line { crlf: false };
+        Format { terminator, delimiter: None, header: HeaderLine::No, weight: None }
     }
 
     fn csv() -> Format {
-        Format { ends: Ends::Record { quotes: true }, delimiter: Some(b','), ..lines() }
+        Format { terminator: Terminator::Record { quotes: true }, delimiter: Some(b','), ..lines() }
     }
 
-    fn found(input: &str, format: Format) -> Vec<Found> {
-        Reader::new(input.as_bytes(), format, "input".into()).collect()
+    fn found(input: &str, format: Format) -> Vec<InputEvent> {
+        ItemReader::new(input.as_bytes(), format, "input".into()).collect()
     }
 
     /// What was found, in words.
     fn told(input: &str, format: Format) -> Vec<String> {
         let tell = |found| match found {
-            Found::Columns(columns) => format!("{columns}"),
-            Found::Item(item) => {
+            InputEvent::Columns(columns) => format!("{columns}"),
+            InputEvent::Item(item) => {
                 format!("{} line {}: {}", item.seq, item.line, shown(&item.text))
             }
-            Found::Malformed { line, what } => format!("line {line}: {what}"),
-            Found::Notice(what) => what,
-            Found::Stop(error) => format!("stop: {error}"),
+            InputEvent::Malformed { line, what } => format!("line {line}: {what}"),
+            InputEvent::Notice(what) => what,
+            InputEvent::Stop(error) => format!("stop: {error}"),
         };
         found(input, format).into_iter().map(tell).collect()
     }
@@ -336,7 +320,7 @@ mod tests {
     #[test]
     fn a_field_is_found_by_its_place() {
         let all = found("x,\"1, or\n2\"\n", csv());
-        let [Found::Columns(_), Found::Item(item)] = &all[..] else { panic!("{all:?}") };
+        let [InputEvent::Columns(_), InputEvent::Item(item)] = &all[..] else { panic!("{all:?}") };
         assert_eq!(item.text, b"x,\"1, or\n2\"");
         assert_eq!(item.field(1), Ok(&b"1, or\n2"[..]));
         assert_eq!(item.field(2).unwrap_err(), "it has 2 fields, none in column 3");
@@ -378,17 +362,10 @@ mod tests {
         let told_of = told("a\nb\r\nc\r\n", lines());
         assert_eq!(told_of.len(), 4);
         assert!(told_of[1].starts_with("line 2 and maybe others end in a carriage return"));
-        let crlf = Format { ends: Ends::Line { crlf: true }, ..lines() };
+        let crlf = Format { terminator: Terminator::Line { crlf: true }, ..lines() };
         assert_eq!(told("a\r\n\r\nb", crlf), ["1 line 1: a", "2 line 3: b"]);
-        let nul = Format { ends: Ends::Nul, ..lines() };
+        let nul = Format { terminator: Terminator::Nul, ..lines() };
         assert_eq!(told("a\r\0", nul), ["1 line 1: a\\r"]);
         assert_eq!(told("a,b\r\n\r\n", csv()), ["{1} and {2}", "1 line 1: a,b"]);
-    }
-
-    #[test]
-    fn what_is_shown_of_an_item_is_one_short_line() {
-        assert_eq!(shown(b"a\nb\t\x1b[2J\xff"), "a\\nb\\t\\u{1b}[2J\u{fffd}");
-        assert_eq!(shown("ä".repeat(120).as_bytes()), "ä".repeat(120));
-        assert_eq!(shown("ä".repeat(9_000).as_bytes()), "ä".repeat(120) + "…");
     }
 }

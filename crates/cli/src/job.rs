@@ -6,48 +6,48 @@ use std::time::Duration;
 
 use strict_rate_limiter::{AcquireError, RateLimiter};
 
-use crate::busy::Busy;
 use crate::error::{Error, exit};
 use crate::exec::{Executor, Outcome};
 use crate::items::Item;
-use crate::log::{Log, Row};
-use crate::output::Output;
-use crate::stop::{Level, Stop};
-use crate::streams;
+use crate::log::{Log, LogRow};
+use crate::ordered_output::TaskOutput;
+use crate::shutdown::{Level, Shutdown};
+use crate::spawn_backoff::SpawnBackoff;
+use crate::stdio;
 
 /// The longest wait before a retry, unless the first is longer.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// What all jobs share.
-pub(crate) struct Setting {
+pub(crate) struct JobContext {
     pub(crate) limiter: RateLimiter,
-    pub(crate) stop: Stop,
+    pub(crate) shutdown: Shutdown,
     pub(crate) log: Option<std::cell::RefCell<Log>>,
     pub(crate) log_path: std::path::PathBuf,
     pub(crate) executor: Executor,
-    pub(crate) busy: Busy,
+    pub(crate) spawn_backoff: SpawnBackoff,
     pub(crate) retries: u32,
     pub(crate) retry_delay: Duration,
 }
 
 /// What came of an item.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct JobReport {
     pub(crate) item: Item,
-    pub(crate) end: End,
+    pub(crate) end: JobEnd,
     pub(crate) retries: u32,
     /// The exit code of the last try, and how long it took.
     pub(crate) code: i32,
     pub(crate) took: Duration,
     /// What to tell about it.
     pub(crate) messages: Vec<String>,
-    pub(crate) output: Output,
+    pub(crate) output: TaskOutput,
     /// Why the whole run must stop.
     pub(crate) fatal: Option<Error>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum JobEnd {
     Ok,
     Failed,
     /// It could never run under these limits.
@@ -57,46 +57,46 @@ pub(crate) enum End {
 }
 
 /// Runs an item's command, and again where it fails and may be tried again. Each try is a task.
-pub(crate) async fn run(setting: &Setting, item: Item, command: Vec<OsString>) -> Report {
-    let mut report = Report {
+pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>) -> JobReport {
+    let mut report = JobReport {
         item,
-        end: End::NotStarted,
+        end: JobEnd::NotStarted,
         retries: 0,
         code: 0,
         took: Duration::ZERO,
         messages: vec![],
-        output: Output::default(),
+        output: TaskOutput::default(),
         fatal: None,
     };
     let mut busy_tries = 0;
     loop {
         let permit = tokio::select! {
             biased;
-            () = setting.stop.reached(Level::Gently) => return report,
-            permit = setting.limiter.acquire_weight_owned(report.item.weight) => permit,
+            () = context.shutdown.reached(Level::Graceful) => return report,
+            permit = context.limiter.acquire_weight_owned(report.item.weight) => permit,
         };
         let permit = match permit {
             Ok(permit) => permit,
             Err(AcquireError::Weight(error)) => {
-                report.end = End::Refused;
+                report.end = JobEnd::Refused;
                 report.messages.push(error.to_string());
                 return report;
             }
             Err(_) => return report,
         };
         // Nothing is started for a reader who has gone.
-        if streams::reader_has_gone() {
+        if stdio::reader_has_gone() {
             permit.release_unused();
             report.fatal = Some(Error::Output(io::ErrorKind::BrokenPipe.into()));
             return report;
         }
-        let outcome = match setting.executor.run(&command, &mut report.output).await {
+        let outcome = match context.executor.run(&command, &mut report.output).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 permit.release_unused();
                 tokio::select! {
-                    () = setting.busy.wait(&error, busy_tries, &setting.executor.screen) => {}
-                    () = setting.stop.reached(Level::Gently) => return report,
+                    () = context.spawn_backoff.wait(&error, busy_tries, &context.executor.status_line) => {}
+                    () = context.shutdown.reached(Level::Graceful) => return report,
                 }
                 busy_tries += 1;
                 continue;
@@ -108,32 +108,32 @@ pub(crate) async fn run(setting: &Setting, item: Item, command: Vec<OsString>) -
             permit.complete();
         }
         busy_tries = 0;
-        setting.busy.one_has_ended();
+        context.spawn_backoff.process_ended();
         (report.code, report.took) = (outcome.code, outcome.end - outcome.start);
         if let Some(code) = outcome.interrupted {
-            setting.stop.interrupted(code);
+            context.shutdown.interrupted(code);
         }
         let ok = outcome.code == 0;
-        report.end = if ok { End::Ok } else { End::Failed };
-        report.fatal = record(setting, &report.item, &outcome).err();
+        report.end = if ok { JobEnd::Ok } else { JobEnd::Failed };
+        report.fatal = record(context, &report.item, &outcome).err();
         // What dies because its reader has gone has nothing else wrong with it.
-        let is_cut_off = outcome.code == i32::from(exit::BROKEN_PIPE) && streams::reader_has_gone();
+        let is_cut_off = outcome.code == i32::from(exit::BROKEN_PIPE) && stdio::reader_has_gone();
         report.messages.extend(outcome.message.filter(|_| !is_cut_off));
-        let again = !ok && report.retries < setting.retries && report.fatal.is_none();
-        if !again || setting.stop.is_set() {
+        let again = !ok && report.retries < context.retries && report.fatal.is_none();
+        if !again || context.shutdown.has_begun() {
             return report;
         }
         tokio::select! {
-            () = tokio::time::sleep(delay(setting.retry_delay, report.retries)) => {}
-            () = setting.stop.reached(Level::Gently) => return report,
+            () = tokio::time::sleep(delay(context.retry_delay, report.retries)) => {}
+            () = context.shutdown.reached(Level::Graceful) => return report,
         }
         report.retries += 1;
     }
 }
 
-fn record(setting: &Setting, item: &Item, outcome: &Outcome) -> Result<(), Error> {
-    let Some(log) = &setting.log else { return Ok(()) };
-    let row = Row {
+fn record(context: &JobContext, item: &Item, outcome: &Outcome) -> Result<(), Error> {
+    let Some(log) = &context.log else { return Ok(()) };
+    let row = LogRow {
         seq: item.seq,
         start: outcome.start,
         end: outcome.end,
@@ -143,7 +143,7 @@ fn record(setting: &Setting, item: &Item, outcome: &Outcome) -> Result<(), Error
     };
     log.borrow_mut()
         .write(&row)
-        .map_err(|error| Error::Log { path: setting.log_path.clone(), error: error.into() })
+        .map_err(|error| Error::Log { path: context.log_path.clone(), error: error.into() })
 }
 
 /// The wait before a retry, after so many before it.

@@ -2,7 +2,7 @@
 //!
 //! `seq,start_ns,end_ns,weight,exit_code,input`, times in nanoseconds since the Unix epoch. They
 //! come from the monotonic clock, tied to the wall clock once when the run begins, so that they
-//! never jump within a run and a later run can place them. `past.rs` reads it back.
+//! never jump within a run and a later run can place them. `history.rs` reads it back.
 //!
 //! The file holds whole rows, whatever fails: a row that could only be written in part is cut off again, and
 //! kept for the next try. Where it cannot be cut off nothing is written behind it. A file that is no log is
@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, LogError};
-use crate::past::{HEADER, Past};
+use crate::history::{HEADER, History};
 
 /// A run that was killed may have left a child between its fork and its exec, which holds the lock as long.
 const LOCK_TRIES: u32 = 100;
@@ -28,7 +28,7 @@ const LOCK_TRIED_EVERY: Duration = Duration::from_millis(10);
 /// The log, open for writing, to one run at a time.
 #[derive(Debug)]
 pub(crate) struct Log {
-    rows: Rows<File>,
+    rows: RowWriter<File>,
     /// How much of it is whole rows.
     whole: u64,
     begin: Instant,
@@ -37,7 +37,7 @@ pub(crate) struct Log {
 
 /// A task that ended.
 #[derive(Debug)]
-pub(crate) struct Row<'a> {
+pub(crate) struct LogRow<'a> {
     pub(crate) seq: u64,
     pub(crate) start: Instant,
     pub(crate) end: Instant,
@@ -48,26 +48,26 @@ pub(crate) struct Row<'a> {
 
 impl Log {
     /// Opens a log: a new one, or one to go on with. Nothing is written to it yet.
-    pub(crate) fn open(path: &Path, resume: bool) -> Result<(Self, Past), Error> {
+    pub(crate) fn open(path: &Path, resume: bool) -> Result<(Self, History), Error> {
         Self::try_open(path, resume).map_err(|error| Error::Log { path: path.to_owned(), error })
     }
 
-    fn try_open(path: &Path, resume: bool) -> Result<(Self, Past), LogError> {
-        // Rows are appended: whatever else is done to the file, none is written over or far behind its end.
+    fn try_open(path: &Path, resume: bool) -> Result<(Self, History), LogError> {
+        // Rows are appended: another writer can neither make us overwrite rows nor leave a gap behind the end.
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         lock(|| file.try_lock(), thread::sleep)?;
         survive_size_limits()?;
-        let (mut past, mut whole) = (Past::default(), 0);
+        let (mut history, mut whole) = (History::default(), 0);
         if file.metadata()?.len() > 0 {
             if !resume {
                 return Err(LogError::Exists);
             }
-            (past, whole) = Past::read(BufReader::new(&file))?;
+            (history, whole) = History::read(BufReader::new(&file))?;
         }
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let begin_ns = nanos(since_epoch.unwrap_or_default());
-        let rows = Rows { file, waiting: vec![], torn: false };
-        Ok((Self { rows, whole, begin: Instant::now(), begin_ns }, past))
+        let rows = RowWriter { file, waiting: vec![], torn: false };
+        Ok((Self { rows, whole, begin: Instant::now(), begin_ns }, history))
     }
 
     /// Makes it ready for rows: what is torn at its end is cut off, and it has its header.
@@ -82,7 +82,7 @@ impl Log {
     }
 
     /// Writes a row, whole, before it returns. One that failed before is written with it.
-    pub(crate) fn write(&mut self, row: &Row<'_>) -> io::Result<()> {
+    pub(crate) fn write(&mut self, row: &LogRow<'_>) -> io::Result<()> {
         let ns = |instant: Instant| self.begin_ns + nanos(instant - self.begin);
         let numbers = [row.seq, ns(row.start), ns(row.end), row.weight].map(|n| n.to_string());
         let exit_code = row.exit_code.to_string();
@@ -127,9 +127,9 @@ fn lock(
     }
 }
 
-/// Rows that go to the end of a file, each whole or not at all.
+/// Appends rows to a file, each whole or not at all.
 #[derive(Debug)]
-struct Rows<F> {
+struct RowWriter<F> {
     file: F,
     /// Rows that could not be written yet.
     waiting: Vec<u8>,
@@ -153,7 +153,7 @@ impl Append for File {
     }
 }
 
-impl<F: Append> Rows<F> {
+impl<F: Append> RowWriter<F> {
     fn write(&mut self, row: &[u8]) -> io::Result<()> {
         self.waiting.extend_from_slice(row);
         if self.waiting.is_empty() {
@@ -228,9 +228,9 @@ mod tests {
         }
     }
 
-    fn rows(room: usize, cut_fails: bool) -> Rows<Disk> {
+    fn rows(room: usize, cut_fails: bool) -> RowWriter<Disk> {
         let file = Disk { room, cut_fails, ..Disk::default() };
-        Rows { file, waiting: vec![], torn: false }
+        RowWriter { file, waiting: vec![], torn: false }
     }
 
     #[test]

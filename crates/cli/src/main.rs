@@ -1,6 +1,6 @@
 //! The command `ratelimit`: arguments in, an exit code out. The work is in the modules.
 
-// Everything that is printed goes through `streams.rs`, where a write that fails is an exit code and no panic.
+// Everything that is printed goes through `stdio.rs`, where a write that fails is an exit code and no panic.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(not(unix))]
@@ -10,40 +10,41 @@ compile_error!(
 
 mod args;
 mod audit;
-mod braces;
-mod busy;
 mod capture;
 mod columns;
-mod csv_place;
+mod completions;
+mod config;
+mod csv_state;
+mod display;
 mod dry_run;
 mod error;
 mod exec;
-mod generate;
-mod group;
+mod foreground;
 mod help;
+mod history;
 mod items;
 mod job;
 mod log;
-mod output;
-mod past;
+mod ordered_output;
 mod pipe;
-mod plan;
-mod program;
+mod placeholders;
+mod process_group;
 mod progress;
+mod record_reader;
 mod resume;
 mod run;
-mod screen;
-mod shell;
+mod shell_syntax;
+mod shutdown;
+mod spawn;
+mod spawn_backoff;
 mod spool;
-mod start;
-mod stop;
-mod streams;
+mod status_line;
+mod stdio;
 mod summary;
 mod template;
-mod terminal;
-mod texts;
-mod unread;
+mod unread_output;
 mod weight;
+mod which;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -59,11 +60,11 @@ fn main() -> ExitCode {
     };
     let code = done.unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
-            streams::tell(&error);
+            stdio::tell(&error);
         }
         error.exit_code()
     });
-    ExitCode::from(streams::exit_code(code))
+    ExitCode::from(stdio::exit_code(code))
 }
 
 fn run(command: Command) -> Result<u8, Error> {
@@ -71,8 +72,8 @@ fn run(command: Command) -> Result<u8, Error> {
         Command::Run(args) => run::run(*args),
         Command::Pipe(args) => pipe::pipe(&args),
         Command::Audit(args) => audit::audit(&args),
-        Command::Completions(args) => generate::completions(args.shell).map(|()| 0),
-        Command::Man(args) => generate::manual(&args.folder).map(|()| 0),
+        Command::Completions(args) => completions::completions(args.shell).map(|()| 0),
+        Command::Man(args) => completions::manual(&args.folder).map(|()| 0),
     }
 }
 
@@ -84,10 +85,10 @@ fn explain(error: &clap::Error) -> Result<u8, Error> {
         if terminal && !is_set("NO_COLOR") { text.ansi().to_string() } else { text.to_string() }
     };
     if error.use_stderr() {
-        streams::write_message(&text(io::stderr().is_terminal()));
+        stdio::write_message(&text(io::stderr().is_terminal()));
         return Ok(exit::USAGE);
     }
     let text = text(io::stdout().is_terminal());
-    streams::output().write_all(text.as_bytes()).map_err(Error::Output)?;
+    stdio::output().write_all(text.as_bytes()).map_err(Error::Output)?;
     Ok(0)
 }

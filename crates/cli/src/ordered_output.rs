@@ -4,27 +4,27 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
 use crate::error::Error;
-use crate::spool::{Kept, Spool};
-use crate::streams;
+use crate::spool::{Spool, Spooled};
+use crate::stdio;
 
 /// So many outputs may wait for their turn. Nothing more is started until some have been let out.
 pub(crate) const WAITING_MAX: usize = 100_000;
 
 /// What a task wrote, over all its tries.
 #[derive(Debug, Default)]
-pub(crate) struct Output {
-    pub(crate) stdout: Kept,
-    pub(crate) stderr: Kept,
+pub(crate) struct TaskOutput {
+    pub(crate) stdout: Spooled,
+    pub(crate) stderr: Spooled,
 }
 
 /// Outputs, let out in the order in which their tasks were started.
 #[derive(Debug, Default)]
-pub(crate) struct InOrder {
+pub(crate) struct OrderedOutput {
     next: u64,
-    waiting: BTreeMap<u64, (Output, Option<Vec<u8>>)>,
+    waiting: BTreeMap<u64, (TaskOutput, Option<Vec<u8>>)>,
 }
 
-impl InOrder {
+impl OrderedOutput {
     /// Whether another task may be started whose output may have to wait.
     pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX
@@ -36,7 +36,7 @@ impl InOrder {
         &mut self,
         spool: &mut Spool,
         place: u64,
-        output: Output,
+        output: TaskOutput,
         tag: Option<Vec<u8>>,
     ) -> Result<(), Error> {
         self.waiting.insert(place, (output, tag));
@@ -46,14 +46,14 @@ impl InOrder {
                 continue; // Nothing of it, rather than a part. The spool says why.
             }
             let tag = tag.as_deref();
-            write(spool, output.stdout, streams::output(), tag).map_err(Error::Output)?;
-            write(spool, output.stderr, streams::errors(), tag).map_err(Error::Messages)?;
+            write(spool, output.stdout, stdio::output(), tag).map_err(Error::Output)?;
+            write(spool, output.stderr, stdio::errors(), tag).map_err(Error::Messages)?;
         }
         Ok(())
     }
 }
 
-fn write(spool: &mut Spool, kept: Kept, to: impl Write, tag: Option<&[u8]>) -> io::Result<()> {
+fn write(spool: &mut Spool, kept: Spooled, to: impl Write, tag: Option<&[u8]>) -> io::Result<()> {
     if kept.is_empty() {
         return Ok(());
     }

@@ -20,11 +20,11 @@ use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressState, Pro
 use strict_rate_limiter::{Limit, Permit, RateLimiter, TryAcquireError, Unit};
 
 use crate::args::PipeArgs;
-use crate::audit::report::counted;
+use crate::display::counted;
 use crate::error::{Error, exit};
-use crate::screen::is_drawn;
-use crate::streams;
-use crate::unread::{Unread, Woken, write_all};
+use crate::status_line::is_drawn;
+use crate::stdio;
+use crate::unread_output::{UnreadOutput, Woken, write_all};
 
 /// How long a reader may take to read and be woken again without holding up the limit: readers that
 /// are waiting take some 50 µs.
@@ -67,7 +67,7 @@ pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
     let is_file = |input: &File| input.metadata().ok().filter(std::fs::Metadata::is_file);
     let file_length = is_file(&input).map(|file| file.len());
     let out = rustix::stdio::stdout();
-    let mut copy = Copy {
+    let mut copy = Copier {
         limiter: &limiter,
         input: BufReader::with_capacity(TOGETHER, input),
         waits_for_input: file_length.is_none(),
@@ -76,24 +76,24 @@ pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
         longest: of_weight().map(Limit::rate).min().unwrap_or(u64::MAX),
         bytes_max: of_weight().map(in_a_turn).min().unwrap_or(u64::MAX),
         out,
-        unread: Unread::new(out),
+        unread: UnreadOutput::new(out),
         buffer: vec![],
         granted: 0,
         permits: vec![],
         lines: 0,
-        meter: Meter::new(args.quiet, file_length.filter(|_| from.is_some())),
+        progress: PipeProgress::new(args.quiet, file_length.filter(|_| from.is_some())),
     };
     match copy.all() {
         Ok(()) => {
-            copy.meter.finish();
+            copy.progress.finish();
             Ok(0)
         }
-        Err(Failed::Reading(error)) => Err(unreadable(error)),
-        Err(Failed::Writing(error)) if error.kind() == ErrorKind::BrokenPipe => {
-            copy.meter.finish();
+        Err(CopyError::Reading(error)) => Err(unreadable(error)),
+        Err(CopyError::Writing(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            copy.progress.finish();
             Ok(exit::BROKEN_PIPE)
         }
-        Err(Failed::Writing(error)) => Err(Error::Output(error)),
+        Err(CopyError::Writing(error)) => Err(Error::Output(error)),
     }
 }
 
@@ -104,12 +104,12 @@ fn in_a_turn(limit: &Limit) -> u64 {
 }
 
 /// What the copying ended with, if not at the end of the input.
-enum Failed {
+enum CopyError {
     Reading(io::Error),
     Writing(io::Error),
 }
 
-struct Copy<'a> {
+struct Copier<'a> {
     limiter: &'a RateLimiter,
     input: BufReader<File>,
     /// There is not always input: it is waited for.
@@ -121,40 +121,40 @@ struct Copy<'a> {
     /// How many bytes may be unread at a time, or a piece that is longer.
     bytes_max: u64,
     out: BorrowedFd<'a>,
-    unread: Unread<'a>,
+    unread: UnreadOutput<'a>,
     /// Pieces that have their permits, up to `granted`, and one that has none yet.
     buffer: Vec<u8>,
     granted: usize,
     permits: Vec<Permit<'a>>,
     /// How many of them are the end of a line.
     lines: u64,
-    meter: Meter,
+    progress: PipeProgress,
 }
 
-impl Copy<'_> {
-    fn all(&mut self) -> Result<(), Failed> {
+impl Copier<'_> {
+    fn all(&mut self) -> Result<(), CopyError> {
         while self.read_piece()? {
-            self.acquire().map_err(Failed::Writing)?;
+            self.acquire().map_err(CopyError::Writing)?;
             if self.granted >= TOGETHER {
-                self.write().map_err(Failed::Writing)?;
+                self.write().map_err(CopyError::Writing)?;
             }
         }
-        self.write().map_err(Failed::Writing)
+        self.write().map_err(CopyError::Writing)
     }
 
     /// Reads a line, or as much of it as may go at once. `false` at the end of the input.
-    fn read_piece(&mut self) -> Result<bool, Failed> {
+    fn read_piece(&mut self) -> Result<bool, CopyError> {
         loop {
             if self.input.buffer().is_empty() {
-                self.write().map_err(Failed::Writing)?;
-                self.wait_for_input().map_err(Failed::Writing)?;
+                self.write().map_err(CopyError::Writing)?;
+                self.wait_for_input().map_err(CopyError::Writing)?;
             }
             let input = match self.input.fill_buf() {
                 Ok(input) => input,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 // Another process that shares it may have made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(Failed::Reading(error)),
+                Err(error) => return Err(CopyError::Reading(error)),
             };
             let piece = self.buffer.len() - self.granted;
             if input.is_empty() {
@@ -222,7 +222,7 @@ impl Copy<'_> {
         }
         write_all(self.out, &self.buffer[..self.granted])?;
         self.unread.wrote(self.granted, std::mem::take(&mut self.permits));
-        self.meter.passed(std::mem::take(&mut self.lines), self.granted);
+        self.progress.passed(std::mem::take(&mut self.lines), self.granted);
         self.buffer.drain(..self.granted);
         self.granted = 0;
         Ok(())
@@ -230,14 +230,14 @@ impl Copy<'_> {
 }
 
 /// What a person sees of it: on a terminal a line that moves, and one line at the end.
-struct Meter {
+struct PipeProgress {
     bar: ProgressBar,
     quiet: bool,
     begin: Instant,
     lines: Arc<AtomicU64>,
 }
 
-impl Meter {
+impl PipeProgress {
     fn new(quiet: bool, total: Option<u64>) -> Self {
         // Where what passes is shown on the same terminal, a moving line would be written over.
         let bar = if is_drawn(quiet) && !io::stdout().is_terminal() {
@@ -273,7 +273,7 @@ impl Meter {
         if !self.quiet {
             let lines = counted(self.lines.load(Ordering::Relaxed), "line");
             let (bytes, took) = (BinaryBytes(self.bar.position()), self.begin.elapsed());
-            streams::tell(format_args!("{lines}, {bytes} in {:.2} s", took.as_secs_f64()));
+            stdio::tell(format_args!("{lines}, {bytes} in {:.2} s", took.as_secs_f64()));
         }
     }
 }

@@ -6,22 +6,22 @@
 //! command that is run with it as it stands is not the one that was meant. `{{` and `}}` are braces.
 
 use crate::columns::{Column, Columns, HeaderLine};
-use crate::items::shown;
+use crate::display::shown;
 
-/// A piece of a command, before it is known what columns there are.
+/// A token of a command, before it is known what columns there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum Token {
     Text(Vec<u8>),
     /// The item's number, from 1.
     Number,
-    Item(Cut),
+    Item(PathPart),
     /// `{…}`, with what is inside. It takes the columns to tell what it is.
-    Braces(Vec<u8>, Meant),
+    Braces(Vec<u8>, Meaning),
 }
 
 /// What braces in an input with columns may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meant {
+pub(crate) enum Meaning {
     /// They must be a column.
     Column,
     /// A column if one is called so, else plain text.
@@ -32,34 +32,34 @@ pub(crate) enum Meant {
 
 /// What is left of a value, as if it were a path. As in GNU parallel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub(crate) enum PathPart {
     /// `{}`
     Whole,
     /// `{.}`: without its extension.
-    Extension,
+    WithoutExtension,
     /// `{/}`: without its folder.
-    Folder,
+    FileName,
     /// `{//}`: the folder alone.
-    File,
+    Folder,
     /// `{/.}`: without both.
-    FolderAndExtension,
+    FileStem,
 }
 
-const CUTS: [(&[u8], Cut); 4] = [
-    (b"/.", Cut::FolderAndExtension),
-    (b"//", Cut::File),
-    (b".", Cut::Extension),
-    (b"/", Cut::Folder),
+const PATH_PARTS: [(&[u8], PathPart); 4] = [
+    (b"/.", PathPart::FileStem),
+    (b"//", PathPart::Folder),
+    (b".", PathPart::WithoutExtension),
+    (b"/", PathPart::FileName),
 ];
 
-impl Cut {
-    pub(crate) fn of(self, value: &[u8]) -> &[u8] {
+impl PathPart {
+    pub(crate) fn take(self, value: &[u8]) -> &[u8] {
         match self {
             Self::Whole => value,
-            Self::Extension => without_extension(value),
-            Self::Folder => without_folder(value),
-            Self::FolderAndExtension => without_extension(without_folder(value)),
-            Self::File => folder(value),
+            Self::WithoutExtension => without_extension(value),
+            Self::FileName => without_folder(value),
+            Self::FileStem => without_extension(without_folder(value)),
+            Self::Folder => folder(value),
         }
     }
 }
@@ -97,7 +97,7 @@ fn folder(value: &[u8]) -> &[u8] {
 
 /// How a command is read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading<'a> {
+pub(crate) struct Syntax<'a> {
     /// What stands for the item.
     pub(crate) item: &'a [u8],
     /// Whether the input has columns.
@@ -106,15 +106,15 @@ pub(crate) struct Reading<'a> {
 
 /// A brace that is open in a text.
 #[derive(PartialEq, Eq)]
-enum Open {
+enum OpenBrace {
     Single,
     Double,
 }
 
-impl Reading<'_> {
-    /// The pieces of a text; or why it cannot be meant so.
-    pub(crate) fn pieces(&self, text: &[u8]) -> Result<Vec<Piece>, String> {
-        let mut pieces = vec![];
+impl Syntax<'_> {
+    /// The tokens of a text; or why it cannot be meant so.
+    pub(crate) fn tokens(&self, text: &[u8]) -> Result<Vec<Token>, String> {
+        let mut tokens = vec![];
         let mut plain = vec![];
         let mut open = vec![];
         let mut opened = false;
@@ -122,30 +122,30 @@ impl Reading<'_> {
         while at < text.len() {
             let rest = &text[at..];
             let placeholder = if !self.item.is_empty() && rest.starts_with(self.item) {
-                Some((Piece::Item(Cut::Whole), self.item.len()))
+                Some((Token::Item(PathPart::Whole), self.item.len()))
             } else if rest.starts_with(b"{") && !rest.starts_with(b"{{") {
                 let before = at.checked_sub(1).map(|before| text[before]);
                 self.braces(before, &rest[1..])?
             } else {
                 None
             };
-            if let Some((piece, length)) = placeholder {
+            if let Some((token, length)) = placeholder {
                 if !plain.is_empty() {
-                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                    tokens.push(Token::Text(std::mem::take(&mut plain)));
                 }
-                pieces.push(piece);
+                tokens.push(token);
                 at += length;
                 continue;
             }
             let doubled = if rest.starts_with(b"{{") {
-                if open.last() != Some(&Open::Double) {
+                if open.last() != Some(&OpenBrace::Double) {
                     Self::refuse_template(rest)?;
                 }
-                open.push(Open::Double);
+                open.push(OpenBrace::Double);
                 true
             } else if rest.starts_with(b"}}") {
                 // The end of a doubled brace, or one that nothing has opened: `}}` in JSON ends two.
-                let ends = open.last() == Some(&Open::Double) || !opened;
+                let ends = open.last() == Some(&OpenBrace::Double) || !opened;
                 open.pop_if(|_| ends);
                 ends
             } else {
@@ -153,8 +153,8 @@ impl Reading<'_> {
             };
             if !doubled {
                 match rest[0] {
-                    b'{' => open.push(Open::Single),
-                    b'}' => drop(open.pop_if(|open| *open == Open::Single)),
+                    b'{' => open.push(OpenBrace::Single),
+                    b'}' => drop(open.pop_if(|open| *open == OpenBrace::Single)),
                     _ => {}
                 }
             }
@@ -162,14 +162,14 @@ impl Reading<'_> {
             plain.push(rest[0]);
             at += if doubled { 2 } else { 1 };
         }
-        if !plain.is_empty() || pieces.is_empty() {
-            pieces.push(Piece::Text(plain));
+        if !plain.is_empty() || tokens.is_empty() {
+            tokens.push(Token::Text(plain));
         }
-        Ok(pieces)
+        Ok(tokens)
     }
 
     /// What `{…}` is, and how long; nothing if it is plain text. `text` is what follows the brace.
-    fn braces(&self, before: Option<u8>, text: &[u8]) -> Result<Option<(Piece, usize)>, String> {
+    fn braces(&self, before: Option<u8>, text: &[u8]) -> Result<Option<(Token, usize)>, String> {
         let Some(length) = text.iter().position(|byte| *byte == b'{' || *byte == b'}') else {
             return Ok(None);
         };
@@ -181,25 +181,25 @@ impl Reading<'_> {
         if !self.item.is_empty() && contains(inside, self.item) && !(self.columns && is_word) {
             return Ok(None); // Braces around the item.
         }
-        let found = |piece| Ok(Some((piece, length + 2)));
+        let found = |token| Ok(Some((token, length + 2)));
         if inside == b"#" {
-            return found(Piece::Number);
+            return found(Token::Number);
         }
-        if let Some((_, cut)) = CUTS.iter().find(|(text, _)| *text == inside) {
-            return found(Piece::Item(*cut));
+        if let Some((_, part)) = PATH_PARTS.iter().find(|(text, _)| *text == inside) {
+            return found(Token::Item(*part));
         }
         let is_identifier = is_word && !inside.contains(&b'-');
         if before == Some(b'$') && is_identifier {
-            let braces = Piece::Braces(inside.to_vec(), Meant::Variable);
+            let braces = Token::Braces(inside.to_vec(), Meaning::Variable);
             return if self.columns { found(braces) } else { Ok(None) };
         }
         if self.columns {
             let meant = if is_word || is_like_a_placeholder(inside) {
-                Meant::Column
+                Meaning::Column
             } else {
-                Meant::Either
+                Meaning::Either
             };
-            return found(Piece::Braces(inside.to_vec(), meant));
+            return found(Token::Braces(inside.to_vec(), meant));
         }
         // curl's own: --write-out '%{http_code}'.
         if before == Some(b'%') && is_identifier {
@@ -245,7 +245,7 @@ impl Reading<'_> {
             let name = word.strip_prefix('.');
             name.is_some_and(|name| !name.starts_with(|first: char| first.is_ascii_digit()))
         };
-        let is_placeholder = CUTS.iter().any(|(cut, _)| *cut == inside);
+        let is_placeholder = PATH_PARTS.iter().any(|(part, _)| *part == inside);
         if !is_placeholder && text.split([' ', '(', '|']).any(names_a_field) {
             let written = shown(inside);
             return Err(format!(
@@ -274,41 +274,42 @@ fn is_like_a_placeholder(text: &[u8]) -> bool {
 }
 
 /// What braces may name: all that is in them, or that without an ending.
-fn names(inside: &[u8]) -> impl Iterator<Item = (&[u8], Cut)> {
-    let cut = CUTS.iter().filter_map(|(ending, cut)| Some((inside.strip_suffix(*ending)?, *cut)));
-    std::iter::once((inside, Cut::Whole)).chain(cut).filter(|(name, _)| !name.is_empty())
+fn names(inside: &[u8]) -> impl Iterator<Item = (&[u8], PathPart)> {
+    let part =
+        PATH_PARTS.iter().filter_map(|(ending, part)| Some((inside.strip_suffix(*ending)?, *part)));
+    std::iter::once((inside, PathPart::Whole)).chain(part).filter(|(name, _)| !name.is_empty())
 }
 
 /// What braces are, now that the columns are known.
-pub(crate) enum Known {
-    Column(usize, Cut),
+pub(crate) enum Resolved {
+    Column(usize, PathPart),
     Text(Vec<u8>),
 }
 
-impl Reading<'_> {
-    pub(crate) fn know(
+impl Syntax<'_> {
+    pub(crate) fn resolve(
         &self,
         inside: &[u8],
-        meant: Meant,
+        meant: Meaning,
         columns: &Columns,
-    ) -> Result<Known, String> {
+    ) -> Result<Resolved, String> {
         let named = names(inside).find(|(name, _)| columns.has(name));
-        let column = |(name, cut): (&[u8], Cut)| {
+        let column = |(name, part): (&[u8], PathPart)| {
             let place = columns.place(&Column::parse(name));
             place
-                .map(|place| Known::Column(place, cut))
+                .map(|place| Resolved::Column(place, part))
                 .map_err(|what| format!("`{{{}}}` in the command: {what}", shown(inside)))
         };
         let numbered =
             || names(inside).find(|(name, _)| matches!(Column::parse(name), Column::Number(_)));
-        let plain = || Known::Text([b"{", inside, b"}"].concat());
+        let plain = || Resolved::Text([b"{", inside, b"}"].concat());
         let written = shown(inside);
         match meant {
-            Meant::Column => match named.or_else(numbered) {
+            Meaning::Column => match named.or_else(numbered) {
                 Some(named) => column(named),
                 None => Err(self.unknown(inside, Some(columns))),
             },
-            Meant::Variable => match named.or_else(numbered) {
+            Meaning::Variable => match named.or_else(numbered) {
                 Some(named) if column(named).is_ok() => Err(format!(
                     "`${{{written}}}` in the command may be a variable of the shell's or a column after a dollar. \
                      For the variable, double the braces: ${{{{{written}}}}}. For the column, give \
@@ -316,7 +317,7 @@ impl Reading<'_> {
                 )),
                 _ => Ok(plain()),
             },
-            Meant::Either => match named {
+            Meaning::Either => match named {
                 Some(named) => column(named),
                 None => {
                     match std::str::from_utf8(inside).ok().and_then(|name| columns.almost(name)) {
@@ -332,17 +333,17 @@ impl Reading<'_> {
     }
 }
 
-/// Whether the pieces of a command ask for a header: columns by name do.
-pub(crate) fn header<'a>(pieces: impl Iterator<Item = &'a Piece>) -> HeaderLine {
+/// Whether the tokens of a command ask for a header: columns by name do.
+pub(crate) fn header<'a>(tokens: impl Iterator<Item = &'a Token>) -> HeaderLine {
     let mut maybe = vec![];
-    for piece in pieces {
-        match piece {
-            Piece::Braces(inside, Meant::Column)
+    for token in tokens {
+        match token {
+            Token::Braces(inside, Meaning::Column)
                 if names(inside).all(|(name, _)| Column::parse(name).is_name()) =>
             {
                 return HeaderLine::Yes;
             }
-            Piece::Braces(inside, Meant::Either) => {
+            Token::Braces(inside, Meaning::Either) => {
                 maybe.extend(names(inside).map(|(name, _)| name.to_vec()));
             }
             _ => {}

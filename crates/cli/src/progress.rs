@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use strict_rate_limiter::RateLimiter;
 
-use crate::screen::Screen;
+use crate::status_line::StatusLine;
 use crate::summary::{Counts, Failures, NeverStarted, summary};
 
 /// How far back the present rate looks.
@@ -24,7 +24,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(600);
 const BAR_MAX: usize = 30;
 
 pub(crate) struct Progress {
-    pub(crate) screen: Rc<Screen>,
+    pub(crate) status_line: Rc<StatusLine>,
     quiet: bool,
     concurrency: u32,
     begin: Instant,
@@ -68,12 +68,12 @@ struct State {
 }
 
 impl Progress {
-    pub(crate) fn new(screen: Rc<Screen>, quiet: bool, concurrency: usize) -> Self {
+    pub(crate) fn new(status_line: Rc<StatusLine>, quiet: bool, concurrency: usize) -> Self {
         let begin = Instant::now();
         let mut rate = Rate::default();
         rate.sample(begin, 0);
         Self {
-            screen,
+            status_line,
             quiet,
             concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
             begin,
@@ -99,11 +99,11 @@ impl Progress {
         let now = Instant::now();
         self.rate.sample(now, self.counts.ok + self.counts.failed);
         let state = self.state(total, limiter, now);
-        if self.screen.is_drawn() {
+        if self.status_line.is_drawn() {
             self.turn += 1;
-            self.screen.draw(|width| line(&state, width, self.turn));
+            self.status_line.draw(|width| line(&state, width, self.turn));
         } else if self.long_wait.is_to_be_told(state.next_in, now) {
-            self.screen.tell(long_wait(&state));
+            self.status_line.tell(long_wait(&state));
         }
     }
 
@@ -127,12 +127,12 @@ impl Progress {
         }
     }
 
-    /// Ends with the summary.
+    /// Prints the summary.
     pub(crate) fn finish(&self, never_started: NeverStarted) {
-        self.screen.clear();
+        self.status_line.clear();
         if !self.quiet {
             let took = self.begin.elapsed();
-            self.screen.tell_whole(&summary(self.counts, &self.failures, never_started, took));
+            self.status_line.tell_whole(&summary(self.counts, &self.failures, never_started, took));
         }
     }
 }

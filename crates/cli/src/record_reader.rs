@@ -6,11 +6,11 @@
 
 use std::io::{self, BufRead};
 
-use crate::csv_place::Place;
+use crate::csv_state::CsvState;
 
-/// What ends a text.
+/// The end of one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ends {
+pub(crate) enum Terminator {
     Nul,
     /// A line end. `crlf`: a carriage return before it is part of it.
     Line {
@@ -23,7 +23,7 @@ pub(crate) enum Ends {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Text {
+pub(crate) struct RawRecord {
     /// The line that it begins on, from 1.
     pub(crate) line: u64,
     pub(crate) bytes: Vec<u8>,
@@ -31,9 +31,9 @@ pub(crate) struct Text {
     pub(crate) fault: Option<&'static str>,
 }
 
-pub(crate) struct Texts<R> {
+pub(crate) struct RecordReader<R> {
     input: R,
-    ends: Ends,
+    terminator: Terminator,
     /// How many lines have been read.
     lines: u64,
 }
@@ -45,35 +45,36 @@ const UNCLOSED: &str = "the quote that opens in this record is not closed by the
 const BARE_RETURN: &str = "a carriage return in the middle of a line: lines must end with LF or CR LF \
     (to convert those that end with CR alone: tr '\\r' '\\n')";
 
-impl<R: BufRead> Texts<R> {
-    pub(crate) fn new(input: R, ends: Ends) -> Self {
-        Self { input, ends, lines: 0 }
+impl<R: BufRead> RecordReader<R> {
+    pub(crate) fn new(input: R, terminator: Terminator) -> Self {
+        Self { input, terminator, lines: 0 }
     }
 
     /// The next text. Empty lines are passed over; with NUL, an empty text is one.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Text>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<RawRecord>> {
         loop {
             let line = self.lines + 1;
             let mut bytes = vec![];
             if !self.read_line(&mut bytes)? {
                 return Ok(None);
             }
-            if line == 1 && self.ends != Ends::Nul && bytes.starts_with(BYTE_ORDER_MARK) {
+            if line == 1 && self.terminator != Terminator::Nul && bytes.starts_with(BYTE_ORDER_MARK)
+            {
                 bytes.drain(..BYTE_ORDER_MARK.len());
             }
             let mut fault = None;
-            match self.ends {
-                Ends::Nul => drop_end(&mut bytes, 0),
-                Ends::Line { crlf } => {
+            match self.terminator {
+                Terminator::Nul => drop_end(&mut bytes, 0),
+                Terminator::Line { crlf } => {
                     drop_end(&mut bytes, b'\n');
                     if crlf {
                         drop_end(&mut bytes, b'\r');
                     }
                 }
-                Ends::Record { quotes } => fault = self.finish_record(&mut bytes, quotes)?,
+                Terminator::Record { quotes } => fault = self.finish_record(&mut bytes, quotes)?,
             }
-            if !bytes.is_empty() || self.ends == Ends::Nul {
-                return Ok(Some(Text { line, bytes, fault }));
+            if !bytes.is_empty() || self.terminator == Terminator::Nul {
+                return Ok(Some(RawRecord { line, bytes, fault }));
             }
         }
     }
@@ -84,7 +85,7 @@ impl<R: BufRead> Texts<R> {
         bytes: &mut Vec<u8>,
         quotes: bool,
     ) -> io::Result<Option<&'static str>> {
-        let mut place = Place::RecordStart;
+        let mut place = CsvState::RecordStart;
         let mut read = 0;
         let mut fault = None;
         loop {
@@ -92,13 +93,13 @@ impl<R: BufRead> Texts<R> {
             let content = line.strip_suffix(b"\n").unwrap_or(line);
             let content = content.strip_suffix(b"\r").unwrap_or(content);
             for part in content.split_inclusive(|byte| *byte == b'\r') {
-                place = if quotes { place.after(part) } else { Place::Field };
-                if part.ends_with(b"\r") && place != Place::Quoted {
+                place = if quotes { place.after(part) } else { CsvState::Field };
+                if part.ends_with(b"\r") && place != CsvState::Quoted {
                     fault = Some(BARE_RETURN);
                 }
             }
             let end = content.len();
-            if place != Place::Quoted {
+            if place != CsvState::Quoted {
                 bytes.truncate(read + end);
                 return Ok(fault);
             }
@@ -111,7 +112,7 @@ impl<R: BufRead> Texts<R> {
     }
 
     fn read_line(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
-        let end = if self.ends == Ends::Nul { 0 } else { b'\n' };
+        let end = if self.terminator == Terminator::Nul { 0 } else { b'\n' };
         let read = self.input.read_until(end, bytes)? > 0;
         self.lines += u64::from(read);
         Ok(read)
@@ -128,11 +129,11 @@ fn drop_end(bytes: &mut Vec<u8>, end: u8) {
 mod tests {
     use super::*;
 
-    const CSV: Ends = Ends::Record { quotes: true };
-    const TSV: Ends = Ends::Record { quotes: false };
+    const CSV: Terminator = Terminator::Record { quotes: true };
+    const TSV: Terminator = Terminator::Record { quotes: false };
 
-    fn texts(input: &str, ends: Ends) -> Vec<(u64, String)> {
-        let mut texts = Texts::new(input.as_bytes(), ends);
+    fn texts(input: &str, terminator: Terminator) -> Vec<(u64, String)> {
+        let mut texts = RecordReader::new(input.as_bytes(), terminator);
         let mut found = vec![];
         while let Some(text) = texts.next().unwrap() {
             assert_eq!(text.fault, None, "{text:?}");
@@ -141,8 +142,8 @@ mod tests {
         found
     }
 
-    fn fault(input: &str, ends: Ends) -> (u64, &'static str) {
-        let mut texts = Texts::new(input.as_bytes(), ends);
+    fn fault(input: &str, terminator: Terminator) -> (u64, &'static str) {
+        let mut texts = RecordReader::new(input.as_bytes(), terminator);
         loop {
             let text = texts.next().unwrap().expect("a fault");
             if let Some(fault) = text.fault {
@@ -158,23 +159,26 @@ mod tests {
 
     #[test]
     fn empty_lines_are_passed_over_and_counted() {
-        let lines = Ends::Line { crlf: false };
+        let lines = Terminator::Line { crlf: false };
         assert_eq!(texts("\na\n\nb c", lines), owned(&[(2, "a"), (4, "b c")]));
         assert_eq!(texts("a\r\n\r\nb", lines), owned(&[(1, "a\r"), (2, "\r"), (3, "b")]));
-        assert_eq!(texts("a\r\n\r\nb\r", Ends::Line { crlf: true }), owned(&[(1, "a"), (3, "b")]));
+        assert_eq!(
+            texts("a\r\n\r\nb\r", Terminator::Line { crlf: true }),
+            owned(&[(1, "a"), (3, "b")])
+        );
         assert_eq!(texts("a\r\n\r\n\nb\r\n", TSV), owned(&[(1, "a"), (4, "b")]));
     }
 
     #[test]
     fn with_nul_every_text_is_an_item_and_no_byte_is_left_out() {
-        let found = texts("\u{feff}a\nb\0\0c\r\n", Ends::Nul);
+        let found = texts("\u{feff}a\nb\0\0c\r\n", Terminator::Nul);
         assert_eq!(found, owned(&[(1, "\u{feff}a\nb"), (2, ""), (3, "c\r\n")]));
     }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_text() {
-        for ends in [Ends::Line { crlf: false }, CSV, TSV] {
-            let found = texts("\u{feff}a\n\u{feff}b", ends);
+        for terminator in [Terminator::Line { crlf: false }, CSV, TSV] {
+            let found = texts("\u{feff}a\n\u{feff}b", terminator);
             assert_eq!(found, owned(&[(1, "a"), (2, "\u{feff}b")]));
         }
         assert_eq!(texts("\u{feff}\"a\nb\",c", CSV), owned(&[(1, "\"a\nb\",c")]));
@@ -216,7 +220,7 @@ mod tests {
             for number in 0..4_usize.pow(length) {
                 let byte = |place| alphabet[number / 4_usize.pow(place) % 4];
                 let input: Vec<u8> = (0..length).map(byte).collect();
-                let mut texts = Texts::new(&input[..], CSV);
+                let mut texts = RecordReader::new(&input[..], CSV);
                 let mut ours = vec![];
                 while let Some(text) = texts.next().unwrap() {
                     let mut reader = csv::ReaderBuilder::new();

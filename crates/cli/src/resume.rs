@@ -12,53 +12,53 @@ use strict_rate_limiter::{Limit, Permit, RateLimiter, RateLimiterBuilder, Unit};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
-use crate::items::{Found, Item};
+use crate::history::History;
+use crate::items::{InputEvent, Item};
 use crate::log::Log;
-use crate::past::Past;
-use crate::template::{Draft, Template};
+use crate::template::{Template, UnresolvedTemplate};
 
 /// How many items are read ahead at most to learn what may have been running.
 const LOOK_AHEAD_MAX: usize = 10_000;
 
 /// What is still to be run: read from the input, less what an earlier run has done.
-pub(crate) struct Source {
-    items: mpsc::Receiver<Found>,
-    ahead: VecDeque<Found>,
+pub(crate) struct ItemSource {
+    items: mpsc::Receiver<InputEvent>,
+    ahead: VecDeque<InputEvent>,
     pub(crate) skipped: u64,
 }
 
-impl Source {
-    pub(crate) fn new(items: mpsc::Receiver<Found>) -> Self {
+impl ItemSource {
+    pub(crate) fn new(items: mpsc::Receiver<InputEvent>) -> Self {
         Self { items, ahead: VecDeque::new(), skipped: 0 }
     }
 
     /// The command for the input, once it is known what columns it has.
-    pub(crate) async fn template(&mut self, draft: &Draft) -> Result<Template, Error> {
+    pub(crate) async fn template(&mut self, draft: &UnresolvedTemplate) -> Result<Template, Error> {
         if !draft.has_columns() {
             return draft.template(None).map_err(Error::Usage);
         }
         while let Some(found) = self.items.recv().await {
             match found {
-                Found::Columns(columns) => {
+                InputEvent::Columns(columns) => {
                     return draft.template(Some(&columns)).map_err(Error::Usage);
                 }
-                Found::Stop(error) => return Err(error),
+                InputEvent::Stop(error) => return Err(error),
                 other => self.ahead.push_back(other),
             }
         }
         Ok(Template::default()) // There is no item to fill in.
     }
 
-    pub(crate) async fn next(&mut self, past: &mut Past) -> Option<Found> {
+    pub(crate) async fn next(&mut self, history: &mut History) -> Option<InputEvent> {
         if let Some(found) = self.ahead.pop_front() {
             return Some(found);
         }
-        self.receive(past).await
+        self.receive(history).await
     }
 
     /// How many items have been read, and not been asked for.
     pub(crate) fn known(&mut self) -> u64 {
-        let is_item = |found: &Found| matches!(found, Found::Item(_));
+        let is_item = |found: &InputEvent| matches!(found, InputEvent::Item(_));
         let mut known = self.ahead.iter().filter(|found| is_item(found)).count() as u64;
         while let Ok(found) = self.items.try_recv() {
             known += u64::from(is_item(&found));
@@ -66,11 +66,11 @@ impl Source {
         known
     }
 
-    async fn receive(&mut self, past: &mut Past) -> Option<Found> {
+    async fn receive(&mut self, history: &mut History) -> Option<InputEvent> {
         loop {
             let found = self.items.recv().await?;
             match &found {
-                Found::Item(item) if past.take_done(&item.text) => self.skipped += 1,
+                InputEvent::Item(item) if history.take_done(&item.text) => self.skipped += 1,
                 _ => return Some(found),
             }
         }
@@ -88,7 +88,7 @@ pub(crate) struct Resumption<'a> {
 
 /// What has been read of the items that may have been running.
 #[derive(Default)]
-struct Ahead {
+struct ReadAhead {
     weights: Vec<u64>,
     /// How many of them have no row: an item with a row may have run again, but never instead of one without.
     unlogged: usize,
@@ -97,8 +97,8 @@ struct Ahead {
 
 impl Resumption<'_> {
     /// How long the calls of commands that were killed may still be on their way.
-    pub(crate) fn grace_left(&self, past: &Past) -> Duration {
-        past.grace_left(self.log.now_ns(), self.grace)
+    pub(crate) fn grace_left(&self, history: &History) -> Duration {
+        history.grace_left(self.log.now_ns(), self.grace)
     }
 
     /// The limiter, with all in its windows that may still count. Items are read as far as it helps to know
@@ -106,24 +106,24 @@ impl Resumption<'_> {
     pub(crate) async fn limiter(
         &self,
         builder: RateLimiterBuilder,
-        source: &mut Source,
-        past: &mut Past,
+        source: &mut ItemSource,
+        history: &mut History,
     ) -> Result<RateLimiter, Error> {
         let most = self.concurrency;
-        let Some(heaviest) = self.heaviest().filter(|_| past.began()) else {
-            return self.build(builder, past, past.in_flight(most, &[], most, 1));
+        let Some(heaviest) = self.heaviest().filter(|_| history.began()) else {
+            return self.build(builder, history, history.in_flight(most, &[], most, 1));
         };
-        let careful = past.in_flight(most, &[], most, heaviest);
-        let careful = self.build(builder.clone(), past, careful)?;
-        let mut ahead = Ahead::default();
+        let careful = history.in_flight(most, &[], most, heaviest);
+        let careful = self.build(builder.clone(), history, careful)?;
+        let mut ahead = ReadAhead::default();
         while ahead.unlogged < most && !ahead.ended {
             let first =
                 ahead.weights.iter().copied().find(|weight| (1..=heaviest).contains(weight));
             tokio::select! {
                 biased;
-                found = source.receive(past), if source.ahead.len() < LOOK_AHEAD_MAX => match found {
+                found = source.receive(history), if source.ahead.len() < LOOK_AHEAD_MAX => match found {
                     Some(found) => {
-                        self.note(&found, past, heaviest, &mut ahead);
+                        self.note(&found, history, heaviest, &mut ahead);
                         source.ahead.push_back(found);
                     }
                     None => ahead.ended = true,
@@ -137,18 +137,18 @@ impl Resumption<'_> {
             }
         }
         let unseen = most.saturating_sub(ahead.unlogged);
-        self.build(builder, past, past.in_flight(most, &ahead.weights, unseen, 1))
+        self.build(builder, history, history.in_flight(most, &ahead.weights, unseen, 1))
     }
 
-    fn note(&self, found: &Found, past: &Past, heaviest: u64, ahead: &mut Ahead) {
+    fn note(&self, found: &InputEvent, history: &History, heaviest: u64, ahead: &mut ReadAhead) {
         match found {
-            Found::Item(item) => {
+            InputEvent::Item(item) => {
                 ahead.weights.push(item.weight);
                 // What cannot run stands for nothing that did (but may have run under other limits).
-                let may_have_run = self.can_run(item, heaviest) && !past.knows(&item.text);
+                let may_have_run = self.can_run(item, heaviest) && !history.knows(&item.text);
                 ahead.unlogged += usize::from(may_have_run);
             }
-            Found::Stop(_) => ahead.ended = true,
+            InputEvent::Stop(_) => ahead.ended = true,
             _ => {}
         }
     }
@@ -166,10 +166,10 @@ impl Resumption<'_> {
     fn build(
         &self,
         builder: RateLimiterBuilder,
-        past: &Past,
+        history: &History,
         in_flight: Vec<u64>,
     ) -> Result<RateLimiter, Error> {
-        let ended = past.ended(self.log.now_ns(), self.grace);
+        let ended = history.ended(self.log.now_ns(), self.grace);
         let until_now = in_flight.into_iter().map(|weight| (Duration::ZERO, weight));
         Ok(builder.history(ended).history(until_now).build()?)
     }

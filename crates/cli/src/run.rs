@@ -10,28 +10,29 @@ use strict_rate_limiter::{RateLimiter, RateLimiterBuilder};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::args::RunArgs;
-use crate::busy::Busy;
-use crate::capture::LeftOpen;
+use crate::capture::BackgroundPipes;
+use crate::config;
+use crate::display::shown;
 use crate::dry_run;
 use crate::error::{Error, exit};
 use crate::exec::Executor;
-use crate::items::{self, Found, shown};
-use crate::job::{self, End, Report, Setting};
+use crate::foreground::Terminal;
+use crate::history::History;
+use crate::items::{self, InputEvent};
+use crate::job::{self, JobContext, JobEnd, JobReport};
 use crate::log::Log;
-use crate::output::InOrder;
-use crate::past::Past;
-use crate::plan;
-use crate::program;
+use crate::ordered_output::OrderedOutput;
 use crate::progress::Progress;
-use crate::resume::{Resumption, Source};
-use crate::screen::Screen;
+use crate::resume::{ItemSource, Resumption};
+use crate::shutdown::{Level, Shutdown};
+use crate::spawn::Spawner;
+use crate::spawn_backoff::SpawnBackoff;
 use crate::spool::Spool;
-use crate::start::Start;
-use crate::stop::{Level, Stop};
-use crate::streams;
+use crate::status_line::StatusLine;
+use crate::stdio;
 use crate::summary::NeverStarted;
 use crate::template::Template;
-use crate::terminal::Terminal;
+use crate::which;
 
 /// How often it is looked whether the output is still read, and the progress is shown.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,40 +44,40 @@ pub(crate) fn run(args: RunArgs) -> Result<u8, Error> {
 }
 
 async fn run_async(args: RunArgs) -> Result<u8, Error> {
-    let (draft, format) = plan::plan(&args)?;
+    let (draft, format) = config::command_and_input(&args)?;
     if args.dry_run {
         return dry_run::show(&args, &draft, format).await;
     }
     if let Some(program) = draft.program() {
-        program::find(program)?;
+        which::find(program)?;
     }
-    let limiter = plan::limiter(&args);
+    let limiter = config::limiter(&args);
     limiter.clone().build()?; // Complains before anything is opened.
     let executor = executor(&args)?;
     let log = args.log.as_ref().map(|path| Log::open(path, args.resume)).transpose()?;
-    let (mut log, mut past) = log.unzip();
+    let (mut log, mut history) = log.unzip();
     let (items, total) = items::read(args.input.as_deref(), format)?;
-    let mut source = Source::new(items);
+    let mut source = ItemSource::new(items);
     let template = source.template(&draft).await?;
-    let limiter = match (&mut log, &mut past, &args.log) {
-        (Some(log), Some(past), Some(path)) => {
+    let limiter = match (&mut log, &mut history, &args.log) {
+        (Some(log), Some(history), Some(path)) => {
             log.begin().map_err(|error| Error::Log { path: path.clone(), error: error.into() })?;
-            resumed(&args, limiter, &template, log, &mut source, past).await?
+            resumed(&args, limiter, &template, log, &mut source, history).await?
         }
         _ => limiter.build()?,
     };
-    let setting = Setting {
+    let context = JobContext {
         limiter,
-        stop: executor.stop.clone(),
+        shutdown: executor.shutdown.clone(),
         log: log.map(RefCell::new),
         log_path: args.log.clone().unwrap_or_default(),
         executor,
-        busy: Busy::default(),
+        spawn_backoff: SpawnBackoff::default(),
         retries: args.retries,
         retry_delay: args.retry_delay,
     };
-    let past = past.unwrap_or_default();
-    Run::new(args, template, setting, past, total)?.finish(source).await
+    let history = history.unwrap_or_default();
+    Run::new(args, template, context, history, total)?.finish(source).await
 }
 
 /// The limiter of a run that has a log, with what the log says of earlier runs in its windows.
@@ -85,22 +86,20 @@ async fn resumed(
     limiter: RateLimiterBuilder,
     template: &Template,
     log: &Log,
-    source: &mut Source,
-    past: &mut Past,
+    source: &mut ItemSource,
+    history: &mut History,
 ) -> Result<RateLimiter, Error> {
     let limits = &args.limits.limits;
     let (concurrency, grace) = (args.concurrency.get(), args.abandon_grace);
     let resumption = Resumption { log, limits, concurrency, grace, template };
     loop {
-        let left = resumption.grace_left(past);
+        let left = resumption.grace_left(history);
         if left.is_zero() {
-            return resumption.limiter(limiter, source, past).await;
+            return resumption.limiter(limiter, source, history).await;
         }
         if !args.quiet {
             let left = humantime::format_duration(Duration::from_secs(left.as_secs() + 1));
-            streams::tell(format_args!(
-                "waiting {left} for the grace of a command that was killed"
-            ));
+            stdio::tell(format_args!("waiting {left} for the grace of a command that was killed"));
         }
         tokio::time::sleep(left).await;
     }
@@ -117,13 +116,13 @@ fn executor(args: &RunArgs) -> Result<Executor, Error> {
     let may_read = one_at_a_time && !reads_terminal;
     let capture = !one_at_a_time || args.tag;
     Ok(Executor {
-        start: Start::new(capture, terminal.is_some() && !may_read, args.concurrency.get()),
+        spawner: Spawner::new(capture, terminal.is_some() && !may_read, args.concurrency.get()),
         spool: if capture { Some(RefCell::new(Spool::open()?)) } else { None },
-        left_open: LeftOpen::default(),
+        background_pipes: BackgroundPipes::default(),
         terminal: terminal.filter(|_| may_read),
-        screen: Rc::new(Screen::new(args.quiet)),
+        status_line: Rc::new(StatusLine::new(args.quiet)),
         timeout: args.timeout,
-        stop: Stop::new(),
+        shutdown: Shutdown::new(),
     })
 }
 
@@ -131,11 +130,11 @@ fn executor(args: &RunArgs) -> Result<Executor, Error> {
 struct Run {
     args: RunArgs,
     template: Template,
-    setting: Rc<Setting>,
-    past: Past,
-    jobs: JoinSet<(u64, Report)>,
+    context: Rc<JobContext>,
+    history: History,
+    jobs: JoinSet<(u64, JobReport)>,
     started: u64,
-    output: InOrder,
+    output: OrderedOutput,
     progress: Progress,
     total: items::Total,
     /// Items that were read and not started because the run was stopped.
@@ -147,14 +146,14 @@ impl Run {
     fn new(
         args: RunArgs,
         template: Template,
-        setting: Setting,
-        past: Past,
+        context: JobContext,
+        history: History,
         total: items::Total,
     ) -> Result<Self, Error> {
-        let screen = Rc::clone(&setting.executor.screen);
-        let progress = Progress::new(Rc::clone(&screen), args.quiet, args.concurrency.get());
-        setting.stop.on_signals(move |level| {
-            screen.tell(match level {
+        let status_line = Rc::clone(&context.executor.status_line);
+        let progress = Progress::new(Rc::clone(&status_line), args.quiet, args.concurrency.get());
+        context.shutdown.on_signals(move |level| {
+            status_line.tell(match level {
                 Level::Kill => "killing what runs",
                 _ => "waiting for what runs; interrupt again to kill it",
             });
@@ -162,11 +161,11 @@ impl Run {
         Ok(Self {
             args,
             template,
-            setting: Rc::new(setting),
-            past,
+            context: Rc::new(context),
+            history,
             jobs: JoinSet::new(),
             started: 0,
-            output: InOrder::default(),
+            output: OrderedOutput::default(),
             progress,
             total,
             given_back: 0,
@@ -176,8 +175,8 @@ impl Run {
 
     /// Keeps as many jobs going as may be, in the order of the items, until there is nothing left or
     /// it is told to stop.
-    async fn finish(mut self, mut source: Source) -> Result<u8, Error> {
-        let stop = self.setting.stop.clone();
+    async fn finish(mut self, mut source: ItemSource) -> Result<u8, Error> {
+        let shutdown = self.context.shutdown.clone();
         let (mut more, mut read_all) = (true, false);
         let mut look = tokio::time::interval(LOOK_EVERY);
         while more || !self.jobs.is_empty() {
@@ -188,20 +187,20 @@ impl Run {
                     let (place, report) = ended.expect("a job neither panics nor is cancelled");
                     self.job_ended(place, report);
                 }
-                () = stop.reached(Level::Gently), if more => more = false,
-                found = source.next(&mut self.past), if more && room => match found {
+                () = shutdown.reached(Level::Graceful), if more => more = false,
+                found = source.next(&mut self.history), if more && room => match found {
                     Some(found) => self.found(found),
                     None => (more, read_all) = (false, true),
                 },
                 _ = look.tick() => self.look(),
             }
-            if let Some(error) = streams::failure().or_else(|| self.spool_failure()) {
+            if let Some(error) = stdio::failure().or_else(|| self.spool_failure()) {
                 self.stop_for(error);
             }
             self.progress.counts.skipped = source.skipped;
         }
         self.progress.finish(self.never_started(&mut source, read_all));
-        match (self.fatal, stop.signalled()) {
+        match (self.fatal, shutdown.signalled()) {
             // A terminal that is closed takes our streams along.
             (Some(Error::Output(_) | Error::Messages(_)) | None, Some(code)) => Ok(code),
             (Some(fatal), _) => Err(fatal),
@@ -214,18 +213,18 @@ impl Run {
 
     /// Looks at what changes without anything having ended.
     fn look(&mut self) {
-        if streams::reader_has_gone() {
+        if stdio::reader_has_gone() {
             self.stop_for(Error::Output(io::ErrorKind::BrokenPipe.into()));
         }
-        self.progress.show(self.total.get().copied(), &self.setting.limiter);
+        self.progress.show(self.total.get().copied(), &self.context.limiter);
     }
 
     fn spool_failure(&self) -> Option<Error> {
-        self.setting.executor.spool.as_ref()?.borrow().failure()
+        self.context.executor.spool.as_ref()?.borrow().failure()
     }
 
     /// How many items a run that was stopped has not started.
-    fn never_started(&self, source: &mut Source, read_all: bool) -> NeverStarted {
+    fn never_started(&self, source: &mut ItemSource, read_all: bool) -> NeverStarted {
         match self.total.get() {
             _ if read_all => NeverStarted::Items(self.given_back),
             Some(total) => NeverStarted::Items(total.saturating_sub(self.progress.counts.done())),
@@ -233,71 +232,71 @@ impl Run {
         }
     }
 
-    fn found(&mut self, found: Found) {
+    fn found(&mut self, found: InputEvent) {
         match found {
-            Found::Item(item) => match self.template.fill(&item) {
+            InputEvent::Item(item) => match self.template.fill(&item) {
                 Ok(command) => {
-                    let (setting, place) = (Rc::clone(&self.setting), self.started);
+                    let (context, place) = (Rc::clone(&self.context), self.started);
                     self.started += 1;
                     self.jobs.spawn_local(async move {
-                        (place, job::run(&setting, item, command).await)
+                        (place, job::run(&context, item, command).await)
                     });
                 }
                 Err(what) => self.refused(item.line, &what),
             },
-            Found::Malformed { line, what } => self.refused(line, &what),
-            Found::Notice(what) => self.progress.screen.tell(what),
-            Found::Columns(_) => {} // The template has them.
-            Found::Stop(error) => self.stop_for(error),
+            InputEvent::Malformed { line, what } => self.refused(line, &what),
+            InputEvent::Notice(what) => self.progress.status_line.tell(what),
+            InputEvent::Columns(_) => {} // The template has them.
+            InputEvent::Stop(error) => self.stop_for(error),
         }
     }
 
     /// A line that cannot be run. The others are.
     fn refused(&mut self, line: u64, what: &str) {
-        self.progress.screen.tell(format_args!("line {line}: {what}"));
+        self.progress.status_line.tell(format_args!("line {line}: {what}"));
         self.progress.counts.refused += 1;
         if self.args.halt {
-            self.setting.stop.gently();
+            self.context.shutdown.begin();
         }
     }
 
-    fn job_ended(&mut self, place: u64, report: Report) {
-        let Report { item, end, retries, code, took, messages, output, fatal } = report;
+    fn job_ended(&mut self, place: u64, report: JobReport) {
+        let JobReport { item, end, retries, code, took, messages, output, fatal } = report;
         let progress = &mut self.progress;
         progress.counts.retries += u64::from(retries);
         match end {
-            End::Ok => progress.counts.ok += 1,
-            End::Failed => {
+            JobEnd::Ok => progress.counts.ok += 1,
+            JobEnd::Failed => {
                 progress.counts.failed += 1;
                 progress.failures.add(item.line, &item.text, code);
             }
-            End::Refused => progress.counts.refused += 1,
-            End::NotStarted => self.given_back += 1,
+            JobEnd::Refused => progress.counts.refused += 1,
+            JobEnd::NotStarted => self.given_back += 1,
         }
-        if matches!(end, End::Ok | End::Failed) {
+        if matches!(end, JobEnd::Ok | JobEnd::Failed) {
             progress.ended(took, item.weight);
         }
         for message in messages {
             let text = shown(&item.text);
-            progress.screen.tell(format_args!("line {}, `{text}`: {message}", item.line));
+            progress.status_line.tell(format_args!("line {}, `{text}`: {message}", item.line));
         }
-        if matches!(end, End::Failed | End::Refused) && self.args.halt {
-            self.setting.stop.gently();
+        if matches!(end, JobEnd::Failed | JobEnd::Refused) && self.args.halt {
+            self.context.shutdown.begin();
         }
         let tag = self.args.tag.then_some(item.text);
         if let Some(error) = fatal {
             self.stop_for(error);
         }
-        let Some(spool) = &self.setting.executor.spool else { return };
+        let Some(spool) = &self.context.executor.spool else { return };
         let put = || self.output.put(&mut spool.borrow_mut(), place, output, tag);
-        if let Err(error) = self.progress.screen.aside(put) {
+        if let Err(error) = self.progress.status_line.suspend(put) {
             self.stop_for(error);
         }
     }
 
     /// Something that no later item can mend.
     fn stop_for(&mut self, error: Error) {
-        self.setting.stop.gently();
+        self.context.shutdown.begin();
         self.fatal.get_or_insert(error);
     }
 }

@@ -8,21 +8,21 @@
 //! Shells differ in how they read two things (`$'…'`; a `)` of `case` inside of `$(…)`). A text is read in every
 //! way, and each placeholder has to be right in all of them.
 
-/// A piece of a shell's text.
+/// A segment of a shell's text.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Piece<'a> {
+pub(crate) enum Segment<'a> {
     Text(&'a [u8]),
     /// Where an item or a field will stand.
     Value,
 }
 
 /// Refuses a placeholder that stands where an item cannot.
-pub(crate) fn check<'a>(pieces: impl Iterator<Item = Piece<'a>>) -> Result<(), String> {
+pub(crate) fn check<'a>(segments: impl Iterator<Item = Segment<'a>>) -> Result<(), String> {
     let mut text = vec![];
-    for piece in pieces {
-        match piece {
-            Piece::Text(bytes) => text.extend(bytes.iter().copied().map(Some)),
-            Piece::Value => text.push(None),
+    for segment in segments {
+        match segment {
+            Segment::Text(bytes) => text.extend(bytes.iter().copied().map(Some)),
+            Segment::Value => text.push(None),
         }
     }
     for dollar_quotes in [false, true] {

@@ -12,34 +12,34 @@ use crate::error::{Error, exit};
 /// How far the run has been told to stop. Later is further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    Go,
+    Run,
     /// Start nothing more; what runs may end.
-    Gently,
+    Graceful,
     /// Kill what runs.
     Kill,
 }
 
 /// Tells everyone to stop.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop {
+pub(crate) struct Shutdown {
     level: watch::Sender<Level>,
     /// The exit code of the first signal that did it; 0 for none.
     signalled: Arc<AtomicU8>,
 }
 
-impl Stop {
+impl Shutdown {
     pub(crate) fn new() -> Self {
-        Self { level: watch::Sender::new(Level::Go), signalled: Arc::default() }
+        Self { level: watch::Sender::new(Level::Run), signalled: Arc::default() }
     }
 
-    pub(crate) fn gently(&self) {
-        self.level.send_modify(|level| *level = (*level).max(Level::Gently));
+    pub(crate) fn begin(&self) {
+        self.level.send_modify(|level| *level = (*level).max(Level::Graceful));
     }
 
     /// Stops gently because of a signal, which makes this the exit code.
     pub(crate) fn interrupted(&self, code: u8) {
         let _ = self.signalled.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
-        self.gently();
+        self.begin();
     }
 
     /// The exit code of the signal that stopped the run, if one did.
@@ -47,8 +47,8 @@ impl Stop {
         Some(self.signalled.load(Ordering::Relaxed)).filter(|code| *code != 0)
     }
 
-    pub(crate) fn is_set(&self) -> bool {
-        *self.level.borrow() > Level::Go
+    pub(crate) fn has_begun(&self) -> bool {
+        *self.level.borrow() > Level::Run
     }
 
     /// Returns once the run has been told to stop as far as this.
@@ -76,18 +76,18 @@ impl Stop {
             // Where it is ignored from the start, nobody could be waited for.
             _child: listen(SignalKind::child())?,
         };
-        let stop = self.clone();
+        let shutdown = self.clone();
         tokio::task::spawn_local(async move {
             loop {
                 let code = signals.next().await;
-                let further = stop.is_set() && code != exit::HUNG_UP;
-                let was_set = stop.is_set();
-                stop.interrupted(code);
+                let further = shutdown.has_begun() && code != exit::HUNG_UP;
+                let was_set = shutdown.has_begun();
+                shutdown.interrupted(code);
                 if further {
-                    stop.level.send_replace(Level::Kill);
+                    shutdown.level.send_replace(Level::Kill);
                     tell(Level::Kill);
                 } else if !was_set {
-                    tell(Level::Gently);
+                    tell(Level::Graceful);
                 }
             }
         });

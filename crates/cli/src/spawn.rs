@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use tokio::process::Child;
 
-use crate::program;
+use crate::which;
 
 /// Descriptors that a command costs while it runs: two pipes, and one to wait for it.
 const EACH: u64 = 3;
@@ -20,7 +20,7 @@ const BESIDES: u64 = 256;
 
 /// How every process of a run is started.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Start {
+pub(crate) struct Spawner {
     /// Whether what it writes is read by us. Else it has our own standard output and error.
     capture: bool,
     /// Whether it has a session of its own, where opening `/dev/tty` is an error at once. Else it has
@@ -32,14 +32,14 @@ pub(crate) struct Start {
 
 /// Why a process could not be started.
 #[derive(Debug)]
-pub(crate) enum NotStarted {
+pub(crate) enum SpawnError {
     /// The system has no room for it now: descriptors, processes or memory.
     Busy(io::Error),
     /// This command cannot be run.
     Refused(io::Error),
 }
 
-impl Start {
+impl Spawner {
     /// Raises our soft limit on descriptors to the hard one where so many commands at once may need
     /// more. The commands have the limit that we were started with.
     pub(crate) fn new(capture: bool, own_session: bool, at_once: usize) -> Self {
@@ -58,10 +58,10 @@ impl Start {
 
     /// Starts a process in a group of its own: a signal from the terminal is for us, a kill is for all
     /// of the group.
-    pub(crate) fn start(&self, words: &[OsString]) -> Result<Child, NotStarted> {
-        let refused = |errno: Errno| NotStarted::Refused(errno.into());
+    pub(crate) fn spawn(&self, words: &[OsString]) -> Result<Child, SpawnError> {
+        let refused = |errno: Errno| SpawnError::Refused(errno.into());
         let (program, arguments) = words.split_first().ok_or_else(|| refused(Errno::INVAL))?;
-        let started = self.spawn(program, arguments);
+        let started = self.spawn_program(program, arguments);
         let started = match started {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOEXEC) => {
                 self.spawn_script(program, arguments, error)
@@ -70,9 +70,9 @@ impl Start {
         };
         started.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM) => {
-                NotStarted::Busy(error)
+                SpawnError::Busy(error)
             }
-            _ => NotStarted::Refused(error),
+            _ => SpawnError::Refused(error),
         })
     }
 
@@ -83,17 +83,17 @@ impl Start {
         arguments: &[OsString],
         error: io::Error,
     ) -> io::Result<Child> {
-        match program::find(program) {
-            Ok(path) if program::is_script(&path) => {
+        match which::find(program) {
+            Ok(path) if which::is_script(&path) => {
                 let arguments: Vec<_> =
                     [path.into_os_string()].into_iter().chain(arguments.iter().cloned()).collect();
-                self.spawn(OsStr::new("/bin/sh"), &arguments)
+                self.spawn_program(OsStr::new("/bin/sh"), &arguments)
             }
             _ => Err(error),
         }
     }
 
-    fn spawn(&self, program: &OsStr, arguments: &[OsString]) -> io::Result<Child> {
+    fn spawn_program(&self, program: &OsStr, arguments: &[OsString]) -> io::Result<Child> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
         if self.capture {

@@ -34,14 +34,14 @@ pub(crate) struct Spool {
 
 /// Output that is kept, in the order in which it came.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
-    pieces: Vec<Piece>,
+pub(crate) struct Spooled {
+    chunks: Vec<Chunk>,
     /// Whether some of it could not be kept.
     is_lost: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+enum Chunk {
     Memory(Vec<u8>),
     File { offset: u64, length: u64 },
 }
@@ -68,7 +68,7 @@ impl Spool {
 
     /// Keeps more of an output. Where that cannot be, the rest of it is lost and
     /// [`Self::failure`] says why.
-    pub(crate) fn keep(&mut self, kept: &mut Kept, bytes: &[u8]) {
+    pub(crate) fn keep(&mut self, kept: &mut Spooled, bytes: &[u8]) {
         if self.failed.is_some() {
             kept.is_lost = true;
         }
@@ -76,10 +76,10 @@ impl Spool {
             return;
         }
         if self.in_memory + bytes.len() <= self.memory_max {
-            if !matches!(kept.pieces.last(), Some(Piece::Memory(_))) {
-                kept.pieces.push(Piece::Memory(vec![]));
+            if !matches!(kept.chunks.last(), Some(Chunk::Memory(_))) {
+                kept.chunks.push(Chunk::Memory(vec![]));
             }
-            let Some(Piece::Memory(memory)) = kept.pieces.last_mut() else { unreachable!() };
+            let Some(Chunk::Memory(memory)) = kept.chunks.last_mut() else { unreachable!() };
             let before = memory.capacity();
             memory.reserve_exact(bytes.len());
             memory.extend_from_slice(bytes);
@@ -90,17 +90,17 @@ impl Spool {
         }
     }
 
-    fn keep_in_file(&mut self, kept: &mut Kept, mut bytes: &[u8]) -> io::Result<()> {
+    fn keep_in_file(&mut self, kept: &mut Spooled, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let (offset, length) = self.allocate(bytes.len() as u64);
             let (now, later) = bytes.split_at(length as usize);
             self.file.write_all_at(now, offset)?;
             self.file_length = self.file_length.max(offset + length);
-            match kept.pieces.last_mut() {
-                Some(Piece::File { offset: last, length: before }) if *last + *before == offset => {
+            match kept.chunks.last_mut() {
+                Some(Chunk::File { offset: last, length: before }) if *last + *before == offset => {
                     *before += length;
                 }
-                _ => kept.pieces.push(Piece::File { offset, length }),
+                _ => kept.chunks.push(Chunk::File { offset, length }),
             }
             bytes = later;
         }
@@ -121,16 +121,16 @@ impl Spool {
     }
 
     /// Reads an output from its begin.
-    pub(crate) fn reader<'a>(&'a self, kept: &'a Kept) -> impl Read + 'a {
-        Reader { file: &self.file, pieces: kept.pieces.iter(), now: Part::default() }
+    pub(crate) fn reader<'a>(&'a self, kept: &'a Spooled) -> impl Read + 'a {
+        SpoolReader { file: &self.file, chunks: kept.chunks.iter(), now: Remainder::default() }
     }
 
     /// Forgets an output, and has room for as much again.
-    pub(crate) fn forget(&mut self, kept: Kept) {
-        for piece in kept.pieces {
+    pub(crate) fn forget(&mut self, kept: Spooled) {
+        for piece in kept.chunks {
             match piece {
-                Piece::Memory(memory) => self.in_memory -= memory.capacity(),
-                Piece::File { offset, length } => self.give_back(offset, length),
+                Chunk::Memory(memory) => self.in_memory -= memory.capacity(),
+                Chunk::File { offset, length } => self.give_back(offset, length),
             }
         }
     }
@@ -159,9 +159,9 @@ impl Spool {
     }
 }
 
-impl Kept {
+impl Spooled {
     pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.chunks.is_empty()
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -171,25 +171,25 @@ impl Kept {
 
 /// What of a piece is still to be read.
 #[derive(Default)]
-enum Part<'a> {
+enum Remainder<'a> {
     Memory(&'a [u8]),
     File(u64, u64),
     #[default]
     Nothing,
 }
 
-struct Reader<'a, I> {
+struct SpoolReader<'a, I> {
     file: &'a File,
-    pieces: I,
-    now: Part<'a>,
+    chunks: I,
+    now: Remainder<'a>,
 }
 
-impl<'a, I: Iterator<Item = &'a Piece>> Read for Reader<'a, I> {
+impl<'a, I: Iterator<Item = &'a Chunk>> Read for SpoolReader<'a, I> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match &mut self.now {
-                Part::Memory(bytes) if !bytes.is_empty() => return bytes.read(buffer),
-                Part::File(offset, length) if *length > 0 => {
+                Remainder::Memory(bytes) if !bytes.is_empty() => return bytes.read(buffer),
+                Remainder::File(offset, length) if *length > 0 => {
                     let wanted = buffer.len().min(usize::try_from(*length).unwrap_or(usize::MAX));
                     let read = self.file.read_at(&mut buffer[..wanted], *offset)?;
                     if read == 0 && wanted > 0 {
@@ -199,9 +199,11 @@ impl<'a, I: Iterator<Item = &'a Piece>> Read for Reader<'a, I> {
                     *length -= read as u64;
                     return Ok(read);
                 }
-                _ => match self.pieces.next() {
-                    Some(Piece::Memory(bytes)) => self.now = Part::Memory(bytes),
-                    Some(Piece::File { offset, length }) => self.now = Part::File(*offset, *length),
+                _ => match self.chunks.next() {
+                    Some(Chunk::Memory(bytes)) => self.now = Remainder::Memory(bytes),
+                    Some(Chunk::File { offset, length }) => {
+                        self.now = Remainder::File(*offset, *length);
+                    }
                     None => return Ok(0),
                 },
             }
@@ -227,7 +229,7 @@ mod tests {
         Spool { memory_max, ..Spool::open().unwrap() }
     }
 
-    fn read(spool: &Spool, kept: &Kept) -> Vec<u8> {
+    fn read(spool: &Spool, kept: &Spooled) -> Vec<u8> {
         let mut bytes = vec![];
         spool.reader(kept).read_to_end(&mut bytes).unwrap();
         bytes
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_back_whole_and_in_order() {
         let mut spool = spool(10);
-        let (mut one, mut two) = (Kept::default(), Kept::default());
+        let (mut one, mut two) = (Spooled::default(), Spooled::default());
         spool.keep(&mut one, b"memory");
         spool.keep(&mut two, b"file");
         spool.keep(&mut one, b"beside");
@@ -255,7 +257,7 @@ mod tests {
         let mut spool = spool(0);
         let mut waiting = std::collections::VecDeque::new();
         for round in 0..2_000_u64 {
-            let mut kept = Kept::default();
+            let mut kept = Spooled::default();
             let bytes = vec![round as u8; 1 + (round * 7_919 % 5_000) as usize];
             bytes.chunks(997).for_each(|chunk| spool.keep(&mut kept, chunk));
             waiting.push_back((kept, bytes));
@@ -281,7 +283,7 @@ mod tests {
     fn memory_is_had_again_by_what_comes_later() {
         let mut spool = spool(8);
         for _ in 0..3 {
-            let mut kept = Kept::default();
+            let mut kept = Spooled::default();
             spool.keep(&mut kept, b"12345678");
             assert_eq!((spool.in_memory, spool.end), (8, 0));
             spool.forget(kept);
@@ -293,14 +295,14 @@ mod tests {
     fn a_full_disk_is_remembered() {
         let file = File::options().read(true).write(true).open("/dev/full").unwrap();
         let mut spool = Spool { file, ..spool(4) };
-        let mut kept = Kept::default();
+        let mut kept = Spooled::default();
         spool.keep(&mut kept, b"1234");
         assert!(spool.failure().is_none() && kept.is_whole());
         spool.keep(&mut kept, b"5");
         let why = spool.failure().unwrap().to_string();
         assert!(why.contains("No space left") && why.contains("TMPDIR"), "{why}");
         assert_eq!(read(&spool, &kept), b"1234");
-        let mut later = Kept::default();
+        let mut later = Spooled::default();
         spool.forget(kept);
         spool.keep(&mut later, b"6");
         assert!(!later.is_whole(), "not even where there is room: its output would not be whole");

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal};
 use rustix::stdio::stderr;
 use rustix::termios::tcgetwinsize;
 
-use crate::streams;
+use crate::stdio;
 
 /// The width of a terminal that does not say how wide it is.
 const WIDTH: usize = 80;
@@ -23,27 +23,27 @@ pub(crate) fn is_drawn(quiet: bool) -> bool {
 }
 
 #[derive(Debug)]
-pub(crate) struct Screen {
+pub(crate) struct StatusLine {
     drawn: bool,
     /// The line, while it is there.
     line: RefCell<Option<String>>,
     /// Whether something was written since that may not have ended its line.
     written: Cell<bool>,
     /// How many have the terminal to themselves.
-    left: Cell<usize>,
+    hidden: Cell<usize>,
 }
 
 /// That somebody else has the terminal, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Left<'a>(&'a Screen);
+pub(crate) struct Hidden<'a>(&'a StatusLine);
 
-impl Screen {
+impl StatusLine {
     pub(crate) fn new(quiet: bool) -> Self {
         Self {
             drawn: is_drawn(quiet),
             line: RefCell::default(),
             written: Cell::new(false),
-            left: Cell::new(0),
+            hidden: Cell::new(0),
         }
     }
 
@@ -53,18 +53,18 @@ impl Screen {
 
     /// Draws the line, given how many columns there are for it.
     pub(crate) fn draw(&self, line: impl FnOnce(usize) -> String) {
-        if self.drawn && self.left.get() == 0 {
+        if self.drawn && self.hidden.get() == 0 {
             let width = width();
             // One column is left free: where the last is written to, some terminals begin a new line.
             let line: String = line(width - 1).chars().take(width - 1).collect();
-            streams::write_message(&format!("{}\r{line}\x1b[K", self.fresh_line(width)));
+            stdio::write_message(&format!("{}\r{line}\x1b[K", self.fresh_line(width)));
             self.line.replace(Some(line));
         }
     }
 
     pub(crate) fn clear(&self) {
         if self.line.take().is_some() {
-            streams::write_message("\r\x1b[K");
+            stdio::write_message("\r\x1b[K");
         }
     }
 
@@ -77,17 +77,17 @@ impl Screen {
     pub(crate) fn tell_whole(&self, text: &str) {
         let line = self.line.take();
         let begin = if line.is_some() { "\r\x1b[K" } else { &self.fresh_line(width()) };
-        streams::write_message(&format!("{begin}{text}"));
+        stdio::write_message(&format!("{begin}{text}"));
         if let Some(line) = line {
             self.draw(|_| line);
         }
     }
 
     /// Does something that writes to the terminal, without the line.
-    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(crate) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         let line = self.line.borrow().clone();
         let written = {
-            let _left = self.leave();
+            let _hidden = self.hide();
             write()
         };
         if let Some(line) = line {
@@ -97,10 +97,10 @@ impl Screen {
     }
 
     /// Leaves the terminal to somebody else.
-    pub(crate) fn leave(&self) -> Left<'_> {
+    pub(crate) fn hide(&self) -> Hidden<'_> {
         self.clear();
-        self.left.set(self.left.get() + 1);
-        Left(self)
+        self.hidden.set(self.hidden.get() + 1);
+        Hidden(self)
     }
 
     /// What moves the cursor to the begin of a line, once where it may be anywhere: as many blanks as
@@ -110,9 +110,9 @@ impl Screen {
     }
 }
 
-impl Drop for Left<'_> {
+impl Drop for Hidden<'_> {
     fn drop(&mut self) {
-        self.0.left.set(self.0.left.get() - 1);
+        self.0.hidden.set(self.0.hidden.get() - 1);
         self.0.written.set(self.0.drawn);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::items::shown;
+use crate::display::shown;
 
 /// So many failed items are named.
 const NAMED_MAX: usize = 10;

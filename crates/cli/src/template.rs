@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::braces::{self, Cut, Known, Piece, Reading};
 use crate::columns::{Columns, HeaderLine};
 use crate::items::Item;
-use crate::shell;
+use crate::placeholders::{self, PathPart, Resolved, Syntax, Token};
+use crate::shell_syntax;
 
 /// A command as it was given: what columns there are is not known yet.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    arguments: Vec<Vec<Piece>>,
+pub(crate) struct UnresolvedTemplate {
+    arguments: Vec<Vec<Token>>,
     item: Vec<u8>,
     columns: bool,
     /// Whether it is one text for `sh -c`, in which items are quoted.
@@ -22,21 +22,21 @@ pub(crate) struct Draft {
 /// A command, ready to be filled in.
 #[derive(Debug, Default)]
 pub(crate) struct Template {
-    arguments: Vec<Vec<Part>>,
+    arguments: Vec<Vec<TemplatePart>>,
     shell: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(Vec<u8>),
     /// The item's number, from 1.
     Number,
-    Item(Cut),
+    Item(PathPart),
     /// A field, by its place from 0.
-    Field(usize, Cut),
+    Field(usize, PathPart),
 }
 
-impl Draft {
+impl UnresolvedTemplate {
     /// Reads a command. What cannot be meant as it stands is refused.
     pub(crate) fn new(
         command: &[OsString],
@@ -44,11 +44,11 @@ impl Draft {
         columns: bool,
         shell: bool,
     ) -> Result<Self, String> {
-        let reading = Reading { item: item.as_bytes(), columns };
+        let syntax = Syntax { item: item.as_bytes(), columns };
         let arguments = if shell {
-            vec![reading.pieces(command.join(OsStr::new(" ")).as_bytes())?]
+            vec![syntax.tokens(command.join(OsStr::new(" ")).as_bytes())?]
         } else {
-            let pieces = command.iter().map(|argument| reading.pieces(argument.as_bytes()));
+            let pieces = command.iter().map(|argument| syntax.tokens(argument.as_bytes()));
             pieces.collect::<Result<_, _>>()?
         };
         Ok(Self { arguments, item: item.as_bytes().to_vec(), columns, shell })
@@ -56,7 +56,7 @@ impl Draft {
 
     /// Whether the first record is a header, by what the command asks for.
     pub(crate) fn header(&self) -> HeaderLine {
-        braces::header(self.arguments.iter().flatten())
+        placeholders::header(self.arguments.iter().flatten())
     }
 
     pub(crate) fn has_columns(&self) -> bool {
@@ -66,46 +66,50 @@ impl Draft {
     /// The program, where it is the same for every item.
     pub(crate) fn program(&self) -> Option<&OsStr> {
         match self.arguments.first()?.as_slice() {
-            [Piece::Text(text)] if !self.shell => Some(OsStr::from_bytes(text)),
+            [Token::Text(text)] if !self.shell => Some(OsStr::from_bytes(text)),
             _ => None,
         }
     }
 
     /// The command for an input with these columns, or without any.
     pub(crate) fn template(&self, columns: Option<&Columns>) -> Result<Template, String> {
-        let reading = Reading { item: &self.item, columns: self.columns };
-        let part = |piece: &Piece| {
+        let syntax = Syntax { item: &self.item, columns: self.columns };
+        let part = |piece: &Token| {
             Ok(match piece {
-                Piece::Text(text) => Part::Text(text.clone()),
-                Piece::Number => Part::Number,
-                Piece::Item(cut) => Part::Item(*cut),
-                Piece::Braces(inside, meant) => {
-                    let Some(columns) = columns else { return Err(reading.unknown(inside, None)) };
-                    match reading.know(inside, *meant, columns)? {
-                        Known::Column(place, cut) => Part::Field(place, cut),
-                        Known::Text(text) => Part::Text(text),
+                Token::Text(text) => TemplatePart::Text(text.clone()),
+                Token::Number => TemplatePart::Number,
+                Token::Item(part) => TemplatePart::Item(*part),
+                Token::Braces(inside, meant) => {
+                    let Some(columns) = columns else { return Err(syntax.unknown(inside, None)) };
+                    match syntax.resolve(inside, *meant, columns)? {
+                        Resolved::Column(place, part) => TemplatePart::Field(place, part),
+                        Resolved::Text(text) => TemplatePart::Text(text),
                     }
                 }
             })
         };
-        let parts = |pieces: &Vec<Piece>| pieces.iter().map(part).collect();
+        let parts = |pieces: &Vec<Token>| pieces.iter().map(part).collect();
         let mut arguments =
-            self.arguments.iter().map(parts).collect::<Result<Vec<Vec<Part>>, String>>()?;
-        let is_value = |part: &Part| matches!(part, Part::Item(_) | Part::Field(..));
+            self.arguments.iter().map(parts).collect::<Result<Vec<Vec<TemplatePart>>, String>>()?;
+        let is_value =
+            |part: &TemplatePart| matches!(part, TemplatePart::Item(_) | TemplatePart::Field(..));
         if !arguments.iter().flatten().any(is_value) {
             if self.shell {
-                arguments[0].extend([Part::Text(b" ".to_vec()), Part::Item(Cut::Whole)]);
+                arguments[0].extend([
+                    TemplatePart::Text(b" ".to_vec()),
+                    TemplatePart::Item(PathPart::Whole),
+                ]);
             } else {
-                arguments.push(vec![Part::Item(Cut::Whole)]);
+                arguments.push(vec![TemplatePart::Item(PathPart::Whole)]);
             }
         }
         if self.shell {
             let texts = arguments[0].iter().map(|part| match part {
-                Part::Text(text) => shell::Piece::Text(text),
-                Part::Number => shell::Piece::Text(b"1"),
-                Part::Item(_) | Part::Field(..) => shell::Piece::Value,
+                TemplatePart::Text(text) => shell_syntax::Segment::Text(text),
+                TemplatePart::Number => shell_syntax::Segment::Text(b"1"),
+                TemplatePart::Item(_) | TemplatePart::Field(..) => shell_syntax::Segment::Value,
             });
-            shell::check(texts)?;
+            shell_syntax::check(texts)?;
         }
         Ok(Template { arguments, shell: self.shell })
     }
@@ -119,10 +123,14 @@ impl Template {
             let mut bytes = vec![];
             for part in argument {
                 match part {
-                    Part::Text(text) => bytes.extend_from_slice(text),
-                    Part::Number => bytes.extend_from_slice(item.seq.to_string().as_bytes()),
-                    Part::Item(cut) => self.put_item(&mut bytes, item, *cut)?,
-                    Part::Field(place, cut) => self.put(&mut bytes, cut.of(item.field(*place)?))?,
+                    TemplatePart::Text(text) => bytes.extend_from_slice(text),
+                    TemplatePart::Number => {
+                        bytes.extend_from_slice(item.seq.to_string().as_bytes());
+                    }
+                    TemplatePart::Item(part) => self.put_item(&mut bytes, item, *part)?,
+                    TemplatePart::Field(place, part) => {
+                        self.put(&mut bytes, part.take(item.field(*place)?))?;
+                    }
                 }
             }
             filled.push(OsString::from_vec(bytes));
@@ -134,18 +142,18 @@ impl Template {
     }
 
     /// All of an item; of a part of it, that of each of its fields, with spaces between.
-    fn put_item(&self, bytes: &mut Vec<u8>, item: &Item, cut: Cut) -> Result<(), String> {
+    fn put_item(&self, bytes: &mut Vec<u8>, item: &Item, part: PathPart) -> Result<(), String> {
         match &item.fields {
-            Some(fields) if cut != Cut::Whole => {
+            Some(fields) if part != PathPart::Whole => {
                 for (place, field) in fields.iter().enumerate() {
                     if place > 0 {
                         bytes.push(b' ');
                     }
-                    self.put(bytes, cut.of(field))?;
+                    self.put(bytes, part.take(field))?;
                 }
                 Ok(())
             }
-            _ => self.put(bytes, cut.of(&item.text)),
+            _ => self.put(bytes, part.take(&item.text)),
         }
     }
 

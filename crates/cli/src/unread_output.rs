@@ -29,7 +29,7 @@ const NAP_MAX: Duration = Duration::from_millis(20);
 
 /// What the kernel tells of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum KernelReport {
     /// How many bytes are in it.
     Fill,
     /// Whether there are any.
@@ -46,9 +46,9 @@ struct Batch<'a> {
 }
 
 /// What has been written and not been read.
-pub(crate) struct Unread<'a> {
+pub(crate) struct UnreadOutput<'a> {
     out: BorrowedFd<'a>,
-    told: Told,
+    kernel_report: KernelReport,
     batches: VecDeque<Batch<'a>>,
     /// How many bytes are in them.
     bytes: usize,
@@ -69,11 +69,11 @@ pub(crate) enum Woken {
     Look,
 }
 
-impl<'a> Unread<'a> {
+impl<'a> UnreadOutput<'a> {
     pub(crate) fn new(out: BorrowedFd<'a>) -> Self {
         let mut unread = Self {
             out,
-            told: told(out),
+            kernel_report: kernel_report(out),
             batches: VecDeque::new(),
             bytes: 0,
             read: 0,
@@ -109,19 +109,19 @@ impl<'a> Unread<'a> {
 
     /// Looks at what has been read, and completes the permits for it.
     pub(crate) fn look(&mut self) {
-        let fill = match self.told {
-            Told::Fill => ioctl_fionread(self.out).ok(),
-            Told::Empty => outgoing(self.out).ok(),
-            Told::Nothing => Some(0),
+        let fill = match self.kernel_report {
+            KernelReport::Fill => ioctl_fionread(self.out).ok(),
+            KernelReport::Empty => outgoing(self.out).ok(),
+            KernelReport::Nothing => Some(0),
         };
         let fill = fill.unwrap_or_else(|| {
-            self.told = Told::Nothing;
+            self.kernel_report = KernelReport::Nothing;
             0
         });
         if fill == 0 {
             self.read += self.fill;
             self.fill = 0;
-        } else if self.told == Told::Fill {
+        } else if self.kernel_report == KernelReport::Fill {
             self.read += self.fill.saturating_sub(fill);
             self.fill = fill;
         }
@@ -187,13 +187,13 @@ fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
 }
 
-fn told(out: BorrowedFd<'_>) -> Told {
+fn kernel_report(out: BorrowedFd<'_>) -> KernelReport {
     let kind = || File::from(out.try_clone_to_owned().ok()?).metadata().ok();
     match kind().map(|kind| kind.file_type()) {
-        _ if !cfg!(any(target_os = "linux", target_os = "android")) => Told::Nothing,
-        Some(kind) if kind.is_fifo() => Told::Fill,
-        Some(kind) if kind.is_socket() => Told::Empty,
-        _ => Told::Nothing,
+        _ if !cfg!(any(target_os = "linux", target_os = "android")) => KernelReport::Nothing,
+        Some(kind) if kind.is_fifo() => KernelReport::Fill,
+        Some(kind) if kind.is_socket() => KernelReport::Empty,
+        _ => KernelReport::Nothing,
     }
 }
 
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     /// Writes through `unread`, with a permit.
-    fn write<'a>(unread: &mut Unread<'a>, limiter: &'a RateLimiter, bytes: &[u8]) {
+    fn write<'a>(unread: &mut UnreadOutput<'a>, limiter: &'a RateLimiter, bytes: &[u8]) {
         let permit = limiter.try_acquire().unwrap();
         write_all(unread.out, bytes).unwrap();
         unread.wrote(bytes.len(), vec![permit]);
@@ -253,7 +253,7 @@ mod tests {
     fn a_permit_completes_when_the_last_of_its_bytes_has_been_read() {
         let limiter = limiter();
         let (mut reader, writer) = pipes();
-        let mut unread = Unread::new(writer.as_fd());
+        let mut unread = UnreadOutput::new(writer.as_fd());
         write(&mut unread, &limiter, b"one\n");
         write(&mut unread, &limiter, b"two\n");
         assert_eq!((limiter.stats().running, unread.bytes()), (2, 8));
@@ -275,7 +275,7 @@ mod tests {
         let mut others = writer.try_clone().unwrap();
         others.write_all(b"before").unwrap();
         let out = writer.try_clone().unwrap();
-        let mut unread = Unread::new(out.as_fd());
+        let mut unread = UnreadOutput::new(out.as_fd());
         write(&mut unread, &limiter, b"ours\n");
         writer.write_all(b"after").unwrap();
         unread.look();
@@ -296,8 +296,8 @@ mod tests {
     fn of_a_socket_it_is_told_when_all_has_been_read() {
         let limiter = limiter();
         let (mut reader, writer) = UnixStream::pair().unwrap();
-        let mut unread = Unread::new(writer.as_fd());
-        assert_eq!(unread.told, Told::Empty);
+        let mut unread = UnreadOutput::new(writer.as_fd());
+        assert_eq!(unread.kernel_report, KernelReport::Empty);
         write(&mut unread, &limiter, b"one\n");
         write(&mut unread, &limiter, b"two\n");
         read(&mut reader, 7);
@@ -312,7 +312,7 @@ mod tests {
     fn of_a_file_nothing_is_told_so_what_is_written_counts_as_read() {
         let limiter = limiter();
         let file = tempfile::tempfile().unwrap();
-        let mut unread = Unread::new(file.as_fd());
+        let mut unread = UnreadOutput::new(file.as_fd());
         write(&mut unread, &limiter, b"one\n");
         assert_eq!((limiter.stats().running, unread.is_empty()), (0, true));
     }
@@ -321,11 +321,11 @@ mod tests {
     fn a_question_that_is_not_answered_is_not_waited_for() {
         let limiter = limiter();
         let file = tempfile::tempfile().unwrap();
-        let mut unread = Unread::new(file.as_fd());
+        let mut unread = UnreadOutput::new(file.as_fd());
         // As if it were a socket: of a file, the kernel does not answer that.
-        unread.told = Told::Empty;
+        unread.kernel_report = KernelReport::Empty;
         write(&mut unread, &limiter, b"one\n");
-        assert_eq!((limiter.stats().running, unread.told), (0, Told::Nothing));
+        assert_eq!((limiter.stats().running, unread.kernel_report), (0, KernelReport::Nothing));
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
         let limiter = limiter();
         let (mut input, mut source) = pipes();
         let (reader, writer) = pipes();
-        let mut unread = Unread::new(writer.as_fd());
+        let mut unread = UnreadOutput::new(writer.as_fd());
         source.write_all(b"x").unwrap();
         assert_eq!(unread.wait(Some(input.as_fd()), None).unwrap(), Woken::Input);
         read(&mut input, 1);

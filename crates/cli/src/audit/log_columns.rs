@@ -3,11 +3,11 @@
 use strict_rate_limiter::audit::{ErrorBounds, Record};
 
 use super::decimal::Decimal;
-use super::exactness::{
-    Exactness, Order, bounds, bounds_from_end, bounds_from_start, end_as_start, show_unit,
+use super::resolution::{
+    Resolution, RowOrder, bounds, bounds_from_end, bounds_from_start, end_as_start, show_unit,
     start_as_end,
 };
-use super::times::{self, DurationUnit, Read};
+use super::times::{self, DurationUnit, ParsedTime};
 use crate::args::AuditArgs;
 
 /// The columns by which a log of our own is known. Its times are exact.
@@ -22,7 +22,7 @@ const NGINX_DURATIONS: [&str; 2] = ["request_time", "upstream_response_time"];
 
 /// When a task ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Times {
+enum TimeColumns {
     /// It ended as it started.
     Start(String),
     StartAndEnd(String, String),
@@ -30,18 +30,18 @@ enum Times {
     EndAndDuration(String, String),
 }
 
-/// Which columns hold what, and what was seen of them so far.
+/// The columns that hold times and weights, and what the rows so far have shown of them.
 #[derive(Debug)]
-pub(crate) struct Columns {
-    times: Times,
+pub(crate) struct LogColumns {
+    times: TimeColumns,
     weight: Option<String>,
     unit: Option<DurationUnit>,
     /// This is a log of our own.
     pub(crate) ours: bool,
     /// How exact the first and the second column of the times are.
-    first: Exactness,
-    second: Exactness,
-    order: Order,
+    first: Resolution,
+    second: Resolution,
+    order: RowOrder,
     longest_ns: u64,
     /// All durations so far are whole numbers without a unit.
     whole: bool,
@@ -49,18 +49,18 @@ pub(crate) struct Columns {
 
 /// What a log as a whole says of its records.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct LogTraits {
     pub(crate) bounds: ErrorBounds,
     /// How exact the times are, for people; nothing where they are exact.
     pub(crate) exactness: Option<String>,
-    pub(crate) doubt: Option<Doubt>,
+    pub(crate) ambiguity: Option<Ambiguity>,
     /// Durations without a unit, all of them whole numbers, were taken for seconds; the longest.
     pub(crate) whole_seconds_ns: Option<u64>,
 }
 
 /// Something speaks for it that a column holds the other end of the tasks.
 #[derive(Debug)]
-pub(crate) struct Doubt {
+pub(crate) struct Ambiguity {
     /// What speaks for it, and what to do.
     pub(crate) why: String,
     pub(crate) bounds: ErrorBounds,
@@ -68,7 +68,7 @@ pub(crate) struct Doubt {
     pub(crate) other: fn(&Record) -> Record,
 }
 
-impl Columns {
+impl LogColumns {
     /// As told; else as the program that wrote these columns has them.
     pub(crate) fn find(
         args: &AuditArgs,
@@ -78,13 +78,15 @@ impl Columns {
         let ours = args.start.is_none() && args.end.is_none() && has(OUR_START) && has(OUR_END);
         let own = |name: &str| name.to_owned();
         let times = match (&args.start, &args.end, &args.duration) {
-            (Some(start), None, None) => Times::Start(start.clone()),
-            (Some(start), Some(end), _) => Times::StartAndEnd(start.clone(), end.clone()),
-            (Some(start), None, Some(took)) => Times::StartAndDuration(start.clone(), took.clone()),
-            (None, Some(end), Some(took)) => Times::EndAndDuration(end.clone(), took.clone()),
-            _ if ours => Times::StartAndEnd(own(OUR_START), own(OUR_END)),
+            (Some(start), None, None) => TimeColumns::Start(start.clone()),
+            (Some(start), Some(end), _) => TimeColumns::StartAndEnd(start.clone(), end.clone()),
+            (Some(start), None, Some(took)) => {
+                TimeColumns::StartAndDuration(start.clone(), took.clone())
+            }
+            (None, Some(end), Some(took)) => TimeColumns::EndAndDuration(end.clone(), took.clone()),
+            _ if ours => TimeColumns::StartAndEnd(own(OUR_START), own(OUR_END)),
             _ if has(PARALLELS.0) && has(PARALLELS.1) => {
-                Times::StartAndDuration(own(PARALLELS.0), own(PARALLELS.1))
+                TimeColumns::StartAndDuration(own(PARALLELS.0), own(PARALLELS.1))
             }
             _ => {
                 return Err(format!(
@@ -100,9 +102,9 @@ impl Columns {
             weight,
             unit: args.duration_unit,
             ours,
-            first: Exactness::default(),
-            second: Exactness::default(),
-            order: Order::default(),
+            first: Resolution::default(),
+            second: Resolution::default(),
+            order: RowOrder::default(),
             longest_ns: 0,
             whole: true,
         };
@@ -114,10 +116,10 @@ impl Columns {
 
     fn names(&self) -> impl Iterator<Item = &str> {
         let (first, second) = match &self.times {
-            Times::Start(start) => (start, None),
-            Times::StartAndEnd(first, second)
-            | Times::StartAndDuration(first, second)
-            | Times::EndAndDuration(first, second) => (first, Some(second)),
+            TimeColumns::Start(start) => (start, None),
+            TimeColumns::StartAndEnd(first, second)
+            | TimeColumns::StartAndDuration(first, second)
+            | TimeColumns::EndAndDuration(first, second) => (first, Some(second)),
         };
         [Some(first), second, self.weight.as_ref()].into_iter().flatten().map(String::as_str)
     }
@@ -147,29 +149,29 @@ impl Columns {
                 weight.ok_or_else(|| format!("{name} is no whole number: `{text}`"))?
             }
         };
-        let (start, end, seen): (u64, u64, (Read, Option<Read>)) = match &self.times {
-            Times::Start(start) => {
+        let (start, end, parsed): (u64, u64, (ParsedTime, Option<ParsedTime>)) = match &self.times {
+            TimeColumns::Start(start) => {
                 let start = time(start)?;
                 (start.ns, start.ns, (start, None))
             }
-            Times::StartAndEnd(start, end) => {
+            TimeColumns::StartAndEnd(start, end) => {
                 let (start, end) = (time(start)?, time(end)?);
                 (start.ns, end.ns, (start, Some(end)))
             }
-            Times::StartAndDuration(start, duration) => {
+            TimeColumns::StartAndDuration(start, duration) => {
                 let (start, took) = (time(start)?, took(duration)?);
                 (start.ns, start.ns.saturating_add(took.ns), (start, Some(took)))
             }
-            Times::EndAndDuration(end, duration) => {
+            TimeColumns::EndAndDuration(end, duration) => {
                 let (end, took) = (time(end)?, took(duration)?);
                 (end.ns.saturating_sub(took.ns), end.ns, (end, Some(took)))
             }
         };
-        let (first, second) = seen;
+        let (first, second) = parsed;
         self.first.see(&first);
         if let Some(second) = second {
             self.second.see(&second);
-            if !matches!(self.times, Times::StartAndEnd(..)) {
+            if !matches!(self.times, TimeColumns::StartAndEnd(..)) {
                 self.order.see(&first, &second);
                 self.longest_ns = self.longest_ns.max(second.ns);
             }
@@ -178,12 +180,12 @@ impl Columns {
     }
 
     /// What the log as a whole has shown, after its last row.
-    pub(crate) fn seen(&self, args: &AuditArgs) -> Seen {
+    pub(crate) fn traits(&self, args: &AuditArgs) -> LogTraits {
         let told_ns = args.resolution.map(|told| told.as_nanos() as u64);
         if self.ours && told_ns.is_none() {
-            return Seen::default();
+            return LogTraits::default();
         }
-        let stamp_ns = |stamp: &Exactness| told_ns.unwrap_or_else(|| stamp.stamp_unit_ns());
+        let stamp_ns = |stamp: &Resolution| told_ns.unwrap_or_else(|| stamp.stamp_unit_ns());
         let first_ns = stamp_ns(&self.first);
         let first = self.first.stamp_error(first_ns);
         // A time that was only told to be coarse says nothing of the clock that measured durations.
@@ -195,12 +197,12 @@ impl Columns {
             coarse.then(|| each.collect::<Vec<_>>().join(", "))
         };
         match &self.times {
-            Times::Start(_) => Seen {
+            TimeColumns::Start(_) => LogTraits {
                 bounds: bounds(first, first),
                 exactness: exact_to(&[("times", first_ns)]),
-                ..Seen::default()
+                ..LogTraits::default()
             },
-            Times::StartAndEnd(..) => {
+            TimeColumns::StartAndEnd(..) => {
                 let second_ns = stamp_ns(&self.second);
                 let exactness = if first_ns == second_ns {
                     exact_to(&[("times", first_ns)])
@@ -208,16 +210,16 @@ impl Columns {
                     exact_to(&[("starts", first_ns), ("ends", second_ns)])
                 };
                 let bounds = bounds(first, self.second.stamp_error(second_ns));
-                Seen { bounds, exactness, ..Seen::default() }
+                LogTraits { bounds, exactness, ..LogTraits::default() }
             }
-            Times::StartAndDuration(start, duration) => {
+            TimeColumns::StartAndDuration(start, duration) => {
                 let nginx = NGINX_DURATIONS.contains(&duration.as_str());
                 let speaks = if nginx {
                     Some(format!("`{duration}` is nginx's, whose times are when a request ended"))
                 } else {
                     self.order.speaks_for_the_end().then(|| "the rows are in its order".to_owned())
                 };
-                let doubt = speaks.filter(|_| !args.as_told).map(|speaks| Doubt {
+                let ambiguity = speaks.filter(|_| !args.as_told).map(|speaks| Ambiguity {
                     why: format!(
                         "`{start}` may be when each task ENDED ({speaks}): then say --end {start} \
                          --duration {duration}; if it is the start, say --as-told"
@@ -225,20 +227,20 @@ impl Columns {
                     bounds: bounds_from_end(first, took),
                     other: start_as_end,
                 });
-                Seen {
+                LogTraits {
                     bounds: bounds_from_start(first, took),
                     exactness: exact_to(&[("times", first_ns), ("durations", took_ns)]),
-                    doubt: doubt.filter(|_| args.start.is_some()),
+                    ambiguity: ambiguity.filter(|_| args.start.is_some()),
                     whole_seconds_ns: self.whole_seconds_ns(),
                 }
             }
-            Times::EndAndDuration(end, duration) => {
+            TimeColumns::EndAndDuration(end, duration) => {
                 let speaks = if end.to_lowercase().contains("start") {
                     Some("by its name")
                 } else {
                     self.order.speaks_for_the_start().then_some("the rows are in the order of both")
                 };
-                let doubt = speaks.filter(|_| !args.as_told).map(|speaks| Doubt {
+                let ambiguity = speaks.filter(|_| !args.as_told).map(|speaks| Ambiguity {
                     why: format!(
                         "`{end}` may be when each task STARTED ({speaks}): then say --start {end} \
                          --duration {duration}; if it is the end, say --as-told"
@@ -246,10 +248,10 @@ impl Columns {
                     bounds: bounds_from_start(first, took),
                     other: end_as_start,
                 });
-                Seen {
+                LogTraits {
                     bounds: bounds_from_end(first, took),
                     exactness: exact_to(&[("times", first_ns), ("durations", took_ns)]),
-                    doubt,
+                    ambiguity,
                     whole_seconds_ns: self.whole_seconds_ns(),
                 }
             }

@@ -7,21 +7,21 @@ use csv::ByteRecord;
 use serde_json::Value;
 use strict_rate_limiter::audit::Record;
 
-use super::columns::{Columns, Seen};
+use super::log_columns::{LogColumns, LogTraits};
 use crate::args::AuditArgs;
 
 /// What was read.
 #[derive(Debug, Default)]
-pub(crate) struct Contents {
+pub(crate) struct LogContents {
     /// As written: where times are coarse, one may end before it starts.
     pub(crate) records: Vec<Record>,
     /// The last line was being written, and is left out.
     pub(crate) torn: bool,
-    pub(crate) seen: Seen,
+    pub(crate) traits: LogTraits,
 }
 
 /// Reads a log. What is wrong, with its line.
-pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
+pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, String> {
     let begin = log.fill_buf().map_err(|error| error.to_string())?;
     let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
@@ -34,7 +34,7 @@ pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, 
 /// The records so far. Whether one that ends before it starts is wrong, or only coarse, is known
 /// when all have been read.
 #[derive(Debug, Default)]
-struct Rows {
+struct RecordList {
     records: Vec<Record>,
     /// By how much a row ends before it starts, and its line: the worst before the last row, and the
     /// last row.
@@ -42,7 +42,7 @@ struct Rows {
     last: (u64, u64),
 }
 
-impl Rows {
+impl RecordList {
     fn push(&mut self, record: Record, line: u64) {
         self.worst = self.worst.max(self.last);
         self.last = (record.start.saturating_sub(record.end), line);
@@ -50,8 +50,13 @@ impl Rows {
     }
 
     /// `ended`: the log ends with its line.
-    fn finish(mut self, seen: Seen, ended: bool, mut torn: bool) -> Result<Contents, String> {
-        let explained = seen.bounds.start_early_ns.saturating_add(seen.bounds.end_late_ns);
+    fn finish(
+        mut self,
+        traits: LogTraits,
+        ended: bool,
+        mut torn: bool,
+    ) -> Result<LogContents, String> {
+        let explained = traits.bounds.start_early_ns.saturating_add(traits.bounds.end_late_ns);
         if self.last.0 > explained && !ended {
             self.records.pop();
             torn = true;
@@ -60,7 +65,7 @@ impl Rows {
         }
         match self.worst {
             (by, line) if by > explained => Err(format!("line {line}: it ends before it starts")),
-            _ => Ok(Contents { records: self.records, torn, seen }),
+            _ => Ok(LogContents { records: self.records, torn, traits }),
         }
     }
 }
@@ -81,7 +86,7 @@ impl<R: Read> Read for Tail<R> {
     }
 }
 
-fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
+fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, String> {
     let begin = log.fill_buf().map_err(|error| error.to_string())?;
     let header = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let delimiter = if header.contains(&b'\t') { b'\t' } else { b',' };
@@ -94,8 +99,8 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> 
         header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
     let places: HashMap<&str, usize> =
         names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
-    let mut columns = Columns::find(args, |name| places.contains_key(name), &names.join(", "))?;
-    let mut rows = Rows::default();
+    let mut columns = LogColumns::find(args, |name| places.contains_key(name), &names.join(", "))?;
+    let mut rows = RecordList::default();
     let mut torn = false;
     let mut row = ByteRecord::new();
     while reader.read_byte_record(&mut row).map_err(|error| error.to_string())? {
@@ -121,11 +126,11 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> 
         torn = rows.records.pop().is_some();
         rows.last = (0, 0);
     }
-    rows.finish(columns.seen(args), ended || torn, torn)
+    rows.finish(columns.traits(args), ended || torn, torn)
 }
 
-fn json(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
-    let mut rows = Rows::default();
+fn json(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, String> {
+    let mut rows = RecordList::default();
     let mut found = None;
     let mut line = Vec::new();
     let mut ended = true;
@@ -143,7 +148,7 @@ fn json(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
             Ok(record) => rows.push(record, number),
             Err(_) if !ended && found.is_some() => {
                 return rows.finish(
-                    found.map_or_else(Seen::default, |it| it.seen(args)),
+                    found.map_or_else(LogTraits::default, |it| it.traits(args)),
                     true,
                     true,
                 );
@@ -151,13 +156,13 @@ fn json(mut log: impl BufRead, args: &AuditArgs) -> Result<Contents, String> {
             Err(what) => return Err(format!("line {number}: {what}")),
         }
     }
-    rows.finish(found.map_or_else(Seen::default, |it| it.seen(args)), ended, false)
+    rows.finish(found.map_or_else(LogTraits::default, |it| it.traits(args)), ended, false)
 }
 
 fn json_record(
     line: &[u8],
     args: &AuditArgs,
-    found: &mut Option<Columns>,
+    found: &mut Option<LogColumns>,
 ) -> Result<Record, String> {
     let object: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let field = |name: &str| object.get(name).filter(|value| !value.is_null());
@@ -166,7 +171,7 @@ fn json_record(
         None => {
             let names = object.as_object().into_iter().flat_map(serde_json::Map::keys);
             let all = names.cloned().collect::<Vec<_>>().join(", ");
-            found.insert(Columns::find(args, |name| field(name).is_some(), &all)?)
+            found.insert(LogColumns::find(args, |name| field(name).is_some(), &all)?)
         }
     };
     columns.record(|name| {
@@ -184,7 +189,7 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command};
 
-    fn read_with(log: &str, arguments: &[&str]) -> Result<Contents, String> {
+    fn read_with(log: &str, arguments: &[&str]) -> Result<LogContents, String> {
         let said = [&["ratelimit", "audit", "log", "1/1s"], arguments].concat();
         let Command::Audit(args) = Args::parse_from(said).command else { unreachable!() };
         read(log.as_bytes(), &args)
@@ -206,7 +211,7 @@ mod tests {
         let read = read_with(parallels, &[]).unwrap();
         assert_eq!(read.records, [record(1_785_000_000_123_000_000, 1_785_000_000_373_000_000, 1)]);
         assert_eq!(
-            read.seen.exactness.as_deref(),
+            read.traits.exactness.as_deref(),
             Some("times exact to 1ms, durations exact to 1ms")
         );
     }

@@ -1,11 +1,11 @@
 //! `ratelimit audit`: a log in, a verdict out.
 
-mod columns;
 mod decimal;
-mod exactness;
-mod page;
-mod records;
-pub(crate) mod report;
+mod log_columns;
+mod log_reader;
+mod report;
+mod report_html;
+mod resolution;
 pub(crate) mod times;
 
 use std::fs::File;
@@ -16,45 +16,45 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strict_rate_limiter::audit::Verdict;
 
-use self::columns::Seen;
-use self::records::Contents;
+use self::log_columns::LogTraits;
+use self::log_reader::LogContents;
 use self::report::Report;
 use self::times::show;
 use crate::args::AuditArgs;
 use crate::error::{Error, exit};
-use crate::screen::is_drawn;
-use crate::streams;
+use crate::status_line::is_drawn;
+use crate::stdio;
 
 /// The exit code, or what prevented it.
 pub(crate) fn audit(args: &AuditArgs) -> Result<u8, Error> {
     check(args)?;
-    let Contents { mut records, torn, seen } = read(args)?;
+    let LogContents { mut records, torn, traits } = read(args)?;
     if records.is_empty() {
         return Err(Error::Audited { path: args.log.clone(), what: "no task is in it".into() });
     }
-    let report = Report::of(args, &records, torn, &seen);
+    let report = Report::of(args, &records, torn, &traits);
     let to_stdout = [&args.chart, &args.html].into_iter().flatten().any(|path| is_stdout(path));
     if !args.quiet {
-        for remark in remarks(&report, &seen) {
-            streams::tell(remark);
+        for remark in remarks(&report, &traits) {
+            stdio::tell(remark);
         }
         if to_stdout {
-            streams::write_message(&report.to_string());
+            stdio::write_message(&report.to_string());
         } else {
-            streams::output().write_all(report.to_string().as_bytes()).map_err(Error::Output)?;
+            stdio::output().write_all(report.to_string().as_bytes()).map_err(Error::Output)?;
         }
     }
     for record in &mut records {
-        *record = seen.bounds.widest(record);
+        *record = traits.bounds.widest(record);
     }
     records.sort_unstable_by_key(|record| record.start);
     if let Some(path) = &args.chart {
-        write(path, &page::chart(&report, &records))?;
+        write(path, &report_html::chart(&report, &records))?;
     }
     if let Some(path) = &args.html {
-        write(path, &page::html(&report, &records))?;
+        write(path, &report_html::html(&report, &records))?;
     }
-    let any = |verdict| report.limits.iter().any(|judged| judged.verdict == verdict);
+    let any = |verdict| report.limits.iter().any(|checked| checked.verdict == verdict);
     Ok(if any(Verdict::Broken) {
         exit::OVERFLOW
     } else if any(Verdict::Undecided) {
@@ -90,22 +90,22 @@ fn write(path: &Path, text: &Result<String, String>) -> Result<(), Error> {
     let drawn = |what: String| Error::Drawn { path: path.to_owned(), what };
     let text = text.as_ref().map_err(|what| drawn(what.clone()))?;
     if is_stdout(path) {
-        return streams::output().write_all(text.as_bytes()).map_err(Error::Output);
+        return stdio::output().write_all(text.as_bytes()).map_err(Error::Output);
     }
     std::fs::write(path, text).map_err(|error| drawn(error.to_string()))
 }
 
 /// What a person has to know to believe the report.
-fn remarks(report: &Report, seen: &Seen) -> Vec<String> {
-    let all_kept = report.limits.iter().all(|judged| judged.verdict == Verdict::Kept);
+fn remarks(report: &Report, traits: &LogTraits) -> Vec<String> {
+    let all_kept = report.limits.iter().all(|checked| checked.verdict == Verdict::Kept);
     let mut remarks = vec![];
-    if let Some(doubt) = &seen.doubt
-        && report.doubt.is_none()
+    if let Some(ambiguity) = &traits.ambiguity
+        && report.ambiguity.is_none()
     {
         let either_way = if all_kept { "; kept either way" } else { "" };
-        remarks.push(format!("{}{either_way}", doubt.why));
+        remarks.push(format!("{}{either_way}", ambiguity.why));
     }
-    if let Some(longest_ns) = seen.whole_seconds_ns
+    if let Some(longest_ns) = traits.whole_seconds_ns
         && !all_kept
     {
         remarks.push(format!(
@@ -114,7 +114,7 @@ fn remarks(report: &Report, seen: &Seen) -> Vec<String> {
         ));
     }
     // 1973: no number that is told by its size to be milliseconds is earlier.
-    if report.begin_ns < 100_000_000 * 1_000_000_000 && seen.exactness.is_some() {
+    if report.begin_ns < 100_000_000 * 1_000_000_000 && traits.exactness.is_some() {
         remarks.push(format!(
             "times were taken for seconds, and the log begins at {}",
             show(report.begin_ns.into())
@@ -123,7 +123,7 @@ fn remarks(report: &Report, seen: &Seen) -> Vec<String> {
     remarks
 }
 
-fn read(args: &AuditArgs) -> Result<Contents, Error> {
+fn read(args: &AuditArgs) -> Result<LogContents, Error> {
     let unreadable = |error: io::Error| Error::Input { path: args.log.clone(), error };
     let bar = if is_drawn(args.quiet) {
         ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8))
@@ -143,7 +143,7 @@ fn read(args: &AuditArgs) -> Result<Contents, Error> {
         }
         Box::new(BufReader::with_capacity(1 << 16, file))
     };
-    let read = records::read(BufReader::with_capacity(1 << 16, bar.wrap_read(input)), args);
+    let read = log_reader::read(BufReader::with_capacity(1 << 16, bar.wrap_read(input)), args);
     bar.finish_and_clear();
     read.map_err(|what| Error::Audited { path: args.log.clone(), what })
 }

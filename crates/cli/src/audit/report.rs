@@ -5,9 +5,10 @@ use std::time::Duration;
 use strict_rate_limiter::Limit;
 use strict_rate_limiter::audit::{Audit, CoarseAudit, ErrorBounds, Record, Verdict, audit_coarse};
 
-use super::columns::{Doubt, Seen};
+use super::log_columns::{Ambiguity, LogTraits};
 use super::times::{show, show_length};
 use crate::args::AuditArgs;
+use crate::display::counted;
 
 /// All that is said of a log.
 pub(crate) struct Report {
@@ -20,13 +21,13 @@ pub(crate) struct Report {
     /// How exact its times are; nothing where they are exact.
     pub(crate) exactness: Option<String>,
     /// Why a verdict cannot be told that the times could tell.
-    pub(crate) doubt: Option<String>,
-    pub(crate) limits: Vec<Judged>,
+    pub(crate) ambiguity: Option<String>,
+    pub(crate) limits: Vec<LimitReport>,
     pub(crate) waits: Waits,
 }
 
 /// A limit, and what is known of it.
-pub(crate) struct Judged {
+pub(crate) struct LimitReport {
     pub(crate) limit: Limit,
     pub(crate) audit: CoarseAudit,
     pub(crate) verdict: Verdict,
@@ -43,37 +44,39 @@ pub(crate) struct Waits {
 }
 
 impl Report {
-    pub(crate) fn of(args: &AuditArgs, records: &[Record], torn: bool, seen: &Seen) -> Self {
+    pub(crate) fn of(args: &AuditArgs, records: &[Record], torn: bool, traits: &LogTraits) -> Self {
         let begin_ns = records.iter().map(|record| record.start).min().unwrap_or_default();
         let end_ns = records.iter().map(|record| record.end.max(record.start)).max();
         let last_start = records.iter().map(|record| record.start).max().unwrap_or_default();
-        let judge = |limit: &Limit, records: &[Record], bounds: &ErrorBounds| {
+        let audit_of = |limit: &Limit, records: &[Record], bounds: &ErrorBounds| {
             let audit = audit_coarse(limit, records, bounds);
             audit.expect("no record that was read ends before it starts")
         };
-        let mut doubted = None;
-        let mut judged = |limit: &Limit| {
-            let audit = judge(limit, records, &seen.bounds);
+        let mut ambiguous = None;
+        let mut check = |limit: &Limit| {
+            let audit = audit_of(limit, records, &traits.bounds);
             let mut verdict = audit.verdict();
-            if let (Some(Doubt { why, bounds, other }), Verdict::Kept) = (&seen.doubt, verdict) {
+            if let (Some(Ambiguity { why, bounds, other }), Verdict::Kept) =
+                (&traits.ambiguity, verdict)
+            {
                 let others: Vec<Record> = records.iter().map(other).collect();
-                if judge(limit, &others, bounds).verdict() != Verdict::Kept {
+                if audit_of(limit, &others, bounds).verdict() != Verdict::Kept {
                     verdict = Verdict::Undecided;
-                    doubted = Some(why.clone());
+                    ambiguous = Some(why.clone());
                 }
             }
             let utilisation = utilisation(limit, records, last_start - begin_ns);
-            Judged { limit: *limit, audit, verdict, utilisation }
+            LimitReport { limit: *limit, audit, verdict, utilisation }
         };
-        let limits = args.limits.iter().map(&mut judged).collect();
+        let limits = args.limits.iter().map(&mut check).collect();
         Self {
             log: printable(&args.log.display().to_string()),
             tasks: records.len() as u64,
             begin_ns,
             end_ns: end_ns.unwrap_or_default(),
             torn,
-            exactness: seen.exactness.clone(),
-            doubt: doubted,
+            exactness: traits.exactness.clone(),
+            ambiguity: ambiguous,
             limits,
             waits: waits(records),
         }
@@ -119,7 +122,7 @@ fn waits(records: &[Record]) -> Waits {
     waits
 }
 
-impl Judged {
+impl LimitReport {
     /// How full the fullest window was, as far as that can be told.
     pub(crate) fn fullest(&self) -> String {
         let (least, most) = (self.audit.least, self.audit.most.worst.units);
@@ -131,13 +134,8 @@ impl Judged {
     }
 }
 
-/// So many of these.
-pub(crate) fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 /// A verdict for people.
-pub(crate) fn said(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict_text(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Kept => "kept",
         Verdict::Broken => "broken",
@@ -155,16 +153,16 @@ impl std::fmt::Display for Report {
         if let Some(exactness) = &self.exactness {
             writeln!(f, "({exactness})")?;
         }
-        for judged in &self.limits {
-            let Judged { limit, audit, verdict, utilisation } = judged;
+        for checked in &self.limits {
+            let LimitReport { limit, audit, verdict, utilisation } = checked;
             let Audit { starts, ends, worst, .. } = &audit.most;
             let begin = worst.begin;
             let loudly = match verdict {
-                Verdict::Kept => said(*verdict).to_owned(),
-                Verdict::Broken | Verdict::Undecided => said(*verdict).to_uppercase(),
+                Verdict::Kept => verdict_text(*verdict).to_owned(),
+                Verdict::Broken | Verdict::Undecided => verdict_text(*verdict).to_uppercase(),
             };
             writeln!(f, "{limit}: {loudly}")?;
-            writeln!(f, "  fullest window  {} of {}", judged.fullest(), limit.rate())?;
+            writeln!(f, "  fullest window  {} of {}", checked.fullest(), limit.rate())?;
             writeln!(
                 f,
                 "  where           {} to {}",
@@ -174,9 +172,9 @@ impl std::fmt::Display for Report {
             writeln!(f, "  by their starts {}, by their ends {}", starts.units, ends.units)?;
             writeln!(f, "  utilisation     {utilisation:.3}")?;
         }
-        if let Some(doubt) = &self.doubt {
-            writeln!(f, "cannot be told: {doubt}")?;
-        } else if self.limits.iter().any(|judged| judged.verdict == Verdict::Undecided) {
+        if let Some(ambiguity) = &self.ambiguity {
+            writeln!(f, "cannot be told: {ambiguity}")?;
+        } else if self.limits.iter().any(|checked| checked.verdict == Verdict::Undecided) {
             writeln!(
                 f,
                 "cannot be told: finer times would tell; if these are, --resolution says so"
@@ -208,7 +206,6 @@ mod tests {
             printable("a\u{1}b\nc\u{7f}\u{ffff}<\u{e9}"),
             "a\u{fffd}b\u{fffd}c\u{fffd}\u{fffd}<\u{e9}"
         );
-        assert_eq!((counted(1, "task"), counted(0, "task")), ("1 task".into(), "0 tasks".into()));
     }
 
     #[test]

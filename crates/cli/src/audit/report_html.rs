@@ -5,8 +5,9 @@ use plotters::prelude::*;
 use strict_rate_limiter::Limit;
 use strict_rate_limiter::audit::{Record, Verdict, over_time};
 
-use super::report::{Judged, Report, counted, said};
+use super::report::{LimitReport, Report, verdict_text};
 use super::times::{show, show_length};
+use crate::display::counted;
 
 /// How many points of time a chart has: what lies between two of them is shown by its highest.
 const COLUMNS: usize = 800;
@@ -20,7 +21,7 @@ const OVER: RGBColor = RGBColor(200, 30, 30);
 
 /// What the window held in a column of a chart: at the most, and in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Column {
+struct ChartColumn {
     most: u128,
     last: u128,
 }
@@ -32,25 +33,25 @@ struct Page<'a> {
     begin: String,
     took: String,
     chart: String,
-    limits: Vec<LimitOnPage>,
-    waits: Vec<Row>,
+    limits: Vec<LimitSection>,
+    waits: Vec<PageRow>,
     nothing_ran: String,
     waited: String,
 }
 
-struct LimitOnPage {
+struct LimitSection {
     limit: String,
     /// The verdict, and the class of style that shows it.
-    said: &'static str,
+    verdict: &'static str,
     class: &'static str,
     fullest: String,
     rate: u64,
     utilisation: String,
-    worst: Vec<Row>,
+    worst: Vec<PageRow>,
 }
 
 /// A moment and what is said of it.
-struct Row {
+struct PageRow {
     when: String,
     what: String,
 }
@@ -65,20 +66,20 @@ pub(crate) fn chart(report: &Report, records: &[Record]) -> Result<String, Strin
 
 /// The page, with everything in it.
 pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String> {
-    let limits = report.limits.iter().map(|judged| LimitOnPage {
-        limit: judged.limit.to_string(),
-        said: said(judged.verdict),
-        class: match judged.verdict {
+    let limits = report.limits.iter().map(|checked| LimitSection {
+        limit: checked.limit.to_string(),
+        verdict: verdict_text(checked.verdict),
+        class: match checked.verdict {
             Verdict::Kept => "kept",
             Verdict::Broken => "broken",
             Verdict::Undecided => "undecided",
         },
-        fullest: judged.fullest(),
-        rate: judged.limit.rate(),
-        utilisation: format!("{:.3}", judged.utilisation),
-        worst: worst_windows(&judged.limit, records),
+        fullest: checked.fullest(),
+        rate: checked.limit.rate(),
+        utilisation: format!("{:.3}", checked.utilisation),
+        worst: worst_windows(&checked.limit, records),
     });
-    let waits = report.waits.all.iter().take(LISTED).map(|(length, since)| Row {
+    let waits = report.waits.all.iter().take(LISTED).map(|(length, since)| PageRow {
         when: show((*since).into()),
         what: show_length((*length).into()),
     });
@@ -96,7 +97,7 @@ pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String
 }
 
 /// The fullest windows that have no instant in common, fullest first.
-fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<Row> {
+fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<PageRow> {
     let per = u128::from(limit.per_ns());
     let mut peaks: Vec<(u128, u128)> = vec![];
     let mut before = 0;
@@ -125,7 +126,7 @@ fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<Row> {
             chosen.push((units, at));
         }
     }
-    let row = |(units, at): (u128, u128)| Row {
+    let row = |(units, at): (u128, u128)| PageRow {
         when: show(at.cast_signed() - i128::from(limit.per_ns())),
         what: units.to_string(),
     };
@@ -133,17 +134,17 @@ fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<Row> {
 }
 
 /// What the window that ends in each column holds, from `begin` on.
-fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<Column> {
+fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<ChartColumn> {
     let width = (until - u128::from(begin)).div_ceil(COLUMNS as u128).max(1);
-    let mut columns: Vec<Column> = vec![];
+    let mut columns: Vec<ChartColumn> = vec![];
     let mut held = 0;
     over_time(limit, records, |step| {
         let column = ((step.at - u128::from(begin)) / width) as usize;
         while columns.len() <= column {
-            columns.push(Column { most: held, last: held });
+            columns.push(ChartColumn { most: held, last: held });
         }
         held = step.units;
-        columns[column] = Column { most: columns[column].most.max(held), last: held };
+        columns[column] = ChartColumn { most: columns[column].most.max(held), last: held };
     })
     .expect("no record that was read ends before it starts");
     columns
@@ -173,8 +174,8 @@ fn draw(
     let area = root.titled(&title, ("sans-serif", 17))?;
     let begin = records.first().map_or(0, |record| record.start);
     let end = records.iter().map(|record| record.end).max().unwrap_or(0);
-    for (judged, panel) in report.limits.iter().zip(area.split_evenly((panels, 1))) {
-        let Judged { limit, audit, verdict, .. } = judged;
+    for (checked, panel) in report.limits.iter().zip(area.split_evenly((panels, 1))) {
+        let LimitReport { limit, audit, verdict, .. } = checked;
         let until = u128::from(end) + u128::from(limit.per_ns()) + 1;
         let columns = columns(limit, records, begin, until);
         let seconds = (until - u128::from(begin)) as f64 / 1e9;
@@ -182,7 +183,8 @@ fn draw(
         // As many as it takes to tell a tenth of the chart's length.
         let decimals = (1.0 - seconds.log10()).ceil().clamp(0.0, 9.0) as usize;
         let at = |column: usize| seconds * column as f64 / columns.len() as f64;
-        let caption = format!("{limit}: {}, fullest window {}", said(*verdict), judged.fullest());
+        let caption =
+            format!("{limit}: {}, fullest window {}", verdict_text(*verdict), checked.fullest());
         let mut chart = ChartBuilder::on(&panel)
             .caption(caption, ("sans-serif", 15))
             .margin_right(20)

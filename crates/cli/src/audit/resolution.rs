@@ -1,9 +1,9 @@
-//! How exact a log's times are, and whether a column holds what it was said to hold: both are seen only
-//! in all of its rows.
+//! How exact a log's times are, and whether a column of end times really holds start times, or the reverse.
+//! Only all rows together show either.
 
 use strict_rate_limiter::audit::{ErrorBounds, Record};
 
-use super::times::Read;
+use super::times::ParsedTime;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -12,7 +12,7 @@ const CHANCE: u32 = 6;
 
 /// How exactly the times of one column are written.
 #[derive(Debug, Default)]
-pub(crate) struct Exactness {
+pub(crate) struct Resolution {
     /// What the last digit of the finest is worth; 0 before there is any.
     unit_ns: u64,
     /// Some were written as decimal fractions, as floating point numbers are.
@@ -28,13 +28,13 @@ pub(crate) struct Exactness {
 
 /// How far times of a column may be from the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Error {
+pub(crate) struct TimeError {
     pub(crate) early_ns: u64,
     pub(crate) late_ns: u64,
 }
 
-impl Exactness {
-    pub(crate) fn see(&mut self, read: &Read) {
+impl Resolution {
+    pub(crate) fn see(&mut self, read: &ParsedTime) {
         self.unit_ns = match self.unit_ns {
             0 => read.unit_ns,
             finest => finest.min(read.unit_ns),
@@ -72,18 +72,18 @@ impl Exactness {
 
     /// Of time stamps in this unit. Whole seconds are cut off, by all that writes them; what is finer may have
     /// been rounded, by a `printf` or before it.
-    pub(crate) fn stamp_error(&self, unit_ns: u64) -> Error {
+    pub(crate) fn stamp_error(&self, unit_ns: u64) -> TimeError {
         let early_ns = if unit_ns < SECOND_NS { unit_ns / 2 } else { 0 };
-        Error { early_ns, ..self.duration_error(unit_ns) }
+        TimeError { early_ns, ..self.duration_error(unit_ns) }
     }
 
     /// Of durations in this unit, cut off or rounded.
-    pub(crate) fn duration_error(&self, unit_ns: u64) -> Error {
-        Error { early_ns: unit_ns / 2, late_ns: unit_ns - 1 + u64::from(self.more) }
+    pub(crate) fn duration_error(&self, unit_ns: u64) -> TimeError {
+        TimeError { early_ns: unit_ns / 2, late_ns: unit_ns - 1 + u64::from(self.more) }
     }
 }
 
-impl Error {
+impl TimeError {
     /// Of a time and a duration together.
     fn plus(self, early_ns: u64, late_ns: u64) -> Self {
         Self { early_ns: self.early_ns + early_ns, late_ns: self.late_ns + late_ns }
@@ -91,7 +91,7 @@ impl Error {
 }
 
 /// The bounds of a log's records, of its starts' and its ends' errors.
-pub(crate) fn bounds(start: Error, end: Error) -> ErrorBounds {
+pub(crate) fn bounds(start: TimeError, end: TimeError) -> ErrorBounds {
     ErrorBounds {
         start_early_ns: start.early_ns,
         start_late_ns: start.late_ns,
@@ -101,12 +101,12 @@ pub(crate) fn bounds(start: Error, end: Error) -> ErrorBounds {
 }
 
 /// The bounds where an end is a start and a duration.
-pub(crate) fn bounds_from_start(start: Error, duration: Error) -> ErrorBounds {
+pub(crate) fn bounds_from_start(start: TimeError, duration: TimeError) -> ErrorBounds {
     bounds(start, start.plus(duration.early_ns, duration.late_ns))
 }
 
 /// The bounds where a start is an end less a duration.
-pub(crate) fn bounds_from_end(end: Error, duration: Error) -> ErrorBounds {
+pub(crate) fn bounds_from_end(end: TimeError, duration: TimeError) -> ErrorBounds {
     bounds(end.plus(duration.late_ns, duration.early_ns), end)
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn bounds_from_end(end: Error, duration: Error) -> ErrorBounds {
 /// A row is written when its task has ended. So if the time is the end, it rises from row to row; if it
 /// is the start, time and duration together do.
 #[derive(Debug, Default)]
-pub(crate) struct Order {
+pub(crate) struct RowOrder {
     last: Option<(u64, u64)>,
     /// How often the time alone went back.
     time_back: u64,
@@ -123,8 +123,8 @@ pub(crate) struct Order {
     sum_back: u64,
 }
 
-impl Order {
-    pub(crate) fn see(&mut self, time: &Read, duration: &Read) {
+impl RowOrder {
+    pub(crate) fn see(&mut self, time: &ParsedTime, duration: &ParsedTime) {
         let sum = time.ns.saturating_add(duration.ns);
         if let Some((last_time, last_sum)) = self.last {
             let unit_ns = time.unit_ns.saturating_add(duration.unit_ns);
@@ -170,12 +170,12 @@ mod tests {
     use super::*;
     use crate::audit::times::{duration, instant};
 
-    fn of(times: &[&str]) -> Exactness {
-        let mut exactness = Exactness::default();
+    fn of(times: &[&str]) -> Resolution {
+        let mut resolution = Resolution::default();
         for time in times {
-            exactness.see(&instant(time).unwrap());
+            resolution.see(&instant(time).unwrap());
         }
-        exactness
+        resolution
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             of(&["1785000000.100", "1785000000.200", "1785000000.900"]).stamp_unit_ns(),
             1_000_000
         );
-        let mut durations = Exactness::default();
+        let mut durations = Resolution::default();
         for _ in 0..99 {
             durations.see(&duration("0.000", None).unwrap());
         }
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn whole_seconds_were_cut_off_and_what_is_finer_may_have_been_rounded() {
         let (ms, s) = (1_000_000, SECOND_NS);
-        let error = |early_ns, late_ns| Error { early_ns, late_ns };
+        let error = |early_ns, late_ns| TimeError { early_ns, late_ns };
         assert_eq!(of(&["1785000000.123"]).stamp_error(ms), error(ms / 2, ms - 1));
         assert_eq!(of(&["2026-07-25T17:20:00Z"]).stamp_error(s), error(0, s - 1));
         assert_eq!(of(&["1785000000123456789"]).stamp_error(1), error(0, 0));
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_start_from_an_end_is_as_inexact_as_both() {
         let (time, took) =
-            (Error { early_ns: 1, late_ns: 20 }, Error { early_ns: 300, late_ns: 4_000 });
+            (TimeError { early_ns: 1, late_ns: 20 }, TimeError { early_ns: 300, late_ns: 4_000 });
         let end = bounds_from_end(time, took);
         assert_eq!((end.start_early_ns, end.start_late_ns), (4_001, 320));
         assert_eq!((end.end_early_ns, end.end_late_ns), (1, 20));
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn rows_in_the_order_of_one_moment_say_which_it_is() {
         let order = |rows: &[(&str, &str)]| {
-            let mut order = Order::default();
+            let mut order = RowOrder::default();
             for (time, took) in rows {
                 order.see(&instant(time).unwrap(), &duration(took, None).unwrap());
             }

@@ -11,7 +11,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// A time, or a length of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Read {
+pub(crate) struct ParsedTime {
     /// Nanoseconds, since the Unix epoch for a time; rounded down.
     pub(crate) ns: u64,
     /// What its last digit is worth.
@@ -49,7 +49,7 @@ impl DurationUnit {
 
 /// A time: ISO 8601 with its offset, or a number, which is in the unit that makes it a time between
 /// 1973 and 5138, or else in seconds. What it is instead of a time, if it is none.
-pub(crate) fn instant(text: &str) -> Result<Read, &'static str> {
+pub(crate) fn instant(text: &str) -> Result<ParsedTime, &'static str> {
     let text = text.trim();
     let number = match Decimal::read(text) {
         Ok(number) => number,
@@ -67,19 +67,19 @@ pub(crate) fn instant(text: &str) -> Result<Read, &'static str> {
 }
 
 /// Nanoseconds since the Unix epoch, as our own logs have them.
-pub(crate) fn nanoseconds(text: &str) -> Result<Read, &'static str> {
+pub(crate) fn nanoseconds(text: &str) -> Result<ParsedTime, &'static str> {
     let ns = text.trim().parse().map_err(|_| "is no time")?;
-    Ok(Read { ns, unit_ns: 1, fraction: false, more: false })
+    Ok(ParsedTime { ns, unit_ns: 1, fraction: false, more: false })
 }
 
-fn read(number: &Decimal, power: i32) -> Option<Read> {
+fn read(number: &Decimal, power: i32) -> Option<ParsedTime> {
     let (ns, more) = number.times_ten_to(power)?;
     // Numbers with an exponent have no digits where the implied zeros are.
     let digits_below = u32::try_from((power - number.decimals().max(0)).max(0)).ok()?;
-    Some(Read { ns, unit_ns: 10_u64.pow(digits_below), fraction: number.fraction, more })
+    Some(ParsedTime { ns, unit_ns: 10_u64.pow(digits_below), fraction: number.fraction, more })
 }
 
-fn written_out(text: &str) -> Result<Read, &'static str> {
+fn written_out(text: &str) -> Result<ParsedTime, &'static str> {
     let text = match text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT")) {
         Some(before) => format!("{}Z", before.trim_end()),
         None => text.to_owned(),
@@ -89,7 +89,7 @@ fn written_out(text: &str) -> Result<Read, &'static str> {
         if local { "has no offset from UTC, such as Z or +02:00" } else { "is no time" }
     })?;
     let ns = u64::try_from(at.as_nanosecond()).map_err(|_| "is before 1970")?;
-    Ok(Read { ns, unit_ns: last_digit_ns(&text), fraction: false, more: false })
+    Ok(ParsedTime { ns, unit_ns: last_digit_ns(&text), fraction: false, more: false })
 }
 
 /// What the last digit of the time of day of an ISO 8601 time is worth.
@@ -106,7 +106,7 @@ fn last_digit_ns(text: &str) -> u64 {
 
 /// A duration: a number, in `unit` or else in seconds; or numbers with their units, as in `12ms` and
 /// `1m30.5s`. What it is instead of a duration, if it is none.
-pub(crate) fn duration(text: &str, unit: Option<DurationUnit>) -> Result<Read, &'static str> {
+pub(crate) fn duration(text: &str, unit: Option<DurationUnit>) -> Result<ParsedTime, &'static str> {
     let text = text.trim();
     match Decimal::read(text) {
         Ok(number) => read(&number, unit.unwrap_or(DurationUnit::S).power()).ok_or("is too long"),
@@ -120,8 +120,8 @@ pub(crate) fn duration(text: &str, unit: Option<DurationUnit>) -> Result<Read, &
     }
 }
 
-fn in_words(text: &str) -> Option<Read> {
-    let mut sum = Read { ns: 0, unit_ns: 0, fraction: false, more: false };
+fn in_words(text: &str) -> Option<ParsedTime> {
+    let mut sum = ParsedTime { ns: 0, unit_ns: 0, fraction: false, more: false };
     let mut rest = text;
     while !rest.is_empty() {
         let number = rest.find(|next: char| !next.is_ascii_digit() && next != '.')?;
@@ -135,7 +135,7 @@ fn in_words(text: &str) -> Option<Read> {
         let part = read(&number, power)?;
         // Minutes and longer are whole seconds: their fractions are scaled as those are.
         let (ns, below) = (part.ns.checked_mul(times)?, u64::from(part.more) * (times - 1));
-        sum = Read {
+        sum = ParsedTime {
             ns: sum.ns.checked_add(ns)?.checked_add(below)?,
             unit_ns: part.unit_ns.checked_mul(times)?,
             fraction: part.fraction,
