@@ -6,9 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use crate::support::{Folder, end};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, end};
 
 #[test]
 fn output_that_nobody_reads_ends_the_run() {

@@ -3,9 +3,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{Folder, end};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, end};
 
 #[test]
 fn what_was_left_in_the_background_writes_over_nothing_and_is_not_killed() {

@@ -6,9 +6,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::support::{Folder, Ran, assert_clean};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, Ran, assert_clean};
 
 #[test]
 fn items_may_end_with_nul_and_come_from_a_file() {

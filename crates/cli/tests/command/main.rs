@@ -6,6 +6,7 @@ mod capture;
 mod completions;
 mod items;
 mod kill_loop;
+mod log;
 mod pipe;
 mod placeholders;
 mod resume;

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 
-use crate::support::{Folder, Ran, end};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, Ran, end};
 
 fn start(folder: &Folder, arguments: &[&str]) -> Child {
     folder.subcommand("pipe", arguments).spawn().unwrap()

@@ -2,9 +2,7 @@
 //!
 //! Time is real here: processes are. No assertion depends on how fast they are.
 
-use crate::support::{Folder, Ran};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, Ran};
 
 /// Runs `echo` with these arguments for some items.
 fn echo(input: &str, options: &[&str], arguments: &[&str]) -> Ran {

@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Folder, Ran, assert_clean, gaps, most_at_once};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, Ran, assert_clean, gaps, most_at_once};
 
 // --- Items and the command
 

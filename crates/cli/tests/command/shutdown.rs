@@ -7,10 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
 use std::time::Duration;
 
-use crate::support::{Folder, end, gaps};
+use crate::support::{FREE, Folder, end, gaps};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-
-const FREE: &str = "1000000/1s";
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();

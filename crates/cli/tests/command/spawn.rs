@@ -5,10 +5,8 @@ use std::fs::{Permissions, set_permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Folder, end};
+use crate::support::{FREE, Folder, end};
 use rustix::process::{Pid, Signal, kill_process};
-
-const FREE: &str = "1000000/1s";
 
 fn executable(folder: &Folder, name: &str, content: impl AsRef<[u8]>) {
     folder.write(name, content);

@@ -5,9 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 
-use crate::support::{Folder, Ran, end};
-
-const FREE: &str = "1000000/1s";
+use crate::support::{FREE, Folder, Ran, end};
 
 fn full() -> Stdio {
     Stdio::from(File::options().write(true).open("/dev/full").unwrap())

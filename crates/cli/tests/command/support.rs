@@ -6,10 +6,21 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use strict_rate_limiter_core::{Limit, Record, audit};
 use tempfile::TempDir;
+
+/// A limit that nothing waits for.
+pub(crate) const FREE: &str = "1000000/1s";
+
+/// The first line of a log.
+pub(crate) const HEADER: &str = "seq,start_ns,end_ns,weight,exit_code,input\n";
+
+pub(crate) fn now_ns() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since_epoch.as_nanos()).unwrap()
+}
 
 pub(crate) struct Folder(TempDir);
 
