@@ -11,6 +11,8 @@ mod csv_state;
 mod error;
 #[path = "../../crates/cli/src/history.rs"]
 mod history;
+#[path = "../../crates/cli/src/tail_reader.rs"]
+mod tail_reader;
 
 use libfuzzer_sys::fuzz_target;
 use history::History;

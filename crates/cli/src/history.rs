@@ -1,11 +1,11 @@
 //! What a log says of earlier runs, and what they may have used of the limits.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
 
-use crate::csv_state::CsvState;
 use crate::error::LogError;
+use crate::tail_reader::TailReader;
 
 /// The first row of a log.
 pub(crate) const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "exit_code", "input"];
@@ -39,7 +39,8 @@ impl History {
     pub(crate) fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
         let mut history = Self::default();
         let mut reader = csv::ReaderBuilder::new();
-        let mut reader = reader.has_headers(false).flexible(true).from_reader(Recorder::new(input));
+        let mut reader =
+            reader.has_headers(false).flexible(true).from_reader(TailReader::new(input));
         let mut whole = 0;
         // A record is known to be whole once there is another behind it, or the end of the log is
         // the end of a row.
@@ -49,9 +50,9 @@ impl History {
             let mut record = csv::ByteRecord::new();
             let more =
                 reader.read_byte_record(&mut record).map_err(|error| csv_error(line, &error))?;
-            if !more && !reader.get_ref().ends_whole() {
+            if !more && !reader.get_ref().ends_row() {
                 // Only the beginning of a header is a header that was torn.
-                if whole == 0 && !reader.get_ref().begins_a_header() {
+                if whole == 0 && !begins_a_header(reader.get_ref().begin()) {
                     return Err(malformed(1, NO_HEADER));
                 }
                 history.began = true;
@@ -68,7 +69,7 @@ impl History {
             }
             if !more {
                 // A file of empty lines is no log either.
-                let is_empty = reader.get_ref().begin.is_empty();
+                let is_empty = reader.get_ref().begin().is_empty();
                 return if whole > 0 || is_empty {
                     Ok((history, whole))
                 } else {
@@ -176,37 +177,9 @@ fn csv_error(line: u64, error: &csv::Error) -> LogError {
     malformed(line, error.to_string())
 }
 
-/// Keeps in mind whether what was read so far ends a row, with a line end outside of quotes; and how it began.
-struct Recorder<R> {
-    input: R,
-    place: CsvState,
-    begin: Vec<u8>,
-}
-
-impl<R> Recorder<R> {
-    fn new(input: R) -> Self {
-        Self { input, place: CsvState::RecordStart, begin: vec![] }
-    }
-
-    fn ends_whole(&self) -> bool {
-        self.place == CsvState::RecordStart
-    }
-
-    /// Whether all that was read is the beginning of a header.
-    fn begins_a_header(&self) -> bool {
-        HEADER.join(",").as_bytes().starts_with(&self.begin)
-    }
-}
-
-impl<R: Read> Read for Recorder<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.input.read(buffer)?;
-        self.place = self.place.after(&buffer[..length]);
-        // A header is shorter than this, and what is longer is none.
-        let room = 64 - self.begin.len();
-        self.begin.extend_from_slice(&buffer[..length.min(room)]);
-        Ok(length)
-    }
+/// Whether all that was read is the beginning of a header. What is longer than a header is none.
+fn begins_a_header(begin: &[u8]) -> bool {
+    HEADER.join(",").as_bytes().starts_with(begin)
 }
 
 #[cfg(test)]

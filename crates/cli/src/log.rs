@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, LogError};
 use crate::history::{HEADER, History};
+use crate::nanos::nanos;
 
 /// A run that was killed may have left a child between its fork and its exec, which holds the lock as long.
 const LOCK_TRIES: u32 = 100;
@@ -184,10 +185,6 @@ fn encode<F: AsRef<[u8]>>(fields: impl IntoIterator<Item = F>) -> io::Result<Vec
     let mut writer = csv::Writer::from_writer(vec![]);
     writer.write_record(fields)?;
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

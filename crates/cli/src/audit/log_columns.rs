@@ -9,6 +9,7 @@ use super::resolution::{
 };
 use super::times::{self, DurationUnit, ParsedTime};
 use crate::args::AuditArgs;
+use crate::nanos::nanos;
 
 /// The columns by which a log of our own is known. Its times are exact.
 const OUR_START: &str = "start_ns";
@@ -181,7 +182,7 @@ impl LogColumns {
 
     /// What the log as a whole has shown, after its last row.
     pub(crate) fn traits(&self, args: &AuditArgs) -> LogTraits {
-        let told_ns = args.resolution.map(|told| told.as_nanos() as u64);
+        let told_ns = args.resolution.map(nanos);
         if self.ours && told_ns.is_none() {
             return LogTraits::default();
         }

@@ -1,7 +1,7 @@
 //! Records of what ran, from logs of any program: ours, parallel's, columns, lines of JSON.
 
 use std::collections::HashMap;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 use csv::ByteRecord;
 use serde_json::Value;
@@ -9,6 +9,7 @@ use strict_rate_limiter::audit::Record;
 
 use super::log_columns::{LogColumns, LogTraits};
 use crate::args::AuditArgs;
+use crate::tail_reader::TailReader;
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -70,22 +71,6 @@ impl RecordList {
     }
 }
 
-/// Whether what was read ended in the middle of a line.
-struct Tail<R> {
-    input: R,
-    last: u8,
-}
-
-impl<R: Read> Read for Tail<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.input.read(buffer)?;
-        if let Some(last) = buffer[..length].last() {
-            self.last = *last;
-        }
-        Ok(length)
-    }
-}
-
 fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, String> {
     let begin = log.fill_buf().map_err(|error| error.to_string())?;
     let header = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -93,7 +78,7 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, Strin
     let mut reader = csv::ReaderBuilder::new();
     // Parallel quotes nothing in its log: a quote there is a character of the command.
     reader.delimiter(delimiter).quoting(delimiter == b',').flexible(true);
-    let mut reader = reader.from_reader(Tail { input: log, last: b'\n' });
+    let mut reader = reader.from_reader(TailReader::new(log));
     let header = reader.byte_headers().map_err(|error| error.to_string())?;
     let names: Vec<String> =
         header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
@@ -112,7 +97,7 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, Strin
             Ok(record) => rows.push(record, line),
             Err(what) => {
                 let rest = reader.read_byte_record(&mut ByteRecord::new());
-                if matches!(rest, Ok(false)) && reader.get_ref().last != b'\n' {
+                if matches!(rest, Ok(false)) && !reader.get_ref().ends_line() {
                     torn = true;
                     break;
                 }
@@ -120,7 +105,7 @@ fn columns(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, Strin
             }
         }
     }
-    let ended = reader.get_ref().last == b'\n';
+    let ended = reader.get_ref().ends_line();
     // Our rows end with their line: one that does not is still being written, whatever it says so far.
     if columns.ours && !torn && !ended {
         torn = rows.records.pop().is_some();
