@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
 """Breaks the code on purpose, one break at a time, and says which means catch each.
 
-A guarantee is as good as what would notice its loss. The breaks are in `breaks/*.toml`, with the means that
-could notice them and how many of those have to:
+A guarantee is only as good as the checks that fail when it is lost. `breaks/*.toml` lists the breaks, the means that
+could catch each, and how many of those must:
 
   oracle      core's tests: the machine beside a limiter that remembers everything and scans it
   model       the proven machine, extracted from Coq, beside random traces of the real one
-  simulator   the library through random lives, held to its referee and the audit
+  simulator   random runs of the library, compared with a slow model and checked by the audit
   library     the library's own tests, in manual time and on real threads
   loom        every order in which threads can meet
   hints       the tests of what an HTTP answer means
   middleware  the tests of the middleware for reqwest
   command     the command's tests: the real binary, real processes
 
-Works on a copy of what is committed, in target/breaks; an hour for all. `break_tests.py WORD…`: only those whose
-file of breaks or whose name has one of the words in it. Exit code 1 if a break is caught by too few.
+Works on a copy of the last commit, in target/breaks. All breaks take an hour. `break_tests.py WORD…` runs the breaks
+of the file called WORD, or with WORD in their name. `break_tests.py --check` builds nothing: it checks that the text
+of every break still occurs exactly once in its file. Exit code 1 if too few means catch a break, or a text is not there.
 """
 
 import os
@@ -43,7 +44,7 @@ NEXTEST = "cargo nextest run --locked --status-level none --final-status-level n
 LIBRARY = f"{NEXTEST} strict-rate-limiter --features full"
 LOOM = ("env RUSTFLAGS='--cfg interleavings' cargo test --locked --release --quiet --target-dir target/interleavings"
         " -p strict-rate-limiter --test interleavings")
-# How each means is built, and what fails where it sees the break.
+# The build of each means, and the command that fails when it catches a break.
 MEANS = {
     "oracle": (f"{NEXTEST} strict-rate-limiter-core --no-run", f"{NEXTEST} strict-rate-limiter-core"),
     "model": ("cargo build --locked --quiet --release --workspace --features strict-rate-limiter/full --example trace",
@@ -55,7 +56,7 @@ MEANS = {
     "middleware": (f"{NEXTEST} strict-rate-limiter-reqwest --no-run", f"{NEXTEST} strict-rate-limiter-reqwest"),
     "command": (f"{NEXTEST} ratelimit-cli --no-run", f"{NEXTEST} ratelimit-cli"),
 }
-# Longer than they run; what goes on for ever is caught as well.
+# More than each takes. A hang counts as a catch.
 PATIENCE_S = {"oracle": 40, "model": 90, "simulator": 80, "library": 60, "loom": 150, "hints": 40, "middleware": 60,
               "command": 240}
 
@@ -77,7 +78,7 @@ def misplaced(breaks: list, tree: Path) -> list:
 
 
 def catches(means: str) -> bool:
-    """Whether what it runs ends in an error, or never."""
+    """Whether its command fails or hangs."""
     build, run = MEANS[means]
     subprocess.run(build, cwd=TREE, shell=True, check=True, capture_output=True)
     process = subprocess.Popen(run, cwd=TREE, shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
