@@ -1,9 +1,9 @@
-//! Reading what a command writes, through pipes, into the spool.
+//! Reads a command's output through pipes into the spool.
 //!
-//! Through pipes and not into a file of its own: what is read cannot be written over or cut off by
-//! anyone, a command may open `/dev/stdout` and `/dev/stderr`, and a full disk is our error and not the
-//! error of every command. What a command had written when it ended is in the pipe by then, so no end of
-//! file has to be waited for: that would only come with the end of what it left in the background.
+//! Pipes rather than a file for each command: no other process can overwrite or truncate what we have read, a
+//! command can open `/dev/stdout` and `/dev/stderr`, and a full disk is one error of ours instead of an error
+//! in every command. When a command ends, all its output is in the pipe, so the reader does not wait for the
+//! end of file: background processes of the command could delay it for ever.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,13 +20,13 @@ use tokio::task::JoinHandle;
 use crate::ordered_output::TaskOutput;
 use crate::spool::{Spool, Spooled};
 
-/// How much is read at once, on the stack.
+/// The bytes of one read, on the stack.
 const AT_ONCE: usize = 16 * 1024;
 
-/// So many pipes are read on after their command has ended, for what it left in the background.
+/// The number of pipes that stay open after their command has ended, for its background processes.
 const LEFT_OPEN_MAX: usize = 64;
 
-/// The pipes of a command that runs.
+/// The output pipes of a running command.
 pub(crate) struct Capture<'a> {
     spool: &'a RefCell<Spool>,
     stdout: CapturedPipe<ChildStdout>,
@@ -39,14 +39,14 @@ struct CapturedPipe<R> {
 }
 
 impl<'a> Capture<'a> {
-    /// The pipes of a command that was started with them.
+    /// Takes the pipes of a command that was started with piped output.
     pub(crate) fn new(child: &mut Child, spool: &'a RefCell<Spool>) -> Option<Self> {
         let stdout = CapturedPipe { reader: child.stdout.take()?, ended: false };
         let stderr = CapturedPipe { reader: child.stderr.take()?, ended: false };
         Some(Self { spool, stdout, stderr })
     }
 
-    /// Keeps what comes, until both pipes have ended.
+    /// Reads both pipes into the spool until both have ended.
     pub(crate) async fn keep(&mut self, output: &mut TaskOutput) {
         poll_fn(|context| {
             let stdout = self.stdout.poll(context, &mut output.stdout, self.spool);
@@ -56,8 +56,8 @@ impl<'a> Capture<'a> {
         .await;
     }
 
-    /// Keeps what the command had written when it ended. What still has the pipes open writes for
-    /// nobody from now on.
+    /// Reads the rest of what the command had written when it ended. What its background processes write later
+    /// is discarded.
     pub(crate) fn end(self, output: &mut TaskOutput, background_pipes: &BackgroundPipes) {
         self.stdout.end(&mut output.stdout, self.spool, background_pipes);
         self.stderr.end(&mut output.stderr, self.spool, background_pipes);
@@ -71,7 +71,7 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> CapturedPipe<R> {
         kept: &mut Spooled,
         spool: &RefCell<Spool>,
     ) -> Poll<()> {
-        // On the stack only while it is used: a command that runs costs no buffer.
+        // On the stack only during a read, so that a running command needs no buffer of its own.
         let mut buffer = [0; AT_ONCE];
         while !self.ended {
             let mut read = ReadBuf::new(&mut buffer);
@@ -80,7 +80,7 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> CapturedPipe<R> {
                 Poll::Ready(Ok(())) if !read.filled().is_empty() => {
                     spool.borrow_mut().keep(kept, read.filled());
                 }
-                // No error is known that a pipe could have; if it has one, nothing more comes.
+                // We know of no error that a pipe read can give. One would end the pipe.
                 Poll::Ready(_) => self.ended = true,
             }
         }
@@ -94,7 +94,7 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> CapturedPipe<R> {
         background_pipes: &BackgroundPipes,
     ) {
         let mut buffer = [0; AT_ONCE];
-        // What comes from now on, if somebody goes on writing, is not the command's.
+        // Background processes wrote what comes after this, not the command.
         let mut left = ioctl_fionread(&self.reader).unwrap_or(0);
         while !self.ended && left > 0 {
             let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -113,8 +113,8 @@ impl<R: AsyncRead + AsFd + Unpin + 'static> CapturedPipe<R> {
     }
 }
 
-/// The pipes that a command left to what it started in the background. What comes there is discarded:
-/// to close the pipe would kill whoever writes to it. Only the last [`LEFT_OPEN_MAX`] are kept open.
+/// The pipes that background processes of ended commands still hold. Their output is read and discarded:
+/// closing the pipe would kill its writers with SIGPIPE. Only the last [`LEFT_OPEN_MAX`] stay open.
 #[derive(Debug, Default)]
 pub(crate) struct BackgroundPipes(RefCell<VecDeque<JoinHandle<()>>>);
 
@@ -139,7 +139,7 @@ impl BackgroundPipes {
         open.push_back(tokio::task::spawn_local(until_it_ends));
     }
 
-    /// Gives their descriptors back.
+    /// Closes all of them.
     pub(crate) fn close_all(&self) {
         self.0.borrow_mut().drain(..).for_each(|pipe| pipe.abort());
     }

@@ -1,4 +1,4 @@
-//! What columns the input has, and which of them is meant.
+//! The columns of the input, and the lookup of a column by number or name.
 
 use std::fmt;
 
@@ -40,12 +40,12 @@ impl fmt::Display for Column {
 pub(crate) enum HeaderLine {
     No,
     Yes,
-    /// If one of its fields is one of these: then the command means that column by it.
+    /// Only if one of its fields is one of these names, which the command uses in braces.
     IfItHas(Vec<Vec<u8>>),
 }
 
 impl HeaderLine {
-    /// Whether this, the first record, is a header.
+    /// Decides whether this first record is a header.
     pub(crate) fn is(&self, first: &csv::ByteRecord) -> bool {
         match self {
             Self::No => false,
@@ -57,11 +57,11 @@ impl HeaderLine {
     }
 }
 
-/// The columns that there are, as the first record shows them.
+/// The columns of the input, known from its first record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Columns {
     first: csv::ByteRecord,
-    /// Whether it names the columns.
+    /// Whether the first record names the columns.
     is_header: bool,
 }
 
@@ -70,7 +70,7 @@ impl Columns {
         Self { first: first.clone(), is_header }
     }
 
-    /// Where a column is, from 0; or why it is nowhere.
+    /// The index of a column, from 0. The error says why there is none.
     pub(crate) fn place(&self, column: &Column) -> Result<usize, String> {
         match column {
             Column::Number(number) => {
@@ -98,12 +98,12 @@ impl Columns {
         }
     }
 
-    /// Whether a column is called so.
+    /// Whether a column has this name.
     pub(crate) fn has(&self, name: &[u8]) -> bool {
         !self.named(name).is_empty()
     }
 
-    /// The column whose name is almost this.
+    /// The column with a similar name, for a hint in an error.
     pub(crate) fn almost(&self, name: &str) -> Option<String> {
         let plain = |name: &str| name.to_lowercase().replace([' ', '_', '-'], "");
         let meant = plain(name);
@@ -111,7 +111,7 @@ impl Columns {
             let column = plain(&String::from_utf8_lossy(column));
             column == meant || column.len() > 4 && strsim::osa_distance(&column, &meant) < 3
         };
-        // If it is a header that was not said to be one, too.
+        // Also where nobody declared the first record a header.
         self.first.iter().find(near).map(|name| Column::Name(name.to_vec()).to_string())
     }
 
@@ -130,7 +130,7 @@ impl Columns {
     }
 }
 
-/// What can be said of them: `{name} and {age}`, or `{1} to {7}`.
+/// The placeholders for them, as messages list them: `{name} and {age}`, or `{1} to {7}`.
 impl fmt::Display for Columns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED_MAX: usize = 40;

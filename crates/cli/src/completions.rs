@@ -1,4 +1,4 @@
-//! What is made of the argument definitions for others to read: completions for shells, the manual.
+//! Generates shell completions and man pages from the argument definitions.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(crate) fn completions(shell: Shell) -> Result<(), Error> {
     stdio::output().write_all(&script).map_err(Error::Output)
 }
 
-/// Writes a page for the command and one for each of its subcommands into a folder.
+/// Writes the man pages into a folder: one for the command and one for each subcommand.
 pub(crate) fn manual(folder: &Path) -> Result<(), Error> {
     let write = || {
         fs::create_dir_all(folder)?;

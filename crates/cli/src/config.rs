@@ -1,4 +1,4 @@
-//! What the arguments of `run` mean for its command, its input and its limiter.
+//! Turns the arguments of `run` into its command template, its input format and its limiter.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::items::Format;
 use crate::record_reader::Terminator;
 use crate::template::UnresolvedTemplate;
 
-/// The command and how its input is read. What makes no sense is refused before anything is opened.
+/// The command template and the input format. Rejects contradictory arguments before any file is opened.
 pub(crate) fn command_and_input(args: &RunArgs) -> Result<(UnresolvedTemplate, Format), Error> {
     let named_tsv = args.input.as_deref().and_then(Path::extension) == Some(OsStr::new("tsv"));
     let weight = args.weight.as_deref().map(Column::parse);
@@ -41,7 +41,7 @@ pub(crate) fn command_and_input(args: &RunArgs) -> Result<(UnresolvedTemplate, F
     Ok((draft, Format { terminator, delimiter, header, weight }))
 }
 
-/// Weights are for limits on weight, and those are for weights.
+/// Rejects --weight without a limit on weight, and a limit on weight without --weight.
 fn check_weights(args: &RunArgs) -> Result<(), Error> {
     let on_weight = args.limits.limits.iter().find(|limit| limit.unit() == Unit::Weight);
     match (on_weight, &args.weight) {
@@ -60,7 +60,7 @@ fn check_weights(args: &RunArgs) -> Result<(), Error> {
     }
 }
 
-/// The limiter, without what earlier runs have used.
+/// The limiter's settings, without the usage of earlier runs.
 pub(crate) fn limiter(args: &RunArgs) -> RateLimiterBuilder {
     args.limits.builder().concurrency(args.concurrency.get()).abandon_grace(args.abandon_grace)
 }

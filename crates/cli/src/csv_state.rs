@@ -1,22 +1,22 @@
-//! Where in a CSV record a reader stands, byte by byte.
+//! A state machine over the bytes of CSV: whether the next byte is inside of quotes, or begins a record.
 //!
-//! Two things need it that a CSV reader does not tell: whether a text ends inside of quotes, and whether
-//! a log ends with a whole row.
+//! The `csv` crate does not expose its state, and two callers need it: `record_reader.rs`, to see whether a line
+//! ends inside of quotes, and `tail_reader.rs`, to see whether a log ends with a whole row.
 
-/// A place in a record, by the rules of the `csv` crate: a quote opens only where a field begins.
+/// The state, by the rules of the `csv` crate: a quote opens only at the start of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CsvState {
     RecordStart,
     FieldStart,
     Field,
     Quoted,
-    /// After a quote in a quoted field: its end, or half of a quote that is part of it.
+    /// After a quote in a quoted field: the end of the field, or the first half of an escaped quote.
     QuoteInQuoted,
 }
 
 impl CsvState {
     pub(crate) fn after(self, bytes: &[u8]) -> Self {
-        bytes.iter().fold(self, |place, byte| place.next(*byte))
+        bytes.iter().fold(self, |state, byte| state.next(*byte))
     }
 
     fn next(self, byte: u8) -> Self {

@@ -1,4 +1,4 @@
-//! `ratelimit run --dry-run`: the commands are shown, and none is run.
+//! `ratelimit run --dry-run`: prints the commands and runs none.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use crate::resume::ItemSource;
 use crate::stdio;
 use crate::template::{UnresolvedTemplate, display};
 
-/// Shows what would be run.
+/// Prints the commands that a run would start.
 pub(crate) async fn show(
     args: &RunArgs,
     draft: &UnresolvedTemplate,

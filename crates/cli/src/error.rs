@@ -1,4 +1,4 @@
-//! What ends a run before its time, and the exit code that says so.
+//! The errors that end a run early, and their exit codes.
 
 use std::io;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub(crate) enum LogError {
 }
 
 impl Error {
-    /// Whether it says only that a reader has gone. Nothing is told of that.
+    /// Whether the only problem is that the reader has gone (EPIPE). No message is printed for that.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) | Self::Messages(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }

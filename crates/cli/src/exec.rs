@@ -1,4 +1,4 @@
-//! One try of one command: start it, keep what it writes, wait for it, kill it where it must be.
+//! One try of one command: start it, read its output, wait for it, kill it on a timeout or a second signal.
 
 use std::ffi::OsString;
 use std::io;
@@ -26,30 +26,30 @@ const TIMED_OUT: i32 = 124;
 const CANNOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// How often it is looked whether we are in the foreground, while a command waits for the terminal.
+/// How often we check whether we are in the foreground, while a command waits for the terminal.
 const FOREGROUND_EVERY: Duration = Duration::from_millis(100);
 
-/// What came of a try.
+/// The outcome of one try.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) start: Instant,
     pub(crate) end: Instant,
     pub(crate) code: i32,
-    /// Whether it died by a signal, or its end is not known: its call may be half done.
+    /// Whether it died by a signal, or its status is unknown. Its call may still be on its way.
     pub(crate) abandoned: bool,
-    /// What to tell about it beyond its code.
+    /// A message about it, beyond its exit code.
     pub(crate) message: Option<String>,
-    /// The exit code for the run, where a key of the terminal interrupted the command in our place.
+    /// The exit code for the run, if Ctrl-C on the terminal interrupted the command instead of us.
     pub(crate) interrupted: Option<u8>,
 }
 
-/// What every command of a run is run with.
+/// The settings shared by every command of a run.
 pub(crate) struct Executor {
     pub(crate) spawner: Spawner,
-    /// Where captured output is kept.
+    /// Holds captured output.
     pub(crate) spool: Option<std::cell::RefCell<Spool>>,
     pub(crate) background_pipes: BackgroundPipes,
-    /// The terminal that a command may be given.
+    /// The terminal, if a command may get the foreground.
     pub(crate) terminal: Option<Terminal>,
     pub(crate) status_line: std::rc::Rc<StatusLine>,
     pub(crate) timeout: Option<Duration>,
@@ -71,15 +71,15 @@ struct Ended {
 }
 
 impl Executor {
-    /// Runs a command to its end. It starts after this is called and has ended before this returns.
-    /// What it writes is added to `output`, where that is captured. An error says that the system
-    /// had no room to start it.
+    /// Runs a command to its end. It starts after this is called and has ended before this returns. Captured
+    /// output is added to `output`. An error means that the system lacks descriptors, processes or memory to
+    /// start it now.
     pub(crate) async fn run(
         &self,
         command: &[OsString],
         output: &mut TaskOutput,
     ) -> Result<Outcome, io::Error> {
-        // Nobody else writes there while it may: by our own streams, or by /dev/tty.
+        // Hide the status line while the command can write to the terminal: by our streams, or by /dev/tty.
         let may_write = self.terminal.is_some() || !self.spawner.captures();
         let hidden = may_write.then(|| self.status_line.hide());
         let start = Instant::now();
@@ -144,8 +144,8 @@ impl Executor {
         Ended { status, killed, held_terminal }
     }
 
-    /// Gives the terminal to a command that the kernel stops because it asks for it, as long as this is
-    /// waited for. Never returns.
+    /// Watches the command: when the kernel stops it for using the terminal, gives it the foreground. Runs until
+    /// it is dropped, and never returns.
     async fn lend_terminal(&self, group: Pid, has_held: &mut bool) {
         let (Some(terminal), Ok(mut children)) = (&self.terminal, signal(SignalKind::child()))
         else {
@@ -162,8 +162,8 @@ impl Executor {
                     held = Some(self.foreground(terminal, group).await);
                     go_on();
                 }
-                // By Ctrl-Z: all of it stops, and goes on when we do. What somebody else has stopped,
-                // they will have go on.
+                // Ctrl-Z: we stop as well, and continue the command when we continue. A command that another
+                // process stopped is for that process to continue.
                 Some(Signal::TSTP) if held.is_some() => {
                     drop(held.take());
                     terminal.suspend();
@@ -175,7 +175,7 @@ impl Executor {
         }
     }
 
-    /// The terminal for a command; waits where we are in the background ourselves.
+    /// Gives the terminal to a command. Waits while we are in the background ourselves.
     async fn foreground<'a>(&self, terminal: &'a Terminal, group: Pid) -> ForegroundGuard<'a> {
         let mut told = false;
         loop {
@@ -214,7 +214,7 @@ impl Executor {
             (None, Some(signal)) => (code, Some(format!("ended by signal {signal}"))),
             (None, None) => (code, None),
         };
-        // A shell whose command died by signal N ends with 128 + N.
+        // A shell exits with 128 + N if its command died by signal N.
         let abandoned =
             ended.killed.is_some() || by_signal.is_some() || (129..=192).contains(&code);
         (code, message, abandoned, interrupted)

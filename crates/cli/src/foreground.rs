@@ -1,10 +1,9 @@
-//! The terminal that the run was started from, and who may read it.
+//! Moves a command's process group to the foreground of the terminal when the command reads it.
 //!
-//! A command runs in a process group of its own in the background of the terminal, so that Ctrl-C is
-//! for us. The kernel stops it when it reads the terminal or changes its settings, as ssh and sudo do
-//! when they ask for a password. Then, where one command runs at a time, its group becomes the
-//! foreground and goes on; when it has ended we take the terminal back, with its settings as they
-//! were. So Ctrl-C and Ctrl-Z are for the command only while it holds the terminal.
+//! A command runs in a process group of its own in the background, so that Ctrl-C reaches only us. The kernel
+//! stops the command when it reads the terminal or changes its settings, as ssh and sudo do to ask for a
+//! password. With -j1 we then make its group the foreground group and continue it. When the command has ended
+//! we take the terminal back and restore its settings. Ctrl-C and Ctrl-Z reach the command only meanwhile.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,7 +19,7 @@ pub(crate) struct Terminal {
     ours: Pid,
 }
 
-/// That a command's group is in the foreground, until this is dropped.
+/// Keeps a command's group in the foreground until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ForegroundGuard<'a> {
     terminal: &'a Terminal,
@@ -29,20 +28,20 @@ pub(crate) struct ForegroundGuard<'a> {
 }
 
 impl Terminal {
-    /// The terminal that controls this process, if one does.
+    /// The controlling terminal of this process, if it has one.
     pub(crate) fn open() -> Option<Self> {
         let flags = OFlags::NOCTTY.bits().cast_signed();
         let tty =
             File::options().read(true).write(true).custom_flags(flags).open("/dev/tty").ok()?;
-        // Who takes the terminal back does so from the background, for which the kernel would stop it.
-        // (The standard library unblocks all signals in what it starts.)
+        // We take the terminal back from the background; unblocked, SIGTTOU would stop us there.
+        // (The standard library unblocks all signals in its children.)
         let mut signals = SigSet::empty();
         signals.add(NixSignal::SIGTTOU);
         signals.thread_block().ok()?;
         Some(Self { tty, ours: getpgrp() })
     }
 
-    /// Makes a group the foreground, if we are it ourselves.
+    /// Makes a group the foreground group, if ours is it now.
     pub(crate) fn give(&self, group: Pid) -> Option<ForegroundGuard<'_>> {
         if tcgetpgrp(&self.tty).ok()? != self.ours {
             return None;
@@ -52,7 +51,7 @@ impl Terminal {
         Some(ForegroundGuard { terminal: self, group, settings })
     }
 
-    /// Stops us, as Ctrl-Z would have if the terminal had been ours; returns when we go on.
+    /// Stops this process, as Ctrl-Z does in the foreground. Returns when it is continued.
     pub(crate) fn suspend(&self) {
         let _ = kill_process_group(self.ours, Signal::TSTP);
     }
@@ -61,7 +60,7 @@ impl Terminal {
 impl Drop for ForegroundGuard<'_> {
     fn drop(&mut self) {
         let Terminal { tty, ours } = self.terminal;
-        // Unless somebody else has it by now.
+        // Unless another group has it by now.
         if tcgetpgrp(tty).is_ok_and(|foreground| foreground == self.group)
             && tcsetpgrp(tty, *ours).is_ok()
             && let Some(settings) = &self.settings
@@ -71,7 +70,7 @@ impl Drop for ForegroundGuard<'_> {
     }
 }
 
-/// The signal that a child has been stopped by, told once.
+/// The signal that stopped a child. The kernel reports each stop once.
 pub(crate) fn stopped_by(child: Pid) -> Option<Signal> {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
     let status = waitid(WaitId::Pid(child), options).ok()??;

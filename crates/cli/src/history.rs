@@ -1,4 +1,4 @@
-//! What a log says of earlier runs, and what they may have used of the limits.
+//! Reads the log of earlier runs, and computes how much of the limits they may have used.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -7,43 +7,42 @@ use std::time::Duration;
 use crate::error::LogError;
 use crate::tail_reader::TailReader;
 
-/// The first row of a log.
+/// The header of a log.
 pub(crate) const HEADER: [&str; 6] = ["seq", "start_ns", "end_ns", "weight", "exit_code", "input"];
 
-/// What a log says of earlier runs.
+/// The contents of a log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct History {
-    /// Whether an earlier run began: then it may have been killed while its tasks ran.
+    /// Whether an earlier run began. It may have been killed while tasks ran.
     began: bool,
-    /// How often each input has ended well, and not been asked for since.
+    /// How often each input has succeeded, less the calls of [`Self::take_done`].
     done: HashMap<Vec<u8>, u64>,
-    /// The inputs with a row that is not of a task that ended well.
+    /// The inputs with a row of a failed task.
     failed: HashSet<Vec<u8>>,
-    /// Tasks that ended: when, since the epoch, and their weights.
+    /// Tasks that ended: the end in nanoseconds since the epoch, and the weight.
     ended: Vec<(u64, u64)>,
-    /// The same of those that may have been killed: their calls may have gone on for the grace.
+    /// The same for tasks that may have been killed. Their calls may have gone on for the grace.
     killed: Vec<(u64, u64)>,
-    /// The weights of those that failed, in the order in which they ended.
+    /// The weights of failed tasks, in the order of their ends.
     failed_weights: Vec<u64>,
 }
 
-/// Whether a task with this exit code may have been killed: it ran out of time (124), could not be waited for
-/// (126), or was ended by a signal.
+/// Whether a task with this exit code may have been killed: by --timeout (124), by a signal (129 to 192), or for a
+/// reason that we could not learn (126).
 fn may_be_killed(code: i32) -> bool {
     matches!(code, 124 | 126 | 129..=192)
 }
 
 impl History {
-    /// Reads a log, and says how much of it is whole: a run that was killed may have left a part of
-    /// a row at the end, which is passed over.
+    /// Reads a log. Also returns the length of its whole rows in bytes: a killed run may have left a part of a row
+    /// at the end, which is skipped.
     pub(crate) fn read(input: impl io::Read) -> Result<(Self, u64), LogError> {
         let mut history = Self::default();
         let mut reader = csv::ReaderBuilder::new();
         let mut reader =
             reader.has_headers(false).flexible(true).from_reader(TailReader::new(input));
         let mut whole = 0;
-        // A record is known to be whole once there is another behind it, or the end of the log is
-        // the end of a row.
+        // A record is whole if another follows it, or if the log ends with the end of a row.
         let mut last: Option<(u64, csv::ByteRecord)> = None;
         loop {
             let (line, begins) = (reader.position().line(), reader.position().byte());
@@ -51,7 +50,7 @@ impl History {
             let more =
                 reader.read_byte_record(&mut record).map_err(|error| csv_error(line, &error))?;
             if !more && !reader.get_ref().ends_row() {
-                // Only the beginning of a header is a header that was torn.
+                // A file without a whole row must be a torn header.
                 if whole == 0 && !begins_a_header(reader.get_ref().begin()) {
                     return Err(malformed(1, NO_HEADER));
                 }
@@ -68,7 +67,7 @@ impl History {
                 whole = begins;
             }
             if !more {
-                // A file of empty lines is no log either.
+                // A file of empty lines is not a log.
                 let is_empty = reader.get_ref().begin().is_empty();
                 return if whole > 0 || is_empty {
                     Ok((history, whole))
@@ -105,7 +104,7 @@ impl History {
         Ok(())
     }
 
-    /// Whether this input has ended well, once for each time that it is asked.
+    /// Whether this input has succeeded. Each success answers `true` once.
     pub(crate) fn take_done(&mut self, input: &[u8]) -> bool {
         match self.done.get_mut(input) {
             Some(times) if *times > 0 => {
@@ -116,25 +115,25 @@ impl History {
         }
     }
 
-    /// Whether an earlier run began, so that some of its tasks may be in no row.
+    /// Whether an earlier run began, so that some of its tasks may have no row.
     pub(crate) fn began(&self) -> bool {
         self.began
     }
 
-    /// Whether there is any row for this input.
+    /// Whether any row has this input.
     pub(crate) fn knows(&self, input: &[u8]) -> bool {
         self.done.contains_key(input) || self.failed.contains(input)
     }
 
-    /// How long it takes from `now_ns` until the grace of every task that may have been killed is over.
+    /// The time from `now_ns` until the grace of every possibly killed task is over.
     pub(crate) fn grace_left(&self, now_ns: u64, grace: Duration) -> Duration {
         let over = |end: u64| Duration::from_nanos(end).saturating_add(grace);
         let last = self.killed.iter().map(|(end, _)| over(*end)).max().unwrap_or_default();
-        // If the clock has been set back, no longer than the grace.
+        // At most the grace, in case the clock was set back.
         last.saturating_sub(Duration::from_nanos(now_ns)).min(grace)
     }
 
-    /// What the windows must hold of the tasks with a row: how long before `now_ns` each ended, and its weight.
+    /// The tasks with a row, as the windows must count them: how long before `now_ns` each ended, and its weight.
     pub(crate) fn ended(&self, now_ns: u64, grace: Duration) -> Vec<(Duration, u64)> {
         let ago = |end: u64| Duration::from_nanos(now_ns.saturating_sub(end));
         let ended = self.ended.iter().map(|(end, weight)| (ago(*end), *weight));
@@ -143,11 +142,11 @@ impl History {
         ended.chain(killed).collect()
     }
 
-    /// The weights of the tasks that may have run when an earlier run was killed, and are in no row.
+    /// The weights of the tasks that may have been running when an earlier run was killed.
     ///
-    /// There were `concurrency` of them at most. `next` are the weights of the items that it may have been at;
-    /// of `unseen` more nothing is known, and each counts as `unknown`. It may have tried the last that failed
-    /// again, too. The heaviest of all of these are taken.
+    /// The log does not say which tasks were running, so the `concurrency` heaviest candidates are counted:
+    /// the next items (`next`), `unseen` items that are not read yet, each of weight `unknown`, and the last
+    /// failed tasks, which may have been tried again.
     pub(crate) fn in_flight(
         &self,
         concurrency: usize,
@@ -177,7 +176,7 @@ fn csv_error(line: u64, error: &csv::Error) -> LogError {
     malformed(line, error.to_string())
 }
 
-/// Whether all that was read is the beginning of a header. What is longer than a header is none.
+/// Whether a file that begins so, and has no whole row, can be a torn header.
 fn begins_a_header(begin: &[u8]) -> bool {
     HEADER.join(",").as_bytes().starts_with(begin)
 }

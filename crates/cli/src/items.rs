@@ -1,4 +1,4 @@
-//! The items: lines, NUL-terminated texts or records, read ahead by a thread of their own.
+//! The items: lines, NUL-terminated texts or records. A thread reads them ahead.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,60 +15,60 @@ use crate::error::Error;
 use crate::record_reader::{RawRecord, RecordReader, Terminator};
 use crate::weight;
 
-/// How many items are read ahead.
+/// The number of items read ahead.
 const AHEAD: usize = 1_024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// Its number among the items, from 1.
+    /// The item's number, from 1.
     pub(crate) seq: u64,
-    /// The line that it begins on, from 1.
+    /// The line that the item begins on, from 1.
     pub(crate) line: u64,
-    /// All of it, as it stands in the input, without its line end.
+    /// The item as it is in the input, without its line end.
     pub(crate) text: Vec<u8>,
     pub(crate) weight: u64,
-    /// Its fields, where the input has columns.
+    /// The fields, if the input has columns.
     pub(crate) fields: Option<csv::ByteRecord>,
 }
 
-/// What the reader found.
+/// A message of the reader thread.
 #[derive(Debug)]
 pub(crate) enum InputEvent {
-    /// What columns there are: once, before every item, where there are any.
+    /// The columns. Sent once, before all items, if the input has columns.
     Columns(Columns),
     Item(Item),
-    /// A text that is no item, and why. The rest is read on.
+    /// A malformed item, and why. The reader goes on after it.
     Malformed {
         line: u64,
         what: String,
     },
-    /// Something to tell, once.
+    /// A message for the user.
     Notice(String),
-    /// Why the input cannot be read any further.
+    /// An error that ends the input.
     Stop(Error),
 }
 
-/// How to make items of the input.
+/// The format of the input.
 #[derive(Debug, Clone)]
 pub(crate) struct Format {
     pub(crate) terminator: Terminator,
-    /// What stands between fields, where there are columns.
+    /// The byte between fields, if there are columns.
     pub(crate) delimiter: Option<u8>,
     pub(crate) header: HeaderLine,
     pub(crate) weight: Option<Column>,
 }
 
-/// How many items there are, from when that is known.
+/// The number of items, set once it is known.
 pub(crate) type Total = Arc<OnceLock<u64>>;
 
-/// What the input is called in messages.
+/// The name of the input in messages.
 pub(crate) fn name(path: Option<&Path>) -> PathBuf {
     let path = path.filter(|path| *path != Path::new("-"));
     path.map_or_else(|| "standard input".into(), Path::to_owned)
 }
 
-/// Opens the input and reads it ahead. How many items there are is known at once of a file that is
-/// all there, else when its end has been read.
+/// Opens the input and starts the reader thread. The number of items is known at once for a regular file, else
+/// at the end of the input.
 pub(crate) fn read(
     path: Option<&Path>,
     format: Format,
@@ -126,9 +126,9 @@ struct ItemReader<R> {
     records: RecordReader<R>,
     format: Format,
     input: PathBuf,
-    /// What was found and is yet to be handed on.
+    /// Events that are not sent yet.
     found: VecDeque<InputEvent>,
-    /// The place of the weights' column. What columns there are is known with it.
+    /// The index of the weight column. Set when the columns are known.
     weight: Option<usize>,
     columns_known: bool,
     told_of_returns: bool,
@@ -178,7 +178,7 @@ impl<R: BufRead> ItemReader<R> {
         self.item(line, bytes, Some(fields));
     }
 
-    /// Takes note of the columns; whether the one that holds the weights is among them.
+    /// Stores the columns. Returns whether the weight column is among them.
     fn learn(&mut self, columns: Columns) -> bool {
         self.columns_known = true;
         match self.format.weight.as_ref().map(|weight| columns.place(weight)).transpose() {
@@ -247,7 +247,7 @@ impl<R: BufRead> Iterator for ItemReader<R> {
 }
 
 impl Item {
-    /// A field of the item, by its place.
+    /// A field of the item, by index.
     pub(crate) fn field(&self, place: usize) -> Result<&[u8], String> {
         let fields = self.fields.as_ref().map_or(0, csv::ByteRecord::len);
         let field = self.fields.as_ref().and_then(|record| record.get(place));
@@ -265,10 +265,10 @@ impl Item {
 
 /// The fields of a record.
 fn fields(text: &[u8], delimiter: u8) -> csv::ByteRecord {
-    // Fields between tabs are taken as they are; only CSV has quotes.
+    // Tab-separated fields are taken as they are; only CSV has quotes.
     let mut reader = csv::ReaderBuilder::new();
     reader.delimiter(delimiter).quoting(delimiter == b',').has_headers(false);
-    // The text is one record: only a line end in quotes is left in it.
+    // The text is one record: every line end in it is quoted.
     reader.terminator(csv::Terminator::Any(b'\n'));
     let mut record = csv::ByteRecord::new();
     let read = reader.from_reader(text).read_byte_record(&mut record);
@@ -293,7 +293,7 @@ mod tests {
         ItemReader::new(input.as_bytes(), format, "input".into()).collect()
     }
 
-    /// What was found, in words.
+    /// The events as text.
     fn told(input: &str, format: Format) -> Vec<String> {
         let tell = |found| match found {
             InputEvent::Columns(columns) => format!("{columns}"),

@@ -1,4 +1,4 @@
-//! One item, from its first permit to its last try.
+//! One item, from its first permit to its last try. Each try is a task under the limits.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,7 +18,7 @@ use crate::stdio;
 /// The longest wait before a retry, unless the first is longer.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 
-/// What all jobs share.
+/// The state shared by all jobs.
 pub(crate) struct JobContext {
     pub(crate) limiter: RateLimiter,
     pub(crate) shutdown: Shutdown,
@@ -30,7 +30,7 @@ pub(crate) struct JobContext {
     pub(crate) retry_delay: Duration,
 }
 
-/// What came of an item.
+/// The outcome of an item.
 #[derive(Debug)]
 pub(crate) struct JobReport {
     pub(crate) item: Item,
@@ -39,10 +39,10 @@ pub(crate) struct JobReport {
     /// The exit code of the last try, and how long it took.
     pub(crate) code: i32,
     pub(crate) took: Duration,
-    /// What to tell about it.
+    /// A message about it.
     pub(crate) messages: Vec<String>,
     pub(crate) output: TaskOutput,
-    /// Why the whole run must stop.
+    /// An error that stops the whole run.
     pub(crate) fatal: Option<Error>,
 }
 
@@ -50,13 +50,13 @@ pub(crate) struct JobReport {
 pub(crate) enum JobEnd {
     Ok,
     Failed,
-    /// It could never run under these limits.
+    /// Its weight exceeds a limit, so it could never run.
     Refused,
     /// The run was stopped before it started.
     NotStarted,
 }
 
-/// Runs an item's command, and again where it fails and may be tried again. Each try is a task.
+/// Runs an item's command, and retries it if it fails. Each try is a task.
 pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>) -> JobReport {
     let mut report = JobReport {
         item,
@@ -84,7 +84,7 @@ pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>
             }
             Err(_) => return report,
         };
-        // Nothing is started for a reader who has gone.
+        // Start nothing once the reader has gone.
         if stdio::reader_has_gone() {
             permit.release_unused();
             report.fatal = Some(Error::Output(io::ErrorKind::BrokenPipe.into()));
@@ -116,7 +116,7 @@ pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>
         let ok = outcome.code == 0;
         report.end = if ok { JobEnd::Ok } else { JobEnd::Failed };
         report.fatal = record(context, &report.item, &outcome).err();
-        // What dies because its reader has gone has nothing else wrong with it.
+        // A command that died of SIGPIPE has no other error.
         let is_cut_off = outcome.code == i32::from(exit::BROKEN_PIPE) && stdio::reader_has_gone();
         report.messages.extend(outcome.message.filter(|_| !is_cut_off));
         let again = !ok && report.retries < context.retries && report.fatal.is_none();
@@ -146,7 +146,7 @@ fn record(context: &JobContext, item: &Item, outcome: &Outcome) -> Result<(), Er
         .map_err(|error| Error::Log { path: context.log_path.clone(), error: error.into() })
 }
 
-/// The wait before a retry, after so many before it.
+/// The delay before a retry, by the number of earlier retries.
 fn delay(first: Duration, retries: u32) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(retries));
     doubled.min(RETRY_DELAY_MAX.max(first))

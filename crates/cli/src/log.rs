@@ -1,12 +1,11 @@
-//! The log: a row for each task that ends, written as it ends.
+//! Writes the log: one row for each task, when the task ends. `history.rs` reads it back.
 //!
-//! `seq,start_ns,end_ns,weight,exit_code,input`, times in nanoseconds since the Unix epoch. They
-//! come from the monotonic clock, tied to the wall clock once when the run begins, so that they
-//! never jump within a run and a later run can place them. `history.rs` reads it back.
+//! The columns are `seq,start_ns,end_ns,weight,exit_code,input`, times in nanoseconds since the Unix epoch. The
+//! times come from the monotonic clock, which is matched with the wall clock once when the run begins. So they
+//! never jump within a run, and a later run can compare them with its own.
 //!
-//! The file holds whole rows, whatever fails: a row that could only be written in part is cut off again, and
-//! kept for the next try. Where it cannot be cut off nothing is written behind it. A file that is no log is
-//! not touched.
+//! The file always ends with a whole row. If a write fails part-way, the part is cut off and the row is kept for
+//! the next try. If it cannot be cut off, nothing more is written. A file that is not a log is never changed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Write};
@@ -21,16 +20,16 @@ use crate::error::{Error, LogError};
 use crate::history::{HEADER, History};
 use crate::nanos::nanos;
 
-/// A run that was killed may have left a child between its fork and its exec, which holds the lock as long.
+/// A killed run may have left a child between fork and exec. It holds the lock until it execs.
 const LOCK_TRIES: u32 = 100;
 
 const LOCK_TRIED_EVERY: Duration = Duration::from_millis(10);
 
-/// The log, open for writing, to one run at a time.
+/// The log, open for writing and locked by this run.
 #[derive(Debug)]
 pub(crate) struct Log {
     rows: RowWriter<File>,
-    /// How much of it is whole rows.
+    /// The length of the whole rows, in bytes.
     whole: u64,
     begin: Instant,
     begin_ns: u64,
@@ -48,7 +47,7 @@ pub(crate) struct LogRow<'a> {
 }
 
 impl Log {
-    /// Opens a log: a new one, or one to go on with. Nothing is written to it yet.
+    /// Opens a new log, or one to resume. Writes nothing yet.
     pub(crate) fn open(path: &Path, resume: bool) -> Result<(Self, History), Error> {
         Self::try_open(path, resume).map_err(|error| Error::Log { path: path.to_owned(), error })
     }
@@ -71,7 +70,7 @@ impl Log {
         Ok((Self { rows, whole, begin: Instant::now(), begin_ns }, history))
     }
 
-    /// Makes it ready for rows: what is torn at its end is cut off, and it has its header.
+    /// Prepares the file for rows: cuts off a torn end and writes the header if there is none.
     pub(crate) fn begin(&mut self) -> io::Result<()> {
         if self.rows.file.metadata()?.len() > self.whole {
             self.rows.file.set_len(self.whole)?;
@@ -82,7 +81,7 @@ impl Log {
         Ok(())
     }
 
-    /// Writes a row, whole, before it returns. One that failed before is written with it.
+    /// Writes a whole row, after those that failed before.
     pub(crate) fn write(&mut self, row: &LogRow<'_>) -> io::Result<()> {
         let ns = |instant: Instant| self.begin_ns + nanos(instant - self.begin);
         let numbers = [row.seq, ns(row.start), ns(row.end), row.weight].map(|n| n.to_string());
@@ -92,26 +91,26 @@ impl Log {
         self.rows.write(&row)
     }
 
-    /// The time since the epoch, by the clock of the log.
+    /// Nanoseconds since the epoch, by the clock of the log.
     pub(crate) fn now_ns(&self) -> u64 {
         self.begin_ns + nanos(self.begin.elapsed())
     }
 }
 
-/// A file that grows over the limit of its size is an error like any other, and not the end of this process.
+/// Makes a write over the file size limit an error, instead of a signal (SIGXFSZ) that kills this process.
 fn survive_size_limits() -> io::Result<()> {
-    // Once it is listened for, it does not kill. Commands have it as it was.
+    // A handled signal does not kill. Commands get the default action back.
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 impl Drop for Log {
-    /// A row that failed is tried once more: there may be room again.
+    /// Tries once more to write rows that failed: the disk may have space again.
     fn drop(&mut self) {
         let _ = self.rows.write(&[]);
     }
 }
 
-/// Tries again for about a second where somebody else holds the lock.
+/// Takes the lock. Tries for about a second if another process holds it.
 fn lock(
     mut take: impl FnMut() -> Result<(), TryLockError>,
     mut pause: impl FnMut(Duration),
@@ -134,11 +133,11 @@ struct RowWriter<F> {
     file: F,
     /// Rows that could not be written yet.
     waiting: Vec<u8>,
-    /// A part of a row stands at the end of the file and could not be cut off.
+    /// The file ends with a part of a row that could not be cut off.
     torn: bool,
 }
 
-/// What rows are written to.
+/// A file that can be appended to and cut.
 trait Append: Write {
     fn length(&self) -> io::Result<u64>;
     fn cut(&mut self, length: u64) -> io::Result<()>;
@@ -164,7 +163,7 @@ impl<F: Append> RowWriter<F> {
             return Err(io::Error::other("a row was written in part and cannot be cut off again"));
         }
         let before = self.file.length()?;
-        // One call for the whole row: whoever reads the file sees all of it or none.
+        // One call for the whole row, so that readers see all of it or none.
         match self.file.write_all(&self.waiting) {
             Ok(()) => {
                 self.waiting.clear();
@@ -191,7 +190,7 @@ fn encode<F: AsRef<[u8]>>(fields: impl IntoIterator<Item = F>) -> io::Result<Vec
 mod tests {
     use super::*;
 
-    /// A file on a disk with so much room, on which cutting may fail as well.
+    /// A file on a disk of limited size, on which cutting can fail as well.
     #[derive(Default)]
     struct Disk {
         content: Vec<u8>,
@@ -241,7 +240,7 @@ mod tests {
                 assert_eq!(written.is_ok(), content.ends_with(row), "room {room}");
             }
             rows.file.room = 1_000;
-            // The last try, as the log is dropped, has nothing of its own to write.
+            // As on drop: a try without a new row.
             rows.write(&[]).unwrap();
             rows.write(&[]).unwrap();
             assert_eq!(rows.file.content, b"1,one\n2,two\n3,three\n", "room {room}");

@@ -1,6 +1,6 @@
-//! The command `ratelimit`: arguments in, an exit code out. The work is in the modules.
+//! The command `ratelimit`: parses the arguments, calls the subcommand, returns its exit code.
 
-// Everything that is printed goes through `stdio.rs`, where a write that fails is an exit code and no panic.
+// Only `stdio.rs` prints: there a failed write becomes an exit code. `println!` would panic.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(not(unix))]
@@ -79,7 +79,7 @@ fn run(command: Command) -> Result<u8, Error> {
     }
 }
 
-/// Writes what clap has to say: help and version to standard output, mistakes to standard error.
+/// Prints clap's message: help and version to standard output, mistakes to standard error.
 fn explain(error: &clap::Error) -> Result<u8, Error> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let text = |terminal: bool| {

@@ -1,4 +1,4 @@
-//! The output of each task: whole, in the order of the items, never interleaved.
+//! Writes the output of each task whole, in the order of the items, never interleaved.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -7,17 +7,17 @@ use crate::error::Error;
 use crate::spool::{Spool, Spooled};
 use crate::stdio;
 
-/// So many outputs may wait for their turn. Nothing more is started until some have been let out.
+/// The most outputs that may wait for their turn. At this number, no task starts until some are written.
 pub(crate) const WAITING_MAX: usize = 100_000;
 
-/// What a task wrote, over all its tries.
+/// The output of a task, over all its tries.
 #[derive(Debug, Default)]
 pub(crate) struct TaskOutput {
     pub(crate) stdout: Spooled,
     pub(crate) stderr: Spooled,
 }
 
-/// Outputs, let out in the order in which their tasks were started.
+/// Holds outputs back until all tasks started before them have been written.
 #[derive(Debug, Default)]
 pub(crate) struct OrderedOutput {
     next: u64,
@@ -25,13 +25,13 @@ pub(crate) struct OrderedOutput {
 }
 
 impl OrderedOutput {
-    /// Whether another task may be started whose output may have to wait.
+    /// Whether one more output may wait, so that another task may start.
     pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX
     }
 
-    /// Takes the output of a task, by its place among those started, and writes all that now has
-    /// its turn.
+    /// Takes the output of the task that was started as number `place`, and writes every output that is next in
+    /// order.
     pub(crate) fn put(
         &mut self,
         spool: &mut Spool,
@@ -43,7 +43,7 @@ impl OrderedOutput {
         while let Some((output, tag)) = self.waiting.remove(&self.next) {
             self.next += 1;
             if !(output.stdout.is_whole() && output.stderr.is_whole()) {
-                continue; // Nothing of it, rather than a part. The spool says why.
+                continue; // Write none of it rather than a part. The spool reports why.
             }
             let tag = tag.as_deref();
             write(spool, output.stdout, stdio::output(), tag).map_err(Error::Output)?;
@@ -69,7 +69,7 @@ fn copy(from: impl Read, to: impl Write, tag: Option<&[u8]>) -> io::Result<()> {
         None => io::copy(&mut from, &mut to).map(drop),
         Some(tag) => copy_tagged(&mut from, &mut to, tag),
     };
-    // What could not be written is not tried again when it is dropped.
+    // After an error, discard the buffer: dropping a BufWriter would write it again.
     copied.and_then(|()| to.flush()).inspect_err(|_| drop(to.into_parts()))
 }
 

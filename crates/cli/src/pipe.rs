@@ -1,12 +1,10 @@
-//! `ratelimit pipe`: what comes in goes out, unchanged and in order, no faster than the limits allow.
+//! `ratelimit pipe`: copies standard input to standard output, in order and unchanged, under the limits.
 //!
-//! A line is a task: it starts when it is about to be written and has completed when whoever reads it
-//! has read it, as far as the kernel tells (`unread.rs`). Lines whose turn has come are written
-//! together, and always before this waits for anything.
+//! A line is a task. It starts just before it is written, and completes when the reader has read it, as far as
+//! the kernel tells (`unread_output.rs`). Lines with permits are written together, and always before this waits.
 //!
-//! A reader that stalls must not find many lines when it goes on: what it has read at once, it may well
-//! act on at once. So no more is unread at a time than the limits allow in a [`TURN`]: for most limits
-//! a line.
+//! A reader that stalls would later read all waiting lines at once, and may act on them at once. So no more is
+//! unread at a time than the limits allow in one [`TURN`]: for most limits, one line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal};
@@ -26,21 +24,20 @@ use crate::status_line::is_drawn;
 use crate::stdio;
 use crate::unread_output::{UnreadOutput, Woken, write_all};
 
-/// How long a reader may take to read and be woken again without holding up the limit: readers that
-/// are waiting take some 50 µs.
+/// The time in which a reader can read and be woken again without slowing the limit. A waiting reader takes some
+/// 50 µs.
 const TURN: Duration = Duration::from_millis(1);
 
-/// How many lines are unread at the most, however high the limit.
+/// The most lines that may be unread, however high the limit.
 const LINES_MAX: u64 = 1 << 16;
 
-/// How many bytes are written together.
+/// The most bytes in one write.
 const TOGETHER: usize = 1 << 16;
 
-/// The limiter wakes threads to some microseconds, `poll` to some fifty: the end of a wait is the
-/// limiter's.
+/// `poll` wakes some 50 µs late, the limiter only a few. So the last part of a wait is left to the limiter.
 const LIMITERS_SHARE: Duration = Duration::from_millis(1);
 
-/// Copies to the end. The exit code, or what prevented it.
+/// Copies to the end of the input. Returns the exit code.
 pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
     let limits = &args.limits.limits;
     let of_weight = || limits.iter().filter(|limit| limit.unit() == Unit::Weight);
@@ -97,13 +94,13 @@ pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
     }
 }
 
-/// How many units a limit allows in a [`TURN`], but one at the least.
+/// The units that a limit allows in one [`TURN`]; at least one.
 fn in_a_turn(limit: &Limit) -> u64 {
     let units = u128::from(limit.rate()) * TURN.as_nanos() / u128::from(limit.per_ns());
     u64::try_from(units).unwrap_or(u64::MAX).max(1)
 }
 
-/// What the copying ended with, if not at the end of the input.
+/// An error that ended the copying.
 enum CopyError {
     Reading(io::Error),
     Writing(io::Error),
@@ -112,21 +109,21 @@ enum CopyError {
 struct Copier<'a> {
     limiter: &'a RateLimiter,
     input: BufReader<File>,
-    /// There is not always input: it is waited for.
+    /// The input is a pipe, socket or terminal: reads may have to wait.
     waits_for_input: bool,
     terminator: u8,
     bytes_are_weight: bool,
-    /// A line that is longer goes in pieces.
+    /// A longer line is written in pieces.
     longest: u64,
-    /// How many bytes may be unread at a time, or a piece that is longer.
+    /// The most bytes that may be unread, except for one longer piece.
     bytes_max: u64,
     out: BorrowedFd<'a>,
     unread: UnreadOutput<'a>,
-    /// Pieces that have their permits, up to `granted`, and one that has none yet.
+    /// The pieces with permits, up to `granted`; behind them one without a permit yet.
     buffer: Vec<u8>,
     granted: usize,
     permits: Vec<Permit<'a>>,
-    /// How many of them are the end of a line.
+    /// The number of pieces with a permit that end a line.
     lines: u64,
     progress: PipeProgress,
 }
@@ -142,7 +139,7 @@ impl Copier<'_> {
         self.write().map_err(CopyError::Writing)
     }
 
-    /// Reads a line, or as much of it as may go at once. `false` at the end of the input.
+    /// Reads a line, or the longest piece of it that may go at once. `false` at the end of the input.
     fn read_piece(&mut self) -> Result<bool, CopyError> {
         loop {
             if self.input.buffer().is_empty() {
@@ -152,7 +149,7 @@ impl Copier<'_> {
             let input = match self.input.fill_buf() {
                 Ok(input) => input,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // Another process that shares it may have made it non-blocking.
+                // Another process that shares the file may have made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(CopyError::Reading(error)),
             };
@@ -181,7 +178,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Gets the piece that was read its permit.
+    /// Acquires a permit for the piece that was read.
     fn acquire(&mut self) -> io::Result<()> {
         let piece = self.buffer.len() - self.granted;
         let weight = if self.bytes_are_weight { piece as u64 } else { 1 };
@@ -215,7 +212,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Writes what has its permits.
+    /// Writes the pieces that have permits.
     fn write(&mut self) -> io::Result<()> {
         if self.granted == 0 {
             return Ok(());
@@ -229,7 +226,7 @@ impl Copier<'_> {
     }
 }
 
-/// What a person sees of it: on a terminal a line that moves, and one line at the end.
+/// The progress line on a terminal, and the summary at the end.
 struct PipeProgress {
     bar: ProgressBar,
     quiet: bool,
@@ -239,7 +236,7 @@ struct PipeProgress {
 
 impl PipeProgress {
     fn new(quiet: bool, total: Option<u64>) -> Self {
-        // Where what passes is shown on the same terminal, a moving line would be written over.
+        // If standard output is a terminal too, its lines would overwrite the progress line.
         let bar = if is_drawn(quiet) && !io::stdout().is_terminal() {
             ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(8))
         } else {

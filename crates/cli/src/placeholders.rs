@@ -1,36 +1,36 @@
-//! What braces in a command stand for.
+//! Finds the placeholders in a command.
 //!
-//! `{}`, `{#}` and GNU parallel's `{.}`, `{/}`, `{//}`, `{/.}` are placeholders; where the input has columns,
-//! so are `{3}`, `{name}` and each with such an ending (`{name.}`). Other braces are plain text if they
-//! cannot be meant as one: JSON, awk programs, `${HOME}`. What could be meant (`{nmae}`, `{%}`) is refused, since a
-//! command that is run with it as it stands is not the one that was meant. `{{` and `}}` are braces.
+//! `{}`, `{#}` and GNU parallel's `{.}`, `{/}`, `{//}`, `{/.}` are placeholders. If the input has columns,
+//! so are `{3}`, `{name}` and both with such an ending (`{name.}`). Other braces are plain text if they cannot
+//! be a placeholder: JSON, awk programs, `${HOME}`. Braces that look like a mistyped placeholder (`{nmae}`, `{%}`)
+//! are refused, because the user did not mean to run them as text. `{{` and `}}` stand for single braces.
 
 use crate::columns::{Column, Columns, HeaderLine};
 use crate::display::shown;
 
-/// A token of a command, before it is known what columns there are.
+/// A token of a command, before the columns are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
     Text(Vec<u8>),
     /// The item's number, from 1.
     Number,
     Item(PathPart),
-    /// `{…}`, with what is inside. It takes the columns to tell what it is.
+    /// `{…}`, with the text inside. Its meaning depends on the columns.
     Braces(Vec<u8>, Meaning),
 }
 
-/// What braces in an input with columns may be.
+/// The possible meanings of braces if the input has columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// They must be a column.
+    /// They must name a column.
     Column,
-    /// A column if one is called so, else plain text.
+    /// A column if one has this name, else plain text.
     Either,
-    /// After a `$`: a variable of the shell's, unless a column is called so as well.
+    /// After a `$`: a shell variable. Refused if a column has the same name.
     Variable,
 }
 
-/// What is left of a value, as if it were a path. As in GNU parallel.
+/// A part of a value, read as a path. As in GNU parallel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PathPart {
     /// `{}`
@@ -76,7 +76,7 @@ fn without_folder(value: &[u8]) -> &[u8] {
     &value[begin..]
 }
 
-/// As `dirname` has it.
+/// As `dirname` prints it.
 fn folder(value: &[u8]) -> &[u8] {
     let strip = |path: &mut &[u8]| {
         while path.len() > 1 && path.ends_with(b"/") {
@@ -95,16 +95,16 @@ fn folder(value: &[u8]) -> &[u8] {
     }
 }
 
-/// How a command is read.
+/// The rules for reading a command.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Syntax<'a> {
-    /// What stands for the item.
+    /// The text that stands for the item.
     pub(crate) item: &'a [u8],
     /// Whether the input has columns.
     pub(crate) columns: bool,
 }
 
-/// A brace that is open in a text.
+/// An open brace in a text.
 #[derive(PartialEq, Eq)]
 enum OpenBrace {
     Single,
@@ -112,7 +112,7 @@ enum OpenBrace {
 }
 
 impl Syntax<'_> {
-    /// The tokens of a text; or why it cannot be meant so.
+    /// Splits a text into tokens. The error names braces that look like a mistake.
     pub(crate) fn tokens(&self, text: &[u8]) -> Result<Vec<Token>, String> {
         let mut tokens = vec![];
         let mut plain = vec![];
@@ -144,7 +144,7 @@ impl Syntax<'_> {
                 open.push(OpenBrace::Double);
                 true
             } else if rest.starts_with(b"}}") {
-                // The end of a doubled brace, or one that nothing has opened: `}}` in JSON ends two.
+                // It closes a doubled brace, or nothing is open. Else, as in JSON, `}}` closes two single braces.
                 let ends = open.last() == Some(&OpenBrace::Double) || !opened;
                 open.pop_if(|_| ends);
                 ends
@@ -168,7 +168,7 @@ impl Syntax<'_> {
         Ok(tokens)
     }
 
-    /// What `{…}` is, and how long; nothing if it is plain text. `text` is what follows the brace.
+    /// The token of `{…}` and its length; `None` if it is plain text. `text` follows the opening brace.
     fn braces(&self, before: Option<u8>, text: &[u8]) -> Result<Option<(Token, usize)>, String> {
         let Some(length) = text.iter().position(|byte| *byte == b'{' || *byte == b'}') else {
             return Ok(None);
@@ -212,7 +212,7 @@ impl Syntax<'_> {
         }
     }
 
-    /// That `{…}` is no placeholder, and what there is.
+    /// The error for an unknown placeholder, with the known ones.
     pub(crate) fn unknown(&self, inside: &[u8], columns: Option<&Columns>) -> String {
         let written = shown(inside);
         let item = shown(self.item);
@@ -230,8 +230,7 @@ impl Syntax<'_> {
         )
     }
 
-    /// `{{.Name}}` may be a template of the command's own: braces that are let down to one each would say something
-    /// else to it.
+    /// Refuses `{{.Name}}`: it may be a template for the command itself, and we would pass on `{.Name}`.
     fn refuse_template(text: &[u8]) -> Result<(), String> {
         let inside = &text[2..];
         let length = inside.iter().position(|byte| *byte == b'{' || *byte == b'}');
@@ -267,20 +266,20 @@ fn is_word(text: &[u8]) -> bool {
         .all(|character| character.is_alphanumeric() || character == '_' || character == '-')
 }
 
-/// A word with an ending, as in `{name.}`, or signs alone that stand for something elsewhere: `{%}`, `{##}`.
+/// A word with an ending, as in `{name.}`, or signs that are placeholders in other programs: `{%}`, `{##}`.
 fn is_like_a_placeholder(text: &[u8]) -> bool {
     let ending = text.iter().rposition(|byte| !b"./#%+".contains(byte)).map_or(0, |last| last + 1);
     ending < text.len() && is_word(&text[..ending])
 }
 
-/// What braces may name: all that is in them, or that without an ending.
+/// The column names that braces may contain: the whole text, or the text without an ending.
 fn names(inside: &[u8]) -> impl Iterator<Item = (&[u8], PathPart)> {
     let part =
         PATH_PARTS.iter().filter_map(|(ending, part)| Some((inside.strip_suffix(*ending)?, *part)));
     std::iter::once((inside, PathPart::Whole)).chain(part).filter(|(name, _)| !name.is_empty())
 }
 
-/// What braces are, now that the columns are known.
+/// The meaning of braces once the columns are known.
 pub(crate) enum Resolved {
     Column(usize, PathPart),
     Text(Vec<u8>),
@@ -333,7 +332,7 @@ impl Syntax<'_> {
     }
 }
 
-/// Whether the tokens of a command ask for a header: columns by name do.
+/// Whether the tokens need a header: they do if one names a column.
 pub(crate) fn header<'a>(tokens: impl Iterator<Item = &'a Token>) -> HeaderLine {
     let mut maybe = vec![];
     for token in tokens {

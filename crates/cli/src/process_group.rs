@@ -1,26 +1,26 @@
-//! Ending a whole process group, whatever its members do about it.
+//! Kills a whole process group: SIGTERM, then SIGKILL for the rest.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-/// How long a group has between being asked to end and being made to.
+/// The time between SIGTERM and SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether all of a group has ended by itself.
+/// How often we check whether the whole group has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Asks all of a group to end, and makes what has not ended after [`KILL_AFTER`], its leader dead or
-/// not. The leader must be a child that nobody waits for until this has returned: so long the
-/// group's id is its own, and no signal can reach anyone else.
+/// Sends SIGTERM to a group, and after [`KILL_AFTER`] SIGKILL, even if its leader has died by then. The leader must
+/// be a child that is not reaped before this returns: until then the kernel cannot reuse the group's id, so no
+/// signal can reach another group.
 pub(crate) async fn end(leader: Pid) {
-    // An error says that none of it is there.
+    // An error means that the group has no process.
     let signal = |signal| {
         let _ = kill_process_group(leader, signal);
     };
     signal(Signal::TERM);
-    // What is stopped does not hear it.
+    // A stopped process does not act on SIGTERM.
     signal(Signal::CONT);
     let deadline = Instant::now() + KILL_AFTER;
     while Instant::now() < deadline && !(has_ended(leader) && is_alone(leader)) {
@@ -29,14 +29,13 @@ pub(crate) async fn end(leader: Pid) {
     signal(Signal::KILL);
 }
 
-/// Whether a child has ended. It can still be waited for.
+/// Whether a child has ended. Does not reap it.
 fn has_ended(child: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     !matches!(waitid(WaitId::Pid(child), options), Ok(None))
 }
 
-/// Whether nobody of a group but its leader lives, as far as `/proc` says. Where it says nothing, there
-/// may be others.
+/// Whether `/proc` shows that no process of the group lives except its leader. `false` if it cannot be read.
 fn is_alone(leader: Pid) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else { return false };
     let others = processes.flatten().filter(|process| {
@@ -55,8 +54,8 @@ fn is_alone(leader: Pid) -> bool {
     alone && seen > 0
 }
 
-/// The group of a process that has not ended, by its line in `/proc`: `id (name) state parent group …`,
-/// whose name may hold anything.
+/// The group of a process that has not ended, from its line in `/proc`: `id (name) state parent group …`. The name
+/// may contain any characters.
 fn group_of_living(stat: &str) -> Option<i32> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();

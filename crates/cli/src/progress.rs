@@ -1,4 +1,4 @@
-//! How far a run is: what the line on a terminal says, and what is said without one.
+//! The progress of a run: the status line on a terminal, and messages about long waits elsewhere.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -9,18 +9,18 @@ use strict_rate_limiter::RateLimiter;
 use crate::status_line::StatusLine;
 use crate::summary::{Counts, Failures, NeverStarted, summary};
 
-/// How far back the present rate looks.
+/// The time over which the current rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
-/// How often it takes a sample.
+/// The time between two samples of the rate.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a wait for the limit has to be, for something to be said of it where there is no terminal;
-/// and how long until it is said again, at first and at the most.
+/// Without a terminal, a wait longer than this is reported. It is also the time until the second report; each
+/// further interval is twice as long, up to [`LONGEST_SILENCE`].
 const LONG_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_SILENCE: Duration = Duration::from_secs(600);
 
-/// The widest bar.
+/// The most columns of the bar.
 const BAR_MAX: usize = 30;
 
 pub(crate) struct Progress {
@@ -36,13 +36,13 @@ pub(crate) struct Progress {
     pub(crate) failures: Failures,
 }
 
-/// Tasks ended a second, over the last [`RATE_OVER`].
+/// Ended tasks per second, over the last [`RATE_OVER`].
 #[derive(Debug, Default)]
 struct Rate {
     samples: VecDeque<(Instant, u64)>,
 }
 
-/// How long tasks take: the mean of the last ones, the latest weighing an eighth.
+/// The duration of tasks: a moving average, in which the latest task weighs an eighth.
 #[derive(Debug, Default)]
 struct Work {
     mean: Option<Duration>,
@@ -50,20 +50,20 @@ struct Work {
     tasks: u64,
 }
 
-/// When something is said of a long wait.
+/// Decides when a long wait is reported.
 #[derive(Debug, Default)]
 struct LongWait {
     again: Option<(Instant, Duration)>,
 }
 
-/// How far a run is, at one moment.
+/// The progress at one moment.
 #[derive(Debug, Default)]
 struct State {
     counts: Counts,
     total: Option<u64>,
     per_second: Option<f64>,
     left: Option<Duration>,
-    /// How long until the limit lets the next one start, where nothing runs and something waits.
+    /// The time until the limit's next opening, if nothing runs and an item waits.
     next_in: Option<Duration>,
 }
 
@@ -91,7 +91,7 @@ impl Progress {
         self.work.ended(took, weight);
     }
 
-    /// Shows how far the run is; called a few times a second, whatever happens or does not.
+    /// Shows the progress. Called a few times a second.
     pub(crate) fn show(&mut self, total: Option<u64>, limiter: &RateLimiter) {
         if self.quiet {
             return;
@@ -114,7 +114,7 @@ impl Progress {
         let left = total.map(|total| {
             let left = total.saturating_sub(self.counts.done());
             let to_start = left.saturating_sub(stats.running as u64);
-            // Of a weight that could never run nothing is known.
+            // A weight over a limit has no next opening.
             let by_limit = limiter.forecast(to_start, self.work.mean_weight()).unwrap_or_default();
             by_limit.max(self.work.time_for(left, self.concurrency))
         });
@@ -147,7 +147,7 @@ impl Rate {
         }
     }
 
-    /// `None` before there is anything to say.
+    /// `None` before the first sample.
     #[expect(clippy::cast_precision_loss, reason = "a rate for people, to a tenth")]
     fn per_second(&self, now: Instant, ended: u64) -> Option<f64> {
         let (since, before) = self.samples.front()?;
@@ -167,7 +167,7 @@ impl Work {
         self.weight.checked_div(self.tasks).unwrap_or(1)
     }
 
-    /// How long so many tasks take, if no limit makes them wait.
+    /// How long this many tasks take, if no limit delays them.
     fn time_for(&self, tasks: u64, at_once: u32) -> Duration {
         let rounds = u32::try_from(tasks.div_ceil(at_once.into())).unwrap_or(u32::MAX);
         self.mean.unwrap_or_default().saturating_mul(rounds)
@@ -175,7 +175,7 @@ impl Work {
 }
 
 impl LongWait {
-    /// When a wait longer than [`LONG_WAIT`] has begun, and then ever less often.
+    /// Whether to report now: when a wait longer than [`LONG_WAIT`] begins, and then at growing intervals.
     fn is_to_be_told(&mut self, next_in: Option<Duration>, now: Instant) -> bool {
         let Some(next_in) = next_in else {
             self.again = None;
@@ -191,7 +191,7 @@ impl LongWait {
     }
 }
 
-/// The line on a terminal, in at most `width` columns.
+/// The status line, in at most `width` columns.
 fn line(state: &State, width: usize, turn: usize) -> String {
     let done = done(state);
     let failed = state.counts.failed + state.counts.refused;
@@ -206,7 +206,7 @@ fn line(state: &State, width: usize, turn: usize) -> String {
         Some(room) if state.total.is_some() => (bar, room),
         _ => (0, width.saturating_sub(text.len() + 2)),
     };
-    // What there is room for, the more important first.
+    // Adds the parts that fit, the most important first.
     for part in [rate, next] {
         if let Some(less) = room.checked_sub(part.len()) {
             (room, text) = (less, text + &part);
@@ -230,7 +230,7 @@ fn done(state: &State) -> String {
     state.total.map_or_else(|| format!("{done} done"), |total| format!("{done}/{total} done"))
 }
 
-/// What is said of a long wait where there is no terminal.
+/// The message about a long wait, without a terminal.
 fn long_wait(state: &State) -> String {
     let next = short(state.next_in.unwrap_or_default());
     let left = state.left.map_or_else(String::new, |left| format!(", {} left", short(left)));
@@ -239,7 +239,7 @@ fn long_wait(state: &State) -> String {
 
 /// A duration in its two largest units, whole seconds rounded up.
 fn short(duration: Duration) -> String {
-    // What is over by less than a millisecond is the nanosecond by which closed windows are apart.
+    // Less than a millisecond over is the nanosecond between two closed windows.
     let seconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).div_ceil(1_000);
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match seconds {
@@ -273,7 +273,7 @@ mod tests {
         }
         assert_eq!(rate.per_second(at(40_000), 220), Some(1.0));
         assert!(rate.samples.len() < 120);
-        // Nothing ends: it does not go on saying what it was.
+        // Nothing ends: the rate falls.
         for second in 41..60 {
             rate.sample(at(1_000 * second), 220);
         }

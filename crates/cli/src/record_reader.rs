@@ -1,22 +1,22 @@
-//! The input, one text at a time: a line, a NUL-terminated text, or a record over as many lines as it has.
+//! Splits the input into raw records: lines, NUL-terminated texts, or CSV records, which may span lines.
 //!
-//! A text is handed on as soon as its last line has been read, so an input that goes on for ever is
-//! followed live. A record is never handed on in pieces: what a CSV reader would take for one record is one
-//! text, and a record that has no end, or whose lines end in the middle of it, is a fault.
+//! A record is returned as soon as its last byte has been read, so an endless input is followed live. A CSV record
+//! is never split: what the `csv` crate reads as one record is one record here. A quote that is never closed and a
+//! carriage return that is alone outside of quotes are faults.
 
 use std::io::{self, BufRead};
 
 use crate::csv_state::CsvState;
 
-/// The end of one text.
+/// The byte or line end that terminates a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Terminator {
     Nul,
-    /// A line end. `crlf`: a carriage return before it is part of it.
+    /// A line end. With `crlf`, a carriage return before it belongs to it.
     Line {
         crlf: bool,
     },
-    /// A line end, with or without a carriage return. `quotes`: outside of quotes only.
+    /// A line end, with or without a carriage return. With `quotes`, only outside of quotes.
     Record {
         quotes: bool,
     },
@@ -24,17 +24,17 @@ pub(crate) enum Terminator {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RawRecord {
-    /// The line that it begins on, from 1.
+    /// The line that the record begins on, from 1.
     pub(crate) line: u64,
     pub(crate) bytes: Vec<u8>,
-    /// Why it is no record.
+    /// Why it is malformed.
     pub(crate) fault: Option<&'static str>,
 }
 
 pub(crate) struct RecordReader<R> {
     input: R,
     terminator: Terminator,
-    /// How many lines have been read.
+    /// The number of lines read.
     lines: u64,
 }
 
@@ -50,7 +50,7 @@ impl<R: BufRead> RecordReader<R> {
         Self { input, terminator, lines: 0 }
     }
 
-    /// The next text. Empty lines are passed over; with NUL, an empty text is one.
+    /// The next record. Skips empty lines; an empty NUL-terminated text counts.
     pub(crate) fn next(&mut self) -> io::Result<Option<RawRecord>> {
         loop {
             let line = self.lines + 1;
@@ -79,7 +79,7 @@ impl<R: BufRead> RecordReader<R> {
         }
     }
 
-    /// Reads the rest of a record whose first line has been read, and takes its line end off.
+    /// Reads the rest of a record after its first line, and removes its line end.
     fn finish_record(
         &mut self,
         bytes: &mut Vec<u8>,

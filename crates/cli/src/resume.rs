@@ -1,9 +1,9 @@
-//! Going on where an earlier run ended: what is still to be run, and how much of the limits may be used up.
+//! `--resume`: skips the items that succeeded, and fills the windows with what earlier runs may have used.
 //!
-//! Of the tasks with a row the log says all that has to be known. Of those that ran when a run was killed it says
-//! nothing but that there were `-j` of them at most. Under limits of tasks that is enough. Under limits of weight
-//! it takes their weights: the killed run took its items in order, so what it was at is among the first that are
-//! still to be run. Until those have been read, each counts as the heaviest that the limits allow.
+//! The log has a row for each task that ended. It has none for the tasks that were running when a run was killed; at
+//! most `-j` were. For limits on tasks that number is enough. For limits on weight we need their weights: the
+//! killed run took its items in order, so its running tasks are among the first items that are still to be run.
+//! Until those are read, each counts as the heaviest task that the limits allow.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::items::{InputEvent, Item};
 use crate::log::Log;
 use crate::template::{Template, UnresolvedTemplate};
 
-/// How many items are read ahead at most to learn what may have been running.
+/// The most items that are read ahead to learn the weights of tasks that may have been running.
 const LOOK_AHEAD_MAX: usize = 10_000;
 
-/// What is still to be run: read from the input, less what an earlier run has done.
+/// The items that are still to be run: the input, without those that an earlier run completed.
 pub(crate) struct ItemSource {
     items: mpsc::Receiver<InputEvent>,
     ahead: VecDeque<InputEvent>,
@@ -32,7 +32,7 @@ impl ItemSource {
         Self { items, ahead: VecDeque::new(), skipped: 0 }
     }
 
-    /// The command for the input, once it is known what columns it has.
+    /// Resolves the command template, when the columns of the input are known.
     pub(crate) async fn template(&mut self, draft: &UnresolvedTemplate) -> Result<Template, Error> {
         if !draft.has_columns() {
             return draft.template(None).map_err(Error::Usage);
@@ -56,7 +56,7 @@ impl ItemSource {
         self.receive(history).await
     }
 
-    /// How many items have been read, and not been asked for.
+    /// The number of items that were read but not taken.
     pub(crate) fn known(&mut self) -> u64 {
         let is_item = |found: &InputEvent| matches!(found, InputEvent::Item(_));
         let mut known = self.ahead.iter().filter(|found| is_item(found)).count() as u64;
@@ -77,7 +77,7 @@ impl ItemSource {
     }
 }
 
-/// What it takes to know how much of the limits an earlier run may have used.
+/// The inputs for computing how much of the limits an earlier run may have used.
 pub(crate) struct Resumption<'a> {
     pub(crate) log: &'a Log,
     pub(crate) limits: &'a [Limit],
@@ -86,23 +86,23 @@ pub(crate) struct Resumption<'a> {
     pub(crate) template: &'a Template,
 }
 
-/// What has been read of the items that may have been running.
+/// The items read ahead that may have been running.
 #[derive(Default)]
 struct ReadAhead {
     weights: Vec<u64>,
-    /// How many of them have no row: an item with a row may have run again, but never instead of one without.
+    /// The number of items without a row. Items with a row may have run again, but only in addition.
     unlogged: usize,
     ended: bool,
 }
 
 impl Resumption<'_> {
-    /// How long the calls of commands that were killed may still be on their way.
+    /// The time for which the calls of killed commands may still be on their way.
     pub(crate) fn grace_left(&self, history: &History) -> Duration {
         history.grace_left(self.log.now_ns(), self.grace)
     }
 
-    /// The limiter, with all in its windows that may still count. Items are read as far as it helps to know
-    /// more; nothing waits for them that could be started without.
+    /// Builds the limiter with everything in its windows that may still count. Reads items ahead to learn weights,
+    /// but stops as soon as the first item could start without knowing more.
     pub(crate) async fn limiter(
         &self,
         builder: RateLimiterBuilder,
@@ -129,11 +129,11 @@ impl Resumption<'_> {
                     None => ahead.ended = true,
                 },
                 permit = careful.acquire_weight(first.unwrap_or(1)), if first.is_some() => {
-                    // The first item could start, whatever was running.
+                    // The first item could start now, even in the worst case.
                     permit.map(Permit::release_unused).ok();
                     return Ok(careful.clone());
                 }
-                else => return Ok(careful.clone()), // Ten thousand, and none that can run.
+                else => return Ok(careful.clone()), // Ten thousand items, and none that can run.
             }
         }
         let unseen = most.saturating_sub(ahead.unlogged);
@@ -144,7 +144,7 @@ impl Resumption<'_> {
         match found {
             InputEvent::Item(item) => {
                 ahead.weights.push(item.weight);
-                // What cannot run stands for nothing that did (but may have run under other limits).
+                // An item that cannot run was not running (unless the earlier run had other limits).
                 let may_have_run = self.can_run(item, heaviest) && !history.knows(&item.text);
                 ahead.unlogged += usize::from(may_have_run);
             }
@@ -157,7 +157,7 @@ impl Resumption<'_> {
         (1..=heaviest).contains(&item.weight) && self.template.fill(item).is_ok()
     }
 
-    /// The heaviest task that the limits allow, if any is of weight.
+    /// The heaviest task that the limits on weight allow, if there are any.
     fn heaviest(&self) -> Option<u64> {
         let of_weight = self.limits.iter().filter(|limit| limit.unit() == Unit::Weight);
         of_weight.map(Limit::rate).min()

@@ -1,4 +1,4 @@
-//! `ratelimit run`: items in, commands run under the limiter, reports out.
+//! `ratelimit run`: reads items, runs a command for each under the limiter, and collects the reports.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
@@ -34,10 +34,10 @@ use crate::summary::NeverStarted;
 use crate::template::Template;
 use crate::which;
 
-/// How often it is looked whether the output is still read, and the progress is shown.
+/// How often we check that the output still has a reader, and show the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Runs to the end. The exit code, or what prevented it.
+/// Runs to the end. Returns the exit code.
 pub(crate) fn run(args: RunArgs) -> Result<u8, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     LocalSet::new().block_on(&runtime.map_err(Error::Start)?, run_async(args))
@@ -80,7 +80,7 @@ async fn run_async(args: RunArgs) -> Result<u8, Error> {
     Run::new(args, template, context, history, total)?.finish(source).await
 }
 
-/// The limiter of a run that has a log, with what the log says of earlier runs in its windows.
+/// The limiter of a run with a log, its windows filled with the tasks of earlier runs.
 async fn resumed(
     args: &RunArgs,
     limiter: RateLimiterBuilder,
@@ -105,12 +105,12 @@ async fn resumed(
     }
 }
 
-/// What the commands are run with. Where output is captured, the file that it may need is made here, so
-/// that a folder where none can be made is one error and not one for each item.
+/// The settings of the commands. Creates the spool file now if output is captured, so that an unusable TMPDIR is one
+/// error instead of one for each item.
 fn executor(args: &RunArgs) -> Result<Executor, Error> {
     let one_at_a_time = args.concurrency.get() == 1;
     let from_stdin = args.input.as_deref().is_none_or(|path| path == Path::new("-"));
-    // Where items are typed, the terminal is ours to read.
+    // If items are typed, we read the terminal ourselves.
     let reads_terminal = from_stdin && io::stdin().is_terminal();
     let terminal = Terminal::open();
     let may_read = one_at_a_time && !reads_terminal;
@@ -126,7 +126,7 @@ fn executor(args: &RunArgs) -> Result<Executor, Error> {
     })
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run {
     args: RunArgs,
     template: Template,
@@ -137,7 +137,7 @@ struct Run {
     output: OrderedOutput,
     progress: Progress,
     total: items::Total,
-    /// Items that were read and not started because the run was stopped.
+    /// Items that were read but not started, because the run was stopped.
     given_back: u64,
     fatal: Option<Error>,
 }
@@ -173,8 +173,7 @@ impl Run {
         })
     }
 
-    /// Keeps as many jobs going as may be, in the order of the items, until there is nothing left or
-    /// it is told to stop.
+    /// Starts jobs in the order of the items, up to the concurrency, until the input ends or the run is stopped.
     async fn finish(mut self, mut source: ItemSource) -> Result<u8, Error> {
         let shutdown = self.context.shutdown.clone();
         let (mut more, mut read_all) = (true, false);
@@ -201,7 +200,7 @@ impl Run {
         }
         self.progress.finish(self.never_started(&mut source, read_all));
         match (self.fatal, shutdown.signalled()) {
-            // A terminal that is closed takes our streams along.
+            // A closed terminal closes our streams as well.
             (Some(Error::Output(_) | Error::Messages(_)) | None, Some(code)) => Ok(code),
             (Some(fatal), _) => Err(fatal),
             (None, None) => {
@@ -211,7 +210,7 @@ impl Run {
         }
     }
 
-    /// Looks at what changes without anything having ended.
+    /// The periodic checks: the reader of our output, and the progress.
     fn look(&mut self) {
         if stdio::reader_has_gone() {
             self.stop_for(Error::Output(io::ErrorKind::BrokenPipe.into()));
@@ -223,7 +222,7 @@ impl Run {
         self.context.executor.spool.as_ref()?.borrow().failure()
     }
 
-    /// How many items a run that was stopped has not started.
+    /// The items that a stopped run has not started.
     fn never_started(&self, source: &mut ItemSource, read_all: bool) -> NeverStarted {
         match self.total.get() {
             _ if read_all => NeverStarted::Items(self.given_back),
@@ -251,7 +250,7 @@ impl Run {
         }
     }
 
-    /// A line that cannot be run. The others are.
+    /// Counts a malformed line. The run goes on.
     fn refused(&mut self, line: u64, what: &str) {
         self.progress.status_line.tell(format_args!("line {line}: {what}"));
         self.progress.counts.refused += 1;
@@ -294,7 +293,7 @@ impl Run {
         }
     }
 
-    /// Something that no later item can mend.
+    /// Stops the run because of an error that affects every later item.
     fn stop_for(&mut self, error: Error) {
         self.context.shutdown.begin();
         self.fatal.get_or_insert(error);

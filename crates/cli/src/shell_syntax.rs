@@ -1,22 +1,21 @@
-//! Where in a shell's text a placeholder stands.
+//! Checks that each placeholder in a shell text is where the shell expects a word.
 //!
-//! An item is put there quoted, as one word. That is right only where the shell reads words: inside of quotes of
-//! the user's own, the item's quotes would end them, and the item would be run as code. So a placeholder is
-//! refused wherever the shell does not read words: quotes, backticks, here-documents, arithmetic, comments,
-//! after a backslash or a dollar.
+//! We insert an item as one quoted word. Inside of the user's own quotes, the item's quotes would close them and
+//! the shell would run the item as code. So a placeholder is refused wherever the shell does not read words: in
+//! quotes, backticks, here-documents, arithmetic and comments, and after a backslash or a dollar.
 //!
-//! Shells differ in how they read two things (`$'…'`; a `)` of `case` inside of `$(…)`). A text is read in every
-//! way, and each placeholder has to be right in all of them.
+//! Shells differ in two points: `$'…'`, and a `)` of `case` inside of `$(…)`. We read the text in every way, and
+//! accept a placeholder only if all of them do.
 
-/// A segment of a shell's text.
+/// A segment of a shell text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Segment<'a> {
     Text(&'a [u8]),
-    /// Where an item or a field will stand.
+    /// A placeholder: an item or a field is inserted here.
     Value,
 }
 
-/// Refuses a placeholder that stands where an item cannot.
+/// Refuses a text with a placeholder where no word can be.
 pub(crate) fn check<'a>(segments: impl Iterator<Item = Segment<'a>>) -> Result<(), String> {
     let mut text = vec![];
     for segment in segments {
@@ -50,19 +49,19 @@ enum Until {
     Brace,
 }
 
-/// A text that is being read; `None` in it is a placeholder.
+/// The text and the position in it; `None` is a placeholder.
 #[derive(Default)]
 struct Scan<'a> {
     text: &'a [Option<u8>],
     at: usize,
-    /// The here-documents whose text begins on the next line: what ends each, and whether tabs before it are
-    /// left out.
+    /// The here-documents that begin on the next line: the terminator of each, and whether leading tabs are
+    /// stripped.
     here_documents: Vec<(Vec<u8>, bool)>,
-    /// Where the first placeholder is that is not where words are read.
+    /// The context of the first placeholder that is not where a word can be.
     wrong: Option<&'static str>,
-    /// `$'…'` is quoted, with backslashes.
+    /// The shell reads `$'…'` as a quoted text with backslash escapes.
     dollar_quotes: bool,
-    /// A `)` between `case` and `esac` ends nothing.
+    /// The shell lets a `)` between `case` and `esac` close nothing.
     case: bool,
 }
 
@@ -84,7 +83,7 @@ impl Scan<'_> {
         self.text.get(self.at + ahead) == Some(&None)
     }
 
-    /// Goes on by one, which may be a placeholder.
+    /// Takes the next byte, or a placeholder.
     fn step(&mut self, place: Option<&'static str>) {
         if let (true, Some(place)) = (self.value(0), place) {
             self.wrong.get_or_insert(place);
@@ -96,7 +95,7 @@ impl Scan<'_> {
         self.at >= self.text.len()
     }
 
-    /// Reads words, up to an end.
+    /// Reads words, up to the end of this context.
     fn words(&mut self, until: Until) {
         let mut at_word_start = until != Until::Brace;
         let mut cases = 0_u32;
@@ -163,7 +162,7 @@ impl Scan<'_> {
         here && next.is_none_or(|next| next.is_some_and(|byte| !byte.is_ascii_alphanumeric()))
     }
 
-    /// Reads quotes that begin `skip` before their text, up to an end.
+    /// Skips `skip` bytes, then reads quoted text up to its end.
     fn quoted(&mut self, skip: usize, end: u8, backslashes: bool, place: &'static str) {
         self.at += skip;
         while !self.ended() && !self.is(0, end) {
@@ -191,13 +190,13 @@ impl Scan<'_> {
         self.at += 1;
     }
 
-    /// Reads what a `$` begins; `quotes`: where, if not among words.
+    /// Reads an expansion that begins with `$`. `quotes` is the surrounding context, if it is not words.
     fn dollar(&mut self, quotes: Option<&'static str>) {
         if self.is(1, b'(') && self.is(2, b'(') {
             self.at += 3;
             self.arithmetic();
         } else if self.is(1, b'(') {
-            // Quotes begin anew in there.
+            // Quoting starts fresh inside of it.
             self.at += 2;
             self.words(Until::Parenthesis);
         } else if self.is(1, b'{') {
@@ -248,7 +247,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads `<<WORD`: what ends the here-document that begins on the next line.
+    /// Reads `<<WORD`, the terminator of the here-document that begins on the next line.
     fn here_document(&mut self) {
         if self.is(2, b'<') {
             self.at += 3; // `<<<` takes a word.
@@ -264,7 +263,7 @@ impl Scan<'_> {
         while !self.ended()
             && !matches!(self.text[self.at], Some(byte) if b" \t\n;&|()<>".contains(&byte))
         {
-            // Quotes are no part of it. (A quoted blank in it would be: nobody does that.)
+            // Quotes are not part of the terminator. (A quoted blank would be; that is not supported.)
             word.extend(self.text[self.at].filter(|byte| !b"'\"\\".contains(byte)));
             self.step(Some(IN_HERE_DOCUMENT));
         }

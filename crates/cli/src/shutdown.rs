@@ -1,4 +1,4 @@
-//! Stopping: gently (nothing more is started) or for good (what runs is killed), and why.
+//! The stages of a shutdown: gently (start nothing more), then for good (kill what runs). Signals advance it.
 
 use std::fs;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use tokio::sync::watch;
 
 use crate::error::{Error, exit};
 
-/// How far the run has been told to stop. Later is further.
+/// The stage of the shutdown. Later variants are further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     Run,
-    /// Start nothing more; what runs may end.
+    /// Start nothing more; running commands may end.
     Graceful,
-    /// Kill what runs.
+    /// Kill the running commands.
     Kill,
 }
 
-/// Tells everyone to stop.
+/// Announces the stage of the shutdown to all tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct Shutdown {
     level: watch::Sender<Level>,
-    /// The exit code of the first signal that did it; 0 for none.
+    /// The exit code of the first signal; 0 for none.
     signalled: Arc<AtomicU8>,
 }
 
@@ -36,7 +36,7 @@ impl Shutdown {
         self.level.send_modify(|level| *level = (*level).max(Level::Graceful));
     }
 
-    /// Stops gently because of a signal, which makes this the exit code.
+    /// Begins a gentle shutdown because of a signal, with this exit code.
     pub(crate) fn interrupted(&self, code: u8) {
         let _ = self.signalled.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
         self.begin();
@@ -51,17 +51,17 @@ impl Shutdown {
         *self.level.borrow() > Level::Run
     }
 
-    /// Returns once the run has been told to stop as far as this.
+    /// Returns once this stage is reached.
     pub(crate) async fn reached(&self, wanted: Level) {
         let mut level = self.level.subscribe();
         // The sender is `self`: it cannot be gone.
         let _ = level.wait_for(|level| *level >= wanted).await;
     }
 
-    /// From now on a signal stops the run gently, and a second one for good.
+    /// Installs the signal handlers: the first signal stops the run gently, the second for good.
     ///
-    /// A hang-up only ever stops it gently: a terminal that is closed sends two, and a service manager
-    /// sends one along with the SIGTERM. Where it is ignored from the start, as under nohup, it stays so.
+    /// A SIGHUP only stops it gently, however often: a closed terminal sends two, and a service manager sends one
+    /// along with SIGTERM. If SIGHUP is ignored from the start, as under nohup, it stays ignored.
     pub(crate) fn on_signals(&self, mut tell: impl FnMut(Level) + 'static) -> Result<(), Error> {
         let listen = |kind| signal(kind).map_err(Error::Start);
         let mut signals = Signals {
@@ -104,7 +104,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// The exit code of the next one: 128 and its number.
+    /// The exit code of the next signal: 128 and its number.
     async fn next(&mut self) -> u8 {
         let hung_up = async {
             match &mut self.hang_up {
@@ -121,7 +121,7 @@ impl Signals {
     }
 }
 
-/// Whether a signal was ignored by whoever started us, as far as `/proc` says.
+/// Whether our parent made us ignore a signal, according to `/proc`.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_in_mask(&status, kind.as_raw_value())

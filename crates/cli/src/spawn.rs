@@ -1,5 +1,4 @@
-//! Starting one process: its group, its streams, its limits, and what it means where it cannot be
-//! started.
+//! Starts one process: its process group, its streams and its limits. Sorts failures into retry later and give up.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,36 +11,36 @@ use tokio::process::Child;
 
 use crate::which;
 
-/// Descriptors that a command costs while it runs: two pipes, and one to wait for it.
+/// The descriptors that a running command needs: two pipes, and one to wait for it.
 const EACH: u64 = 3;
 
-/// And those that there are besides: files, pipes that were left open, what one start needs for itself.
+/// The descriptors that we need besides: files, pipes of background processes, and those of one start.
 const BESIDES: u64 = 256;
 
-/// How every process of a run is started.
+/// Starts the processes of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spawner {
-    /// Whether what it writes is read by us. Else it has our own standard output and error.
+    /// Whether we read its output. If not, it inherits our standard output and error.
     capture: bool,
-    /// Whether it has a session of its own, where opening `/dev/tty` is an error at once. Else it has
-    /// a group of its own in our session, and may be given the terminal.
+    /// Whether it gets a session of its own, in which opening `/dev/tty` fails at once. If not, it gets a process
+    /// group in our session, and can get the terminal.
     own_session: bool,
-    /// The limit on descriptors that we were started with, where we have raised ours.
+    /// The limit on descriptors that we were started with, if we have raised ours.
     descriptors: Option<Rlimit>,
 }
 
 /// Why a process could not be started.
 #[derive(Debug)]
 pub(crate) enum SpawnError {
-    /// The system has no room for it now: descriptors, processes or memory.
+    /// The system lacks descriptors, processes or memory. A later try may succeed.
     Busy(io::Error),
-    /// This command cannot be run.
+    /// The command cannot be run at all.
     Refused(io::Error),
 }
 
 impl Spawner {
-    /// Raises our soft limit on descriptors to the hard one where so many commands at once may need
-    /// more. The commands have the limit that we were started with.
+    /// Raises our soft limit on descriptors to the hard one if this many commands at once may need more. Commands
+    /// get the limit that we were started with.
     pub(crate) fn new(capture: bool, own_session: bool, at_once: usize) -> Self {
         let limit = getrlimit(Resource::Nofile);
         let needed = (EACH * at_once as u64).saturating_add(BESIDES);
@@ -56,8 +55,8 @@ impl Spawner {
         self.capture
     }
 
-    /// Starts a process in a group of its own: a signal from the terminal is for us, a kill is for all
-    /// of the group.
+    /// Starts a process in a group of its own, so that signals from the terminal reach only us, and a kill reaches
+    /// the whole group.
     pub(crate) fn spawn(&self, words: &[OsString]) -> Result<Child, SpawnError> {
         let refused = |errno: Errno| SpawnError::Refused(errno.into());
         let (program, arguments) = words.split_first().ok_or_else(|| refused(Errno::INVAL))?;
@@ -76,7 +75,7 @@ impl Spawner {
         })
     }
 
-    /// A script without `#!` is run by `sh`, as every shell does.
+    /// Starts the program. Runs a script without `#!` with `sh`, as shells do.
     fn spawn_script(
         &self,
         program: &OsStr,
@@ -113,9 +112,8 @@ impl Spawner {
                 }
                 Ok(())
             };
-            // SAFETY: it runs in the child between fork and exec, where only what is safe in a signal
-            // handler may be done: two system calls, which neither allocate nor lock. What it
-            // captures are copies.
+            // SAFETY: the closure runs in the child between fork and exec, where only async-signal-safe calls are
+            // allowed. It makes two system calls, which neither allocate nor lock, and captures only copies.
             unsafe { command.pre_exec(prepare) };
         }
         tokio::process::Command::from(command).spawn()

@@ -1,5 +1,5 @@
-//! Waiting where the system has no room for another process now: no descriptor, no process or no memory.
-//! Nothing is used up by that: the start is tried again.
+//! Waits with growing delays when the system lacks descriptors, processes or memory for another process. The start is
+//! then tried again, and uses up neither the item nor its permit.
 
 use std::cell::Cell;
 use std::io;
@@ -9,30 +9,30 @@ use tokio::sync::Notify;
 
 use crate::status_line::StatusLine;
 
-/// How long until the first new try, and the longest after many. One that ends is a reason as well.
+/// The delay before the first new try, and the longest delay. A process that ends causes a try at once.
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How long it may last before it is told, and how often it is told after that.
+/// The time before the first message, and between further ones.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(crate) struct SpawnBackoff {
     ended: Notify,
-    /// When the system was first found without room, if nothing has ended since.
+    /// The first failed start since a process last ended.
     since: Cell<Option<Instant>>,
     told: Cell<Option<Instant>>,
 }
 
 impl SpawnBackoff {
-    /// A process that was started has ended: another one may have room.
+    /// A process has ended, so that another may be able to start.
     pub(crate) fn process_ended(&self) {
         self.since.set(None);
         self.ended.notify_one();
     }
 
-    /// Waits before the start is tried again, after so many tries.
+    /// Waits before the next try; `tries` is the number of failed tries.
     pub(crate) async fn wait(&self, error: &io::Error, tries: u32, status_line: &StatusLine) {
         let now = Instant::now();
         let since = self.since.get().unwrap_or(now);
@@ -41,8 +41,7 @@ impl SpawnBackoff {
             && self.told.get().is_none_or(|told| told < since || now - told >= TELL_EVERY)
         {
             self.told.set(Some(now));
-            status_line
-                .tell(format_args!("no command can be started now: {error}; it is tried again"));
+            status_line.tell(format_args!("cannot start a command now: {error}; trying again"));
         }
         let delay = FIRST.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST);
         tokio::select! {

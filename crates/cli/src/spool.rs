@@ -1,8 +1,8 @@
-//! Where captured output waits for its turn: at most [`MEMORY_MAX`] bytes of it in memory, the rest
-//! in one file for all of it. So what waits costs no descriptor of its own, however much it is.
+//! Stores captured output until its turn: at most [`MEMORY_MAX`] bytes in memory, the rest in one file for all
+//! outputs. So a waiting output needs no descriptor of its own.
 //!
-//! The file has no name and is gone when the run is. What was let out is written over by what comes
-//! later, and the end of the file is cut off when nothing is kept there.
+//! The file has no name and disappears with the run. Freed space in it is reused, and free space at its end is cut
+//! off.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -12,10 +12,10 @@ use std::os::unix::fs::FileExt;
 
 use crate::error::Error;
 
-/// How much output is kept in memory, of all commands together.
+/// The most bytes in memory, of all commands together.
 pub(crate) const MEMORY_MAX: usize = 4 << 20;
 
-/// So much of the file may be unused at its end before it is cut off.
+/// The file is cut off when this many bytes at its end are free.
 const CUT_FROM: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -24,19 +24,19 @@ pub(crate) struct Spool {
     memory_max: usize,
     /// Bytes allocated in memory.
     in_memory: usize,
-    /// What of the file is unused, before `end`: lengths by offset, no two of them adjacent.
+    /// The free ranges of the file before `end`: lengths by offset, no two adjacent.
     unused: BTreeMap<u64, u64>,
     end: u64,
     file_length: u64,
-    /// Why output could not be kept. It is not tried again: what is lost stays lost.
+    /// The first error. After it nothing more is stored, so that no output has a gap.
     failed: Option<String>,
 }
 
-/// Output that is kept, in the order in which it came.
+/// A stored output, in the order in which it was written.
 #[derive(Debug, Default)]
 pub(crate) struct Spooled {
     chunks: Vec<Chunk>,
-    /// Whether some of it could not be kept.
+    /// Whether a part of it could not be stored.
     is_lost: bool,
 }
 
@@ -47,7 +47,7 @@ enum Chunk {
 }
 
 impl Spool {
-    /// Makes the file, so that a folder where none can be made is known of before anything runs.
+    /// Creates the file, so that an unusable TMPDIR is an error before anything runs.
     pub(crate) fn open() -> Result<Self, Error> {
         let file = tempfile::tempfile().map_err(|error| unusable(reason(&error)))?;
         Ok(Self {
@@ -61,13 +61,12 @@ impl Spool {
         })
     }
 
-    /// Why output could not be kept, if some could not.
+    /// The error, if some output could not be stored.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.failed.clone().map(unusable)
     }
 
-    /// Keeps more of an output. Where that cannot be, the rest of it is lost and
-    /// [`Self::failure`] says why.
+    /// Appends to an output. On an error the rest of it is lost, and [`Self::failure`] says why.
     pub(crate) fn keep(&mut self, kept: &mut Spooled, bytes: &[u8]) {
         if self.failed.is_some() {
             kept.is_lost = true;
@@ -107,7 +106,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Some of the file, at most as much as is wanted: what was used before, else at its end.
+    /// Allocates a range of the file, at most as long as wanted: a free range, else at the end.
     fn allocate(&mut self, wanted: u64) -> (u64, u64) {
         let Some((offset, length)) = self.unused.pop_first() else {
             self.end += wanted;
@@ -120,12 +119,12 @@ impl Spool {
         (offset, taken)
     }
 
-    /// Reads an output from its begin.
+    /// Reads an output from its beginning.
     pub(crate) fn reader<'a>(&'a self, kept: &'a Spooled) -> impl Read + 'a {
         SpoolReader { file: &self.file, chunks: kept.chunks.iter(), now: Remainder::default() }
     }
 
-    /// Forgets an output, and has room for as much again.
+    /// Frees the space of an output.
     pub(crate) fn forget(&mut self, kept: Spooled) {
         for piece in kept.chunks {
             match piece {
@@ -151,7 +150,7 @@ impl Spool {
         }
         self.end = offset;
         if self.file_length - self.end >= CUT_FROM || self.end == 0 {
-            // Where it cannot be cut off, it is written over.
+            // If the file cannot be cut, its space is reused instead.
             if self.file.set_len(self.end).is_ok() {
                 self.file_length = self.end;
             }
@@ -169,7 +168,7 @@ impl Spooled {
     }
 }
 
-/// What of a piece is still to be read.
+/// The unread remainder of a chunk.
 #[derive(Default)]
 enum Remainder<'a> {
     Memory(&'a [u8]),
@@ -215,7 +214,7 @@ fn unusable(why: String) -> Error {
     Error::Spool { folder: env::temp_dir(), why }
 }
 
-/// What the system said. (tempfile's own message names a file that never was.)
+/// The system's error message. (tempfile's own message names a file that was never created.)
 fn reason(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(std::error::Error::source);
     inner.map_or_else(|| error.to_string(), ToString::to_string)
@@ -262,7 +261,7 @@ mod tests {
             bytes.chunks(997).for_each(|chunk| spool.keep(&mut kept, chunk));
             waiting.push_back((kept, bytes));
             if waiting.len() > 10 {
-                // Not always the oldest.
+                // Free any of them, not always the oldest.
                 let (kept, bytes) = waiting.remove((round % 3) as usize).unwrap();
                 assert_eq!(read(&spool, &kept), bytes);
                 spool.forget(kept);

@@ -1,7 +1,6 @@
-//! What a person sees on standard error: messages, and on a terminal a line at the bottom that moves.
+//! Writes messages to standard error and, on a terminal, redraws a status line below them.
 //!
-//! The line is only there while nobody but us writes to the terminal: before anything else is written it
-//! is cleared, and a command that has the terminal to itself has it without the line.
+//! The line is cleared before any other output, and hidden while a command may write to the terminal.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -12,10 +11,10 @@ use rustix::termios::tcgetwinsize;
 
 use crate::stdio;
 
-/// The width of a terminal that does not say how wide it is.
+/// The width of a terminal that does not report one.
 const WIDTH: usize = 80;
 
-/// Whether a run that is not quiet draws on the terminal.
+/// Whether to draw a status line or progress bar.
 pub(crate) fn is_drawn(quiet: bool) -> bool {
     !quiet
         && io::stderr().is_terminal()
@@ -25,15 +24,15 @@ pub(crate) fn is_drawn(quiet: bool) -> bool {
 #[derive(Debug)]
 pub(crate) struct StatusLine {
     drawn: bool,
-    /// The line, while it is there.
+    /// The line, while it is drawn.
     line: RefCell<Option<String>>,
-    /// Whether something was written since that may not have ended its line.
+    /// Whether a command may have left the cursor within a line.
     written: Cell<bool>,
-    /// How many have the terminal to themselves.
+    /// The number of [`Hidden`] guards.
     hidden: Cell<usize>,
 }
 
-/// That somebody else has the terminal, until this is dropped.
+/// Keeps the line hidden until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Hidden<'a>(&'a StatusLine);
 
@@ -51,11 +50,11 @@ impl StatusLine {
         self.drawn
     }
 
-    /// Draws the line, given how many columns there are for it.
+    /// Draws the line. The closure gets the number of columns.
     pub(crate) fn draw(&self, line: impl FnOnce(usize) -> String) {
         if self.drawn && self.hidden.get() == 0 {
             let width = width();
-            // One column is left free: where the last is written to, some terminals begin a new line.
+            // Leave the last column free: writing to it wraps on some terminals.
             let line: String = line(width - 1).chars().take(width - 1).collect();
             stdio::write_message(&format!("{}\r{line}\x1b[K", self.fresh_line(width)));
             self.line.replace(Some(line));
@@ -68,12 +67,12 @@ impl StatusLine {
         }
     }
 
-    /// Tells something, on a line of its own.
+    /// Writes a message, on a line of its own.
     pub(crate) fn tell(&self, message: impl fmt::Display) {
         self.tell_whole(&format!("ratelimit: {message}\n"));
     }
 
-    /// Tells what is whole lines already.
+    /// Writes a text of whole lines.
     pub(crate) fn tell_whole(&self, text: &str) {
         let line = self.line.take();
         let begin = if line.is_some() { "\r\x1b[K" } else { &self.fresh_line(width()) };
@@ -83,7 +82,7 @@ impl StatusLine {
         }
     }
 
-    /// Does something that writes to the terminal, without the line.
+    /// Hides the line while the closure writes to the terminal, then draws it again.
     pub(crate) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         let line = self.line.borrow().clone();
         let written = {
@@ -96,15 +95,15 @@ impl StatusLine {
         written
     }
 
-    /// Leaves the terminal to somebody else.
+    /// Hides the line while a command may write to the terminal.
     pub(crate) fn hide(&self) -> Hidden<'_> {
         self.clear();
         self.hidden.set(self.hidden.get() + 1);
         Hidden(self)
     }
 
-    /// What moves the cursor to the begin of a line, once where it may be anywhere: as many blanks as
-    /// there are columns go on to the next line, unless they begin where a line does.
+    /// Text that moves the cursor to the beginning of a line if a command may have left it elsewhere: `width` blanks
+    /// wrap to the next line, unless they start at the beginning of one.
     fn fresh_line(&self, width: usize) -> String {
         if self.written.take() { format!("{:width$}\r", "") } else { String::new() }
     }

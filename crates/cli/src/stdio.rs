@@ -1,10 +1,10 @@
-//! Standard output and standard error: the one place that writes to them.
+//! The only place that writes to standard output and standard error.
 //!
-//! A message is one write. A write never panics. A message that cannot be written is not lost
-//! silently: [`failure`] remembers it, a run stops because of it, and the exit code says so.
+//! Each message is one write, and a failed write never panics. [`failure`] keeps the first error of a message; a run
+//! then stops, and the exit code reports it.
 //!
-//! A descriptor that is closed when the command starts is `/dev/null` by the time that `main` runs:
-//! the standard library opens it there, so that no file of ours can land in its place.
+//! If a standard descriptor is closed at the start, the standard library opens `/dev/null` in its place before
+//! `main`, so that no file of ours gets its number.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -17,7 +17,7 @@ use rustix::stdio::{stderr, stdout};
 
 use crate::error::{Error, exit};
 
-/// The first message that could not be written, and why.
+/// The error of the first message that could not be written.
 static FAILURE: OnceLock<ErrorKind> = OnceLock::new();
 
 /// A standard stream, unbuffered.
@@ -38,7 +38,7 @@ impl Write for Stream {
             match rustix::io::write(self.0, bytes) {
                 Ok(length) => return Ok(length),
                 Err(Errno::INTR) => {}
-                // Another process that shares the stream may have made it non-blocking.
+                // A process that shares the stream may have made it non-blocking.
                 Err(Errno::AGAIN) => {
                     poll(&mut [PollFd::from_borrowed_fd(self.0, PollFlags::OUT)], None)?;
                 }
@@ -52,8 +52,8 @@ impl Write for Stream {
     }
 }
 
-/// Whether whoever reads standard output has gone: the pipe has no reader, the socket no peer, the
-/// terminal is closed. A peer that has only ended its own sending may still read.
+/// Whether the reader of standard output has gone: the pipe has no reader, the socket no peer, or the terminal is
+/// closed. A peer that has only shut down its sending side may still read.
 pub(crate) fn reader_has_gone() -> bool {
     let mut fds = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -66,20 +66,20 @@ pub(crate) fn tell(message: impl fmt::Display) {
     write_message(&format!("ratelimit: {message}\n"));
 }
 
-/// Writes to standard error what is a whole message already, line end included.
+/// Writes a whole message, line end included, to standard error.
 pub(crate) fn write_message(text: &str) {
     if let Err(error) = errors().write_all(text.as_bytes()) {
         FAILURE.get_or_init(|| error.kind());
     }
 }
 
-/// Why a message could not be written, if one could not.
+/// The error of the first message that could not be written, if any.
 pub(crate) fn failure() -> Option<Error> {
     FAILURE.get().map(|kind| Error::Messages((*kind).into()))
 }
 
-/// The exit code of a command that would end with `code`: a message that could not be written makes
-/// another one of those that say that all else went well, or that tasks failed.
+/// The exit code of a command that would end with `code`. If a message could not be written, success and failed
+/// tasks become an output error.
 pub(crate) fn exit_code(code: u8) -> u8 {
     match failure() {
         Some(error) if matches!(code, 0 | exit::FAILURES | exit::UNDECIDED) => error.exit_code(),

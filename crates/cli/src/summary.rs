@@ -1,38 +1,38 @@
-//! How a run went, in numbers, and which items failed first.
+//! The summary at the end of a run: counts, and the first failed items.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::display::shown;
 
-/// So many failed items are named.
+/// The number of failed items that are listed.
 const NAMED_MAX: usize = 10;
 
-/// How the items ended so far.
+/// The number of items by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) ok: u64,
     pub(crate) failed: u64,
-    /// Lines that are no items, and items that could never run.
+    /// Malformed lines, and items that could never run.
     pub(crate) refused: u64,
     pub(crate) skipped: u64,
     pub(crate) retries: u64,
 }
 
-/// The items that failed first, each as a line.
+/// The first failed items, one line each.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Vec<String>);
 
-/// What a stopped run never started.
+/// The items that a stopped run never started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NeverStarted {
     Items(u64),
-    /// The input was not read to its end.
+    /// The input was not read to its end, so there may be more.
     AtLeast(u64),
 }
 
 impl Counts {
-    /// How many have come to their end, one way or another.
+    /// The number of items that have ended, in whatever way.
     pub(crate) fn done(&self) -> u64 {
         self.ok + self.failed + self.refused + self.skipped
     }
@@ -46,7 +46,7 @@ impl Failures {
     }
 }
 
-/// The summary, as whole lines.
+/// The summary, in whole lines.
 pub(crate) fn summary(
     counts: Counts,
     failures: &Failures,

@@ -1,4 +1,4 @@
-//! The command with its placeholders, and what it becomes for an item.
+//! The command with its placeholders, which are filled in for each item.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -9,17 +9,17 @@ use crate::items::Item;
 use crate::placeholders::{self, PathPart, Resolved, Syntax, Token};
 use crate::shell_syntax;
 
-/// A command as it was given: what columns there are is not known yet.
+/// A command before the columns of the input are known.
 #[derive(Debug)]
 pub(crate) struct UnresolvedTemplate {
     arguments: Vec<Vec<Token>>,
     item: Vec<u8>,
     columns: bool,
-    /// Whether it is one text for `sh -c`, in which items are quoted.
+    /// Whether it is one text for `sh -c`, into which items are inserted quoted.
     shell: bool,
 }
 
-/// A command, ready to be filled in.
+/// A command whose placeholders can be filled in.
 #[derive(Debug, Default)]
 pub(crate) struct Template {
     arguments: Vec<Vec<TemplatePart>>,
@@ -32,12 +32,12 @@ enum TemplatePart {
     /// The item's number, from 1.
     Number,
     Item(PathPart),
-    /// A field, by its place from 0.
+    /// A field, by index from 0.
     Field(usize, PathPart),
 }
 
 impl UnresolvedTemplate {
-    /// Reads a command. What cannot be meant as it stands is refused.
+    /// Reads a command. Refuses braces that look like a mistake.
     pub(crate) fn new(
         command: &[OsString],
         item: &str,
@@ -54,7 +54,7 @@ impl UnresolvedTemplate {
         Ok(Self { arguments, item: item.as_bytes().to_vec(), columns, shell })
     }
 
-    /// Whether the first record is a header, by what the command asks for.
+    /// Whether the first record is a header, according to the placeholders.
     pub(crate) fn header(&self) -> HeaderLine {
         placeholders::header(self.arguments.iter().flatten())
     }
@@ -63,7 +63,7 @@ impl UnresolvedTemplate {
         self.columns
     }
 
-    /// The program, where it is the same for every item.
+    /// The program, if it is the same for every item.
     pub(crate) fn program(&self) -> Option<&OsStr> {
         match self.arguments.first()?.as_slice() {
             [Token::Text(text)] if !self.shell => Some(OsStr::from_bytes(text)),
@@ -71,7 +71,7 @@ impl UnresolvedTemplate {
         }
     }
 
-    /// The command for an input with these columns, or without any.
+    /// Resolves the placeholders for these columns, or for an input without columns.
     pub(crate) fn template(&self, columns: Option<&Columns>) -> Result<Template, String> {
         let syntax = Syntax { item: &self.item, columns: self.columns };
         let part = |piece: &Token| {
@@ -141,7 +141,7 @@ impl Template {
         Ok(filled)
     }
 
-    /// All of an item; of a part of it, that of each of its fields, with spaces between.
+    /// Appends the item. With columns, a part of it is that part of each field, separated by spaces.
     fn put_item(&self, bytes: &mut Vec<u8>, item: &Item, part: PathPart) -> Result<(), String> {
         match &item.fields {
             Some(fields) if part != PathPart::Whole => {
@@ -171,7 +171,7 @@ impl Template {
     }
 }
 
-/// A command as one would type it.
+/// A command as a user would type it.
 pub(crate) fn display(command: &[OsString]) -> String {
     let words = command.iter().map(|word| {
         let word = word.as_bytes();

@@ -1,16 +1,15 @@
-//! What has been written to standard output and not been read yet, and the permits that it holds.
+//! Holds the permits of written bytes until the reader of standard output has read them.
 //!
-//! A write returns when the bytes are in the kernel. Their reader may take them much later, and then
-//! all at once. So a permit completes when its bytes have been read, as far as the kernel tells:
+//! A write returns when the bytes are in the kernel. The reader may read them much later, and then all at once. So a
+//! permit completes when the kernel reports that its bytes have been read:
 //!
-//! * of a **pipe**, how many bytes are in it (`FIONREAD`, on Linux);
-//! * of a **socket**, whether anything is (`SIOCOUTQ`, on Linux): of a Unix socket what the peer has not
-//!   read, of a TCP socket what the peer's system has not acknowledged;
-//! * of **anything else** nothing: bytes count as read when they have been written.
+//! * For a **pipe**, it reports the number of bytes in it (`FIONREAD`, on Linux).
+//! * For a **socket**, it reports whether bytes are left (`SIOCOUTQ`, on Linux): on a Unix socket those that the
+//!   peer has not read, on a TCP socket those that the peer's system has not acknowledged.
+//! * For **anything else** it reports nothing. Bytes count as read when they have been written.
 //!
-//! A permit never completes early. Others may write to the same pipe: what they add makes it
-//! look fuller, so that a permit completes later. A question that the kernel does not answer is taken
-//! for *anything else*; nobody waits for an answer that does not come.
+//! A permit never completes early. If other processes write to the same pipe, it looks fuller and permits complete
+//! later. If the kernel does not support a query, the stream is treated as *anything else*.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,49 +22,49 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
 use strict_rate_limiter::Permit;
 
-/// Naps between two looks are an eighth of the time waited so far, within these.
+/// The time between two queries: an eighth of the wait so far, within these bounds.
 const NAP_MIN: Duration = Duration::from_micros(20);
 const NAP_MAX: Duration = Duration::from_millis(20);
 
-/// What the kernel tells of a stream.
+/// What the kernel reports about a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KernelReport {
-    /// How many bytes are in it.
+    /// The number of bytes in it.
     Fill,
-    /// Whether there are any.
+    /// Whether any bytes are in it.
     Empty,
     Nothing,
 }
 
 /// Bytes that were written together, and the permits for them.
 struct Batch<'a> {
-    /// They have been read once this many bytes have.
+    /// The batch has been read when [`UnreadOutput::read`] reaches this.
     read_at: u64,
     bytes: usize,
     permits: Vec<Permit<'a>>,
 }
 
-/// What has been written and not been read.
+/// The written bytes that have not been read, with their permits.
 pub(crate) struct UnreadOutput<'a> {
     out: BorrowedFd<'a>,
     kernel_report: KernelReport,
     batches: VecDeque<Batch<'a>>,
-    /// How many bytes are in them.
+    /// The number of bytes in the batches.
     bytes: usize,
-    /// At least this many bytes have been read since the beginning, whoever wrote them.
+    /// At least this many bytes have been read since the beginning, of ours and of other writers.
     read: u64,
-    /// How many bytes the stream held when it was looked at last.
+    /// The number of bytes in the stream at the last query.
     fill: u64,
-    /// When something was written or read last, as far as is known.
+    /// The last time that bytes were written, or seen to be read.
     moved: Instant,
 }
 
-/// Why a wait ended.
+/// The reason why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// There is input, or its end.
+    /// Input is ready, or its end.
     Input,
-    /// It is time to look again.
+    /// It is time to query the kernel again.
     Look,
 }
 
@@ -80,7 +79,7 @@ impl<'a> UnreadOutput<'a> {
             fill: 0,
             moved: Instant::now(),
         };
-        // What is in the pipe already is not ours.
+        // Bytes that are in the pipe already are not ours.
         unread.look();
         unread
     }
@@ -89,17 +88,17 @@ impl<'a> UnreadOutput<'a> {
         self.batches.is_empty()
     }
 
-    /// How many bytes are unread.
+    /// The number of unread bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// These bytes have just been written.
+    /// Adds bytes that have just been written.
     pub(crate) fn wrote(&mut self, bytes: usize, permits: Vec<Permit<'a>>) {
         self.moved = Instant::now();
         self.fill += bytes as u64;
         self.bytes += bytes;
-        // Whatever of them is unread is among the bytes that are in the pipe after this look.
+        // Those of them that are unread are among the bytes in the pipe after this query.
         self.batches.push_back(Batch { read_at: u64::MAX, bytes, permits });
         self.look();
         if let Some(batch) = self.batches.back_mut() {
@@ -107,7 +106,7 @@ impl<'a> UnreadOutput<'a> {
         }
     }
 
-    /// Looks at what has been read, and completes the permits for it.
+    /// Queries the kernel, and completes the permits of the bytes that have been read.
     pub(crate) fn look(&mut self) {
         let fill = match self.kernel_report {
             KernelReport::Fill => ioctl_fionread(self.out).ok(),
@@ -135,8 +134,8 @@ impl<'a> UnreadOutput<'a> {
         }
     }
 
-    /// Waits for input, for the reader or until a moment, whichever is first: without `input`, not for
-    /// that. An error of the kind `BrokenPipe` if there is no reader any more.
+    /// Waits until input is ready (if `input` is given), until `until`, or until the next query is due. Fails with
+    /// `BrokenPipe` if the reader has gone.
     pub(crate) fn wait(
         &mut self,
         input: Option<BorrowedFd<'_>>,
@@ -148,7 +147,7 @@ impl<'a> UnreadOutput<'a> {
             .map(|nap| nap.clamp(NAP_MIN, NAP_MAX));
         let left = until.map(|until| until.saturating_duration_since(now));
         let timeout = [nap, left].into_iter().flatten().min();
-        // Without any event, a poll still tells of a stream whose other end is gone.
+        // Even without requested events, `poll` reports that the other end is gone.
         let out = PollFd::from_borrowed_fd(self.out, PollFlags::empty());
         let input = input.map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
         let mut fds: Vec<PollFd<'_>> = [Some(out), input].into_iter().flatten().collect();
@@ -165,7 +164,7 @@ impl<'a> UnreadOutput<'a> {
     }
 }
 
-/// Writes all of it, even where another process has made the stream non-blocking.
+/// Writes all bytes, even if another process has made the stream non-blocking.
 pub(crate) fn write_all(out: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(out, bytes) {
@@ -182,7 +181,7 @@ pub(crate) fn write_all(out: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()>
 }
 
 fn timespec(time: Duration) -> Timespec {
-    // A year is as good as any longer time: whoever waits looks again.
+    // Cut to a year: the caller polls again.
     let time = time.min(Duration::from_secs(365 * 86_400));
     Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
 }
@@ -197,14 +196,14 @@ fn kernel_report(out: BorrowedFd<'_>) -> KernelReport {
     }
 }
 
-/// How many bytes of a socket are not yet read, or not yet acknowledged; for a Unix socket in the memory
-/// that they take.
+/// The bytes of a socket that are not yet read, or not yet acknowledged. For a Unix socket, the memory that they
+/// occupy.
 #[cfg(all(
     any(target_os = "linux", target_os = "android"),
     any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64", target_arch = "arm"),
 ))]
 fn outgoing(out: impl AsFd) -> rustix::io::Result<u64> {
-    // `SIOCOUTQ` of asm-generic/sockios.h, by which these architectures go.
+    // `SIOCOUTQ` of asm-generic/sockios.h, which these architectures use.
     type OutQueue = rustix::ioctl::Getter<0x5411, core::ffi::c_int>;
     // SAFETY: the request writes one C int, and nothing else.
     let length = unsafe { rustix::ioctl::ioctl(out, OutQueue::new()) }?;
@@ -229,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes through `unread`, with a permit.
+    /// Writes bytes under one permit.
     fn write<'a>(unread: &mut UnreadOutput<'a>, limiter: &'a RateLimiter, bytes: &[u8]) {
         let permit = limiter.try_acquire().unwrap();
         write_all(unread.out, bytes).unwrap();
@@ -282,7 +281,7 @@ mod tests {
         read(&mut reader, 6);
         unread.look();
         assert_eq!(limiter.stats().running, 1, "only what was there before has been read");
-        // It never runs empty, and so much is read that ours must have been.
+        // The pipe never runs empty, but ours must be among the bytes that were read.
         for _ in 0..3 {
             writer.write_all(b"more").unwrap();
             unread.look();
@@ -322,7 +321,7 @@ mod tests {
         let limiter = limiter();
         let file = tempfile::tempfile().unwrap();
         let mut unread = UnreadOutput::new(file.as_fd());
-        // As if it were a socket: of a file, the kernel does not answer that.
+        // Treat the file as a socket: the kernel does not support that query.
         unread.kernel_report = KernelReport::Empty;
         write(&mut unread, &limiter, b"one\n");
         assert_eq!((limiter.stats().running, unread.kernel_report), (0, KernelReport::Nothing));

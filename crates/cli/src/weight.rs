@@ -1,6 +1,6 @@
-//! Weights, as people and their programs write whole numbers: `5`, `5.0`, `1e3`, `1_000`, `1,000`.
+//! Parses weights, in the ways that people and programs write whole numbers: `5`, `5.0`, `1e3`, `1_000`, `1,000`.
 
-/// Reads a weight, exactly; or says why it is none.
+/// Reads a weight exactly. The error says why it is none.
 pub(crate) fn parse(field: &[u8]) -> Result<u64, &'static str> {
     let text = std::str::from_utf8(field).map_err(|_| NO_NUMBER)?.trim();
     let (below_zero, text) = match text.as_bytes() {
@@ -39,7 +39,7 @@ pub(crate) fn parse(field: &[u8]) -> Result<u64, &'static str> {
     if below_zero {
         return Err("it is below zero");
     }
-    // How many digits stand before the point.
+    // The number of digits before the point.
     let places = places.saturating_sub(leading);
     if i64::try_from(significant.len()).is_ok_and(|digits| digits > places) {
         return Err("it is not a whole number (round it up: a task may take no more than it says)");
@@ -56,7 +56,7 @@ const NO_NUMBER: &str = "it is not a number";
 
 const TOO_BIG: &str = "it is over the highest number there is, 18446744073709551615";
 
-/// Digits, without what groups them: `_` anywhere between two, `,` between thousands.
+/// The digits without separators: `_` between any two, `,` between thousands.
 fn digits(text: &str) -> Result<String, &'static str> {
     if text.contains(',') {
         let mut groups = text.split(',');
@@ -90,7 +90,7 @@ fn exponent(text: &str) -> Result<i64, &'static str> {
     Ok(text.parse::<i64>().unwrap_or(huge).clamp(-HUGE, HUGE))
 }
 
-/// More places than any field has digits.
+/// An exponent larger than any field has digits.
 const HUGE: i64 = 1 << 60;
 
 #[cfg(test)]

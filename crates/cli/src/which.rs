@@ -1,4 +1,4 @@
-//! Where a program is, and whether it may be run.
+//! Finds a program, and checks that it may be run.
 
 use std::env;
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ pub(crate) fn find(program: &OsStr) -> Result<PathBuf, Error> {
     for path in candidates {
         let Ok(file) = path.metadata() else { continue };
         if file.is_dir() {
-            // In a folder of PATH it is not meant.
+            // Skip it: a folder in PATH, not a program.
             if is_path {
                 refused.get_or_insert("it is a folder");
             }
@@ -39,8 +39,7 @@ pub(crate) fn find(program: &OsStr) -> Result<PathBuf, Error> {
     })
 }
 
-/// Whether a file without `#!` that the system does not run is a script all the same, as shells take
-/// it: its first bytes are text.
+/// Whether shells would run a file without `#!` as a script: its first bytes are text.
 pub(crate) fn is_script(path: &Path) -> bool {
     let mut begin = Vec::new();
     let read = File::open(path).and_then(|file| file.take(128).read_to_end(&mut begin));

@@ -77,7 +77,7 @@ fn bytes_are_weight_and_a_long_line_goes_in_pieces() {
 }
 
 #[test]
-fn whoever_reads_may_leave() {
+fn the_reader_may_leave() {
     let folder = Folder::new();
     let mut child = start(&folder, &["100/50ms"]);
     let mut into = child.stdin.take().unwrap();

@@ -219,7 +219,7 @@ fn a_killed_command_counts_as_running_until_its_grace_is_over() {
 }
 
 #[test]
-fn a_command_that_dies_by_any_signal_has_its_grace_whoever_sent_it() {
+fn a_command_that_dies_by_any_signal_has_its_grace_also_if_others_sent_it() {
     for script in ["kill -KILL $$", "kill -TERM $$", "sh -c 'kill -KILL $$'; exit $?"] {
         let folder = Folder::new();
         let options = ["1/10ms", "--abandon-grace", "300ms", "--log", "log.csv", "--"];

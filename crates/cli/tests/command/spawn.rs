@@ -60,7 +60,7 @@ fn a_start_that_waits_for_long_is_told_of_and_can_be_interrupted() {
         let mut child = folder.script(&script).spawn().unwrap();
         let mut told = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
-        if !told.contains("no command can be started now: Too many open files") {
+        if !told.contains("cannot start a command now: Too many open files") {
             let ran = end(child);
             let expected = if told.contains("1 ok") { 0 } else { 3 };
             assert!(
