@@ -1,4 +1,4 @@
-//! The arguments: what there is to say, and the help that explains it.
+//! The command line arguments, and their help.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// What was said; or what is wrong with it, or the help.
+    /// Parses the arguments. Help and version are errors of clap as well.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         Self::try_parse().map_err(|mut error| {
             let mut words = std::env::args_os().skip(1);
@@ -42,7 +42,7 @@ impl Args {
 
 const DIVIDE: &str = "put -- before the command: ratelimit run 10/1s -- curl -sS {}";
 
-/// A limit, or what is wrong with it: it may be a command.
+/// Parses a limit. The error has a hint, since the text may be the command.
 fn limit(text: &str) -> Result<Limit, String> {
     text.parse::<Limit>().map_err(|error| {
         if text.starts_with(|first: char| first.is_ascii_digit()) {
@@ -62,11 +62,11 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// The limits, as every subcommand that keeps them takes them
+/// The limits, for every subcommand that keeps them
 #[derive(Debug, clap::Args)]
 pub(crate) struct LimitArgs {
-    /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
-    /// of weight: 90000w/1m. Several limits all hold
+    /// At most this many tasks in any interval of this length: 10/1s, 500/1m, 100/250ms. With a w, units
+    /// of weight: 90000w/1m. If there are several, all of them hold
     #[arg(required = true, value_name = "LIMIT", value_parser = limit)]
     pub(crate) limits: Vec<Limit>,
 
@@ -74,13 +74,13 @@ pub(crate) struct LimitArgs {
     #[arg(long, help_heading = "Limits")]
     pub(crate) paced: bool,
 
-    /// How much faster than the other side's this clock may run, in parts per million
+    /// By how much this clock may run faster than the server's, in parts per million
     #[arg(long, value_name = "PPM", default_value = "0", help_heading = "Limits")]
     pub(crate) clock_drift: u32,
 }
 
 impl LimitArgs {
-    /// A limiter that keeps them, to be made.
+    /// The builder of a limiter with these limits.
     pub(crate) fn builder(&self) -> RateLimiterBuilder {
         let builder = RateLimiter::builder()
             .limits(self.limits.iter().copied())
@@ -94,16 +94,16 @@ impl LimitArgs {
 /// For bash: ratelimit completions bash > ~/.local/share/bash-completion/completions/ratelimit
 #[derive(Debug, Parser)]
 pub(crate) struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     pub(crate) shell: Shell,
 }
 
-/// Write the manual, a page for each subcommand
+/// Write the manual pages, one for each subcommand
 ///
 /// To read it: ratelimit man ~/.local/share/man/man1 && man ratelimit-run
 #[derive(Debug, Parser)]
 pub(crate) struct ManArgs {
-    /// The folder to write to; it is made where there is none
+    /// The folder to write to. It is created if it does not exist
     #[arg(value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
 }
@@ -111,10 +111,10 @@ pub(crate) struct ManArgs {
 /// Run a command once for each line of input, so that no interval of a limit's period ever holds
 /// more tasks than its rate.
 ///
-/// Items are read from standard input or --input, a line each (empty lines are passed over) or, with --csv,
-/// a record each. In the command, {} stands for the item and {#} for its number; where neither the item nor
-/// a part of it is mentioned, it is appended as the last argument. No shell is involved unless --shell
-/// says so. One command runs at a time unless -j says otherwise, in the order of the items.
+/// Reads items from standard input or --input: one for each line (empty lines are skipped) or, with --csv, for
+/// each record. In the command, {} stands for the item and {#} for its number. If the command mentions neither
+/// the item nor a part of it, the item is appended as the last argument. Without --shell, no shell is used.
+/// Commands start in the order of the items, one at a time unless -j says otherwise.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a flag is a bool")]
 #[command(
@@ -134,81 +134,81 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "FILE", help_heading = "Input")]
     pub(crate) input: Option<PathBuf>,
 
-    /// Items end with a NUL character, not with a line. Not for columns: a CSV record may hold line breaks
-    /// in quotes
+    /// Items end with a NUL character instead of a line end. Not with columns: there, a CSV record may contain
+    /// quoted line breaks
     #[arg(short = '0', long, conflicts_with_all = ["columns", "weight", "header"], help_heading = "Input")]
     pub(crate) null: bool,
 
-    /// Leave out the carriage return at the end of each line, as lines from Windows have one
+    /// Remove the carriage return at the end of each line, as in files from Windows
     #[arg(long, conflicts_with = "null", help_heading = "Input")]
     pub(crate) crlf: bool,
 
-    /// Items are CSV records: {1}, {2}, … and {NAME} stand for their fields. A record may go over several lines
+    /// Items are CSV records: {1}, {2}, … and {NAME} stand for their fields. A record may span several lines
     #[arg(long, help_heading = "Input")]
     pub(crate) csv: bool,
 
-    /// Items are records of fields between tabs
+    /// Items are lines of tab-separated fields
     #[arg(long, help_heading = "Input")]
     pub(crate) tsv: bool,
 
-    /// The first record names the columns. Goes without saying where a column is asked for by name
+    /// The first record names the columns. This is the default if the command or --weight names a column
     #[arg(long, help_heading = "Input")]
     pub(crate) header: bool,
 
-    /// The column, by number or name, that holds each item's weight: a whole number, also as 5.0, 1e3
-    /// or 1,000. The input is CSV (TSV with --tsv, or from a file named so)
+    /// The column, by number or name, with each item's weight: a whole number, also written as 5.0, 1e3
+    /// or 1,000. Implies --csv, or --tsv for a file called *.tsv
     #[arg(long, value_name = "COLUMN", help_heading = "Input")]
     pub(crate) weight: Option<String>,
 
-    /// What stands for the item in the command, instead of {}
+    /// The text that stands for the item in the command, instead of {}
     #[arg(short = 'I', long, value_name = "TEXT", default_value = "{}", help_heading = "Input")]
     pub(crate) replace: String,
 
-    /// Hand the command to `sh -c`, items quoted. A placeholder inside of quotes of the command's own is refused
+    /// Run the command with `sh -c`, with items quoted. A placeholder inside of quotes is an error
     #[arg(long, help_heading = "Input")]
     pub(crate) shell: bool,
 
-    /// How many commands may run at once
+    /// The number of commands that may run at once
     #[arg(short = 'j', long, value_name = "N", default_value = "1", help_heading = "Limits")]
     pub(crate) concurrency: NonZeroUsize,
 
-    /// How long a command that died by a signal (whoever sent it), or that exits with 129 to 192 as shells do
-    /// for one that did, still counts as running: its call may be on its way
+    /// A command that died by any signal still counts as running for this long, since its call may be on
+    /// its way. The same holds for exit codes 129 to 192, with which shells report a signal
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s", help_heading = "Limits")]
     pub(crate) abandon_grace: Duration,
 
-    /// Kill a command that takes longer than this, with all that it started: 30s, 1m 30s. Without it, none is
-    /// killed; 0 is refused
+    /// Kill a command that takes longer than this, with all that it started: 30s, 1m 30s. Without this option
+    /// no command is killed. 0 is an error
     #[arg(long, value_name = "TIME", value_parser = timeout, help_heading = "Failures")]
     pub(crate) timeout: Option<Duration>,
 
-    /// Try a failed command again, up to this many times. Each try is a task under the limits
+    /// Retry a failed command up to this many times. Each try is a task under the limits
     #[arg(long, value_name = "N", default_value = "0", help_heading = "Failures")]
     pub(crate) retries: u32,
 
-    /// Wait this long before the first retry, twice as long before each further one, and never
-    /// longer than a minute (or this, if that is more)
+    /// Wait this long before the first retry, and twice as long before each further one, up to a minute
+    /// (or this time, if it is longer)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s", help_heading = "Failures")]
     pub(crate) retry_delay: Duration,
 
-    /// Start nothing more once a command has failed for good
+    /// Start nothing more once a command has failed in all its tries
     #[arg(long, help_heading = "Failures")]
     pub(crate) halt: bool,
 
-    /// Put the item and a tab before each line of its output
+    /// Prefix each line of output with the item and a tab
     #[arg(long, help_heading = "Output")]
     pub(crate) tag: bool,
 
-    /// Write a row for each task that ends, as CSV: its number, start, end, weight, exit code, input
+    /// Write a CSV row for each task when it ends: its number, start, end, weight, exit code, input
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) log: Option<PathBuf>,
 
-    /// Skip what the log says has ended well, and count what it says has run and what may have run beside it: a
-    /// restart never bursts
+    /// Skip the items that succeeded according to the log, and count the tasks that ran, or may have run, under
+    /// the limits: a restart never bursts
     #[arg(long, requires = "log", help_heading = "Output")]
     pub(crate) resume: bool,
 
-    /// Show the commands and run none
+    /// Print the commands and run none
     #[arg(long, help_heading = "Output")]
     pub(crate) dry_run: bool,
 
@@ -220,15 +220,15 @@ pub(crate) struct RunArgs {
 /// Copy lines from standard input to standard output, so that no interval of a limit's period ever
 /// holds more of them than its rate.
 ///
-/// Each line is written at once when its turn has come, in order and unchanged. With --bytes, limits on
-/// weight count bytes; a line longer than such a limit's rate goes out in pieces.
+/// Writes each line as soon as the limits allow, in order and unchanged. With --bytes, limits on weight
+/// count bytes, and a line longer than such a limit's rate is written in pieces.
 ///
-/// A line counts until it has been read, as far as the kernel tells: on Linux, of a pipe and of a Unix
-/// socket, that its reader has read it; of a TCP socket, that the other system has received it. A reader
-/// that stalls holds up the limit, and finds one line when it goes on, or as many as the limits allow
-/// in a millisecond; one that only reads when this has ended may wait for ever. Where the kernel does not
-/// tell (files, terminals, other systems), a line counts until it has been written. The last lines
-/// are not waited for: this ends when all has been written.
+/// A line counts as running until the kernel reports that it was read. On Linux it does so for pipes and
+/// Unix sockets; for TCP sockets it reports that the other system has received the line. If the reader
+/// stalls, the output stalls too. When the reader goes on, it finds one line, or those that the limits
+/// allow in a millisecond. A reader that waits for the end of the output before it reads may wait for ever.
+/// For files, terminals and other systems, a line counts as running until it is written. The command ends
+/// when all lines are written; it does not wait until the last ones are read.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_PIPE_HELP)]
 pub(crate) struct PipeArgs {
@@ -252,7 +252,7 @@ pub(crate) struct PipeArgs {
     pub(crate) quiet: bool,
 }
 
-/// A time that a command may take.
+/// Parses --timeout.
 fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => {
@@ -262,17 +262,17 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Say whether a log kept the limits: whether any interval of a limit's period could have held more
-/// than its rate, wherever between its start and its end the other side counted each task.
+/// Check whether a log kept the limits. A limit is broken if some interval of its period could have held more
+/// than its rate, wherever between its start and its end the server counted each task.
 ///
-/// Reads the logs of ratelimit run and of GNU parallel (--joblog) as they are, and any CSV, TSV or lines
-/// of JSON where told which columns hold what: when each task started, when it ended, or one of the
-/// two and how long it took. Times are ISO 8601 (with their offset from UTC) or seconds since the
-/// Unix epoch; numbers may be milliseconds, microseconds or nanoseconds as well, which is told by
-/// their size.
+/// Reads the logs of ratelimit run and of GNU parallel (--joblog) without further options. For any other
+/// CSV, TSV or lines of JSON, say which columns hold the start and the end of each task, or one of the
+/// two and the duration. Times are ISO 8601 (with their offset from UTC) or seconds since the Unix epoch.
+/// Numbers may also be milliseconds, microseconds or nanoseconds; their size tells the unit.
 ///
-/// Times are as exact as they are written: one in whole seconds may have been anywhere in its second.
-/// A limit is kept if no such moment breaks it, BROKEN if every one does; else it CANNOT BE TOLD.
+/// Times are as exact as they are written: a time in whole seconds may be anywhere in its second. The
+/// verdict is kept if no reading of the times breaks the limit, BROKEN if every reading does, and else
+/// CANNOT BE TOLD.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_AUDIT_HELP, after_long_help = AFTER_LONG_AUDIT_HELP)]
 pub(crate) struct AuditArgs {
@@ -280,51 +280,51 @@ pub(crate) struct AuditArgs {
     #[arg(value_name = "LOG")]
     pub(crate) log: PathBuf,
 
-    /// At most this many in any interval of this length: 10/1s, 500/1m, 100/250ms; with a w, units
+    /// At most this many tasks in any interval of this length: 10/1s, 500/1m, 100/250ms. With a w, units
     /// of weight: 90000w/1m
     #[arg(required = true, value_name = "LIMIT")]
     pub(crate) limits: Vec<Limit>,
 
-    /// The column (or the field of JSON) that holds when each task started
+    /// The column (or JSON field) with the start of each task
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) start: Option<String>,
 
-    /// The column that holds when each task ended, beside --start or --duration. Without --end and
-    /// --duration, tasks ended as they started
+    /// The column with the end of each task, together with --start or --duration. Without --end and
+    /// --duration, tasks end when they start
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) end: Option<String>,
 
-    /// The column that holds how long each task took, beside --start or --end. In seconds, or with a
+    /// The column with the duration of each task, together with --start or --end: in seconds, or with a
     /// unit as in 12ms
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) duration: Option<String>,
 
-    /// What durations without a unit of their own are in: s unless this says otherwise
+    /// The unit of durations that are written without one: s by default
     #[arg(long, value_name = "UNIT", requires = "duration", help_heading = "Columns")]
     pub(crate) duration_unit: Option<DurationUnit>,
 
-    /// How exact the times are: 1s, 1ms. Without this, as exact as the finest of their column
+    /// How exact the times are: 1s, 1ms. By default, as exact as the finest time of the column
     #[arg(long, value_name = "TIME", value_parser = resolution, help_heading = "Columns")]
     pub(crate) resolution: Option<Duration>,
 
-    /// Believe --start and --end, even where the log looks as if it were the other
+    /// Trust --start and --end, even if the log looks as if they were the wrong way round
     #[arg(long, requires = "duration", help_heading = "Columns")]
     pub(crate) as_told: bool,
 
-    /// The column that holds each task's weight; 1 without
+    /// The column with the weight of each task. By default each weighs 1
     #[arg(long, value_name = "COLUMN", help_heading = "Columns")]
     pub(crate) weight: Option<String>,
 
-    /// Draw how full the window could have been over time, as SVG. To - it goes to standard output,
-    /// and the verdict to standard error; --html likewise
+    /// Draw how full the window could have been over time, as SVG. With -, write it to standard output and
+    /// the verdict to standard error
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) chart: Option<PathBuf>,
 
-    /// Write a page with the chart, the worst windows and the longest waits
+    /// Write an HTML page with the chart, the fullest windows and the longest waits. - as for --chart
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) html: Option<PathBuf>,
 
-    /// No progress bar, and nothing printed but errors: the exit code says it
+    /// Print nothing but errors: the exit code is the verdict
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 }

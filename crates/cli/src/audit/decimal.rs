@@ -1,11 +1,11 @@
-//! Decimal numbers as logs write them, exactly: no detour by floating point.
+//! Parses decimal numbers exactly, without floating point.
 
-/// A number that is not negative: `digits * 10^exponent`, and a little more where `cut` says so.
+/// A number that is not negative: `digits * 10^exponent`, and a little more if `cut`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decimal {
     digits: u128,
     exponent: i32,
-    /// Digits beyond those that fit were not zero.
+    /// Some digits that did not fit were not zero.
     cut: bool,
     /// It was written with a point or an exponent.
     pub(crate) fraction: bool,
@@ -37,7 +37,7 @@ impl Decimal {
             None => 0,
             Some(text) => {
                 let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-                // Five digits are more than any time needs, and cannot overflow below.
+                // Five digits suffice for any time, and cannot overflow below.
                 if digits.is_empty() || digits.len() > 5 || !all_digits(digits) {
                     return Err(NotDecimal::NoNumber);
                 }
@@ -68,8 +68,8 @@ impl Decimal {
         Ok(read)
     }
 
-    /// This many times ten to the power, rounded down; and whether that left something out. `None`
-    /// where it does not fit.
+    /// The number times ten to the power, rounded down, and whether that dropped anything. `None` if it does not
+    /// fit.
     pub(crate) fn times_ten_to(&self, power: i32) -> Option<(u64, bool)> {
         let exponent = self.exponent + power;
         let scale = |exponent: i32| 10_u128.checked_pow(exponent.unsigned_abs());
@@ -83,12 +83,12 @@ impl Decimal {
         Some((u64::try_from(whole).ok()?, rest || self.cut))
     }
 
-    /// How many digits were written behind the point; negative where the last digits are implied.
+    /// The number of digits behind the point; negative if an exponent implies zeros.
     pub(crate) fn decimals(&self) -> i32 {
         -self.exponent
     }
 
-    /// The number, if it is whole.
+    /// The value, if it is a whole number.
     pub(crate) fn whole(&self) -> Option<u64> {
         self.times_ten_to(0).filter(|(_, rest)| !rest).map(|(whole, _)| whole)
     }
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(ns(".5"), Some((500_000_000, false)));
         assert_eq!(ns("5."), Some((5_000_000_000, false)));
         assert_eq!(ns("+0.25"), Some((250_000_000, false)));
-        // As a floating point number, it would be 4 ns more.
+        // A floating point number would be 4 ns more.
         assert_eq!(ns("1785000000.123456789"), Some((1_785_000_000_123_456_789, false)));
     }
 

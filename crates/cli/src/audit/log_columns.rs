@@ -11,7 +11,7 @@ use super::times::{self, DurationUnit, ParsedTime};
 use crate::args::AuditArgs;
 use crate::nanos::nanos;
 
-/// The columns by which a log of our own is known. Its times are exact.
+/// The columns that identify a log of `ratelimit run`. Its times are exact.
 const OUR_START: &str = "start_ns";
 const OUR_END: &str = "end_ns";
 
@@ -21,10 +21,10 @@ const PARALLELS: (&str, &str) = ("Starttime", "JobRuntime");
 /// What nginx calls how long a request took. Its times are all when it ended.
 const NGINX_DURATIONS: [&str; 2] = ["request_time", "upstream_response_time"];
 
-/// When a task ran.
+/// The columns that hold when a task ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TimeColumns {
-    /// It ended as it started.
+    /// Each task ended as it started.
     Start(String),
     StartAndEnd(String, String),
     StartAndDuration(String, String),
@@ -37,32 +37,32 @@ pub(crate) struct LogColumns {
     times: TimeColumns,
     weight: Option<String>,
     unit: Option<DurationUnit>,
-    /// This is a log of our own.
+    /// The log is one of `ratelimit run`.
     pub(crate) ours: bool,
-    /// How exact the first and the second column of the times are.
+    /// The resolution of the first and the second time column.
     first: Resolution,
     second: Resolution,
     order: RowOrder,
     longest_ns: u64,
-    /// All durations so far are whole numbers without a unit.
+    /// All durations so far were whole numbers without a unit.
     whole: bool,
 }
 
-/// What a log as a whole says of its records.
+/// The properties of a log that show only after its last row.
 #[derive(Debug, Default)]
 pub(crate) struct LogTraits {
     pub(crate) bounds: ErrorBounds,
-    /// How exact the times are, for people; nothing where they are exact.
+    /// How exact the times are, for display; `None` if they are exact.
     pub(crate) exactness: Option<String>,
     pub(crate) ambiguity: Option<Ambiguity>,
-    /// Durations without a unit, all of them whole numbers, were taken for seconds; the longest.
+    /// The longest duration, if all were whole numbers without a unit and were taken for seconds.
     pub(crate) whole_seconds_ns: Option<u64>,
 }
 
-/// Something speaks for it that a column holds the other end of the tasks.
+/// Evidence that a column of start times really holds end times, or the reverse.
 #[derive(Debug)]
 pub(crate) struct Ambiguity {
-    /// What speaks for it, and what to do.
+    /// The evidence, and what the user can do.
     pub(crate) why: String,
     pub(crate) bounds: ErrorBounds,
     /// A record as it would be then.
@@ -70,7 +70,7 @@ pub(crate) struct Ambiguity {
 }
 
 impl LogColumns {
-    /// As told; else as the program that wrote these columns has them.
+    /// Takes the columns from the arguments, else recognises those of known programs.
     pub(crate) fn find(
         args: &AuditArgs,
         has: impl Fn(&str) -> bool,
@@ -180,7 +180,7 @@ impl LogColumns {
         Ok(Record { start, end, weight })
     }
 
-    /// What the log as a whole has shown, after its last row.
+    /// The properties of the log, after its last row.
     pub(crate) fn traits(&self, args: &AuditArgs) -> LogTraits {
         let told_ns = args.resolution.map(nanos);
         if self.ours && told_ns.is_none() {

@@ -1,4 +1,4 @@
-//! Records of what ran, from logs of any program: ours, parallel's, columns, lines of JSON.
+//! Reads records from logs: those of `ratelimit run` and GNU parallel, any CSV or TSV, and lines of JSON.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -11,17 +11,17 @@ use super::log_columns::{LogColumns, LogTraits};
 use crate::args::AuditArgs;
 use crate::tail_reader::TailReader;
 
-/// What was read.
+/// The contents of a log.
 #[derive(Debug, Default)]
 pub(crate) struct LogContents {
-    /// As written: where times are coarse, one may end before it starts.
+    /// The records as written. If times are coarse, one may end before it starts.
     pub(crate) records: Vec<Record>,
-    /// The last line was being written, and is left out.
+    /// The last line is incomplete, and was left out.
     pub(crate) torn: bool,
     pub(crate) traits: LogTraits,
 }
 
-/// Reads a log. What is wrong, with its line.
+/// Reads a log. Errors name the line.
 pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContents, String> {
     let begin = log.fill_buf().map_err(|error| error.to_string())?;
     let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -32,13 +32,12 @@ pub(crate) fn read(mut log: impl BufRead, args: &AuditArgs) -> Result<LogContent
     }
 }
 
-/// The records so far. Whether one that ends before it starts is wrong, or only coarse, is known
-/// when all have been read.
+/// The records so far. A record that ends before it starts may be wrong or only coarse; that is decided at the end,
+/// when the resolution of the log is known.
 #[derive(Debug, Default)]
 struct RecordList {
     records: Vec<Record>,
-    /// By how much a row ends before it starts, and its line: the worst before the last row, and the
-    /// last row.
+    /// (by how much a row ends before it starts, its line): the worst before the last row, and the last row.
     worst: (u64, u64),
     last: (u64, u64),
 }
@@ -50,7 +49,7 @@ impl RecordList {
         self.records.push(record);
     }
 
-    /// `ended`: the log ends with its line.
+    /// `ended`: the log ends with a line end.
     fn finish(
         mut self,
         traits: LogTraits,

@@ -1,4 +1,4 @@
-//! `ratelimit audit`: a log in, a verdict out.
+//! `ratelimit audit`: reads a log and decides whether each limit was kept.
 
 mod decimal;
 mod log_columns;
@@ -25,12 +25,12 @@ use crate::error::{Error, exit};
 use crate::status_line::is_drawn;
 use crate::stdio;
 
-/// The exit code, or what prevented it.
+/// Audits a log. Returns the exit code.
 pub(crate) fn audit(args: &AuditArgs) -> Result<u8, Error> {
     check(args)?;
     let LogContents { mut records, torn, traits } = read(args)?;
     if records.is_empty() {
-        return Err(Error::Audited { path: args.log.clone(), what: "no task is in it".into() });
+        return Err(Error::Audited { path: args.log.clone(), what: "it has no tasks".into() });
     }
     let report = Report::of(args, &records, torn, &traits);
     let to_stdout = [&args.chart, &args.html].into_iter().flatten().any(|path| is_stdout(path));
@@ -95,7 +95,7 @@ fn write(path: &Path, text: &Result<String, String>) -> Result<(), Error> {
     std::fs::write(path, text).map_err(|error| drawn(error.to_string()))
 }
 
-/// What a person has to know to believe the report.
+/// The assumptions behind the report that the user should know.
 fn remarks(report: &Report, traits: &LogTraits) -> Vec<String> {
     let all_kept = report.limits.iter().all(|checked| checked.verdict == Verdict::Kept);
     let mut remarks = vec![];
@@ -113,7 +113,7 @@ fn remarks(report: &Report, traits: &LogTraits) -> Vec<String> {
             humantime::format_duration(Duration::from_nanos(longest_ns)),
         ));
     }
-    // 1973: no number that is told by its size to be milliseconds is earlier.
+    // Before 1973, numbers are never taken for milliseconds.
     if report.begin_ns < 100_000_000 * 1_000_000_000 && traits.exactness.is_some() {
         remarks.push(format!(
             "times were taken for seconds, and the log begins at {}",

@@ -1,4 +1,4 @@
-//! All that is said of a log: verdicts, the fullest windows, the waits; and how it is put in words.
+//! Computes the verdicts, the fullest windows and the idle times of a log, and prints them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::times::{show, show_length};
 use crate::args::AuditArgs;
 use crate::display::counted;
 
-/// All that is said of a log.
+/// The results for a log.
 pub(crate) struct Report {
     pub(crate) log: String,
     pub(crate) tasks: u64,
@@ -18,28 +18,28 @@ pub(crate) struct Report {
     pub(crate) begin_ns: u64,
     pub(crate) end_ns: u64,
     pub(crate) torn: bool,
-    /// How exact its times are; nothing where they are exact.
+    /// How exact the times are; `None` if they are exact.
     pub(crate) exactness: Option<String>,
-    /// Why a verdict cannot be told that the times could tell.
+    /// Why a verdict cannot be told although the times are exact enough.
     pub(crate) ambiguity: Option<String>,
     pub(crate) limits: Vec<LimitReport>,
     pub(crate) waits: Waits,
 }
 
-/// A limit, and what is known of it.
+/// The results for one limit.
 pub(crate) struct LimitReport {
     pub(crate) limit: Limit,
     pub(crate) audit: CoarseAudit,
     pub(crate) verdict: Verdict,
-    /// What was used, over a full window in every period.
+    /// The units used, divided by those of a full window in every period.
     pub(crate) utilisation: f64,
 }
 
-/// When nothing ran, between the first start and the last end.
+/// The idle times between the first start and the last end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waits {
     pub(crate) total_ns: u64,
-    /// Each as (how long, since when), longest first.
+    /// Each as (length, begin), longest first.
     pub(crate) all: Vec<(u64, u64)>,
 }
 
@@ -91,13 +91,13 @@ impl Report {
     }
 }
 
-/// A name without what no page and no picture can hold.
+/// A name without characters that HTML and SVG forbid.
 fn printable(name: &str) -> String {
     let is_text = |char: char| !char.is_control() && !matches!(char, '\u{fffe}' | '\u{ffff}');
     name.chars().map(|char| if is_text(char) { char } else { '\u{fffd}' }).collect()
 }
 
-/// The last window to be filled may have been begun just before the log ends: it counts as whole.
+/// The utilisation. The last window may begin just before the log ends; it counts as a whole one.
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]
 fn utilisation(limit: &Limit, records: &[Record], between_starts_ns: u64) -> f64 {
     let used: u128 = records.iter().map(|record| u128::from(limit.units(record.weight))).sum();
@@ -123,7 +123,7 @@ fn waits(records: &[Record]) -> Waits {
 }
 
 impl LimitReport {
-    /// How full the fullest window was, as far as that can be told.
+    /// The units in the fullest window, or the range if the times are not exact enough.
     pub(crate) fn fullest(&self) -> String {
         let (least, most) = (self.audit.least, self.audit.most.worst.units);
         match self.audit.verdict() {
@@ -134,7 +134,7 @@ impl LimitReport {
     }
 }
 
-/// A verdict for people.
+/// The name of a verdict, for display.
 pub(crate) fn verdict_text(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Kept => "kept",
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_wait_is_when_nothing_runs() {
         let record = |start, end| Record { start, end, weight: 1 };
-        // Two overlap, one lies within, one begins as another ends.
+        // Two overlap, one is within another, one begins as another ends.
         let records =
             [record(100, 110), record(0, 50), record(40, 70), record(45, 60), record(70, 80)];
         assert_eq!(waits(&records), Waits { total_ns: 20, all: vec![(20, 80)] });

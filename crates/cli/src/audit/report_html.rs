@@ -1,4 +1,4 @@
-//! An audit as pictures: how full the window was over time, and a page with that and the rest.
+//! Draws an audit: an SVG chart of the window over time, and an HTML page with the chart and all results.
 
 use askama::Template;
 use plotters::prelude::*;
@@ -9,17 +9,17 @@ use super::report::{LimitReport, Report, verdict_text};
 use super::times::{show, show_length};
 use crate::display::counted;
 
-/// How many points of time a chart has: what lies between two of them is shown by its highest.
+/// The number of columns of a chart. Each shows the highest value within it.
 const COLUMNS: usize = 800;
 const LISTED: usize = 10;
 
-/// How many characters of a log's name fit above a chart.
+/// The number of characters of a log's name that fit above a chart.
 const NAME_MAX: usize = 60;
 
 const WITHIN: RGBColor = RGBColor(0, 114, 178);
 const OVER: RGBColor = RGBColor(200, 30, 30);
 
-/// What the window held in a column of a chart: at the most, and in the end.
+/// The units in the window during a column of the chart: the most, and at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ChartColumn {
     most: u128,
@@ -41,7 +41,7 @@ struct Page<'a> {
 
 struct LimitSection {
     limit: String,
-    /// The verdict, and the class of style that shows it.
+    /// The verdict, and its CSS class.
     verdict: &'static str,
     class: &'static str,
     fullest: String,
@@ -50,21 +50,20 @@ struct LimitSection {
     worst: Vec<PageRow>,
 }
 
-/// A moment and what is said of it.
+/// A row of a table: a time and a text.
 struct PageRow {
     when: String,
     what: String,
 }
 
-/// The chart, as SVG: a panel for each limit. Records are as wide as they can have been, sorted by
-/// their start.
+/// The chart as SVG, with a panel for each limit. The records must be widened to the error bounds and sorted by start.
 pub(crate) fn chart(report: &Report, records: &[Record]) -> Result<String, String> {
     let mut svg = String::new();
     draw(report, records, &mut svg).map_err(|error| error.to_string())?;
     Ok(svg)
 }
 
-/// The page, with everything in it.
+/// The HTML page.
 pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String> {
     let limits = report.limits.iter().map(|checked| LimitSection {
         limit: checked.limit.to_string(),
@@ -96,13 +95,13 @@ pub(crate) fn html(report: &Report, records: &[Record]) -> Result<String, String
     page.render().map_err(|error| error.to_string())
 }
 
-/// The fullest windows that have no instant in common, fullest first.
+/// The fullest windows that do not overlap, fullest first.
 fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<PageRow> {
     let per = u128::from(limit.per_ns());
     let mut peaks: Vec<(u128, u128)> = vec![];
     let mut before = 0;
     over_time(limit, records, |step| {
-        // Only where it has just become fuller can it be a peak.
+        // A peak can only be where the window has just become fuller.
         if step.units > before {
             match peaks.last_mut() {
                 Some((units, at)) if step.at - *at <= per / 4 => {
@@ -133,7 +132,7 @@ fn worst_windows(limit: &Limit, records: &[Record]) -> Vec<PageRow> {
     chosen.into_iter().map(row).collect()
 }
 
-/// What the window that ends in each column holds, from `begin` on.
+/// For each column from `begin` on, the units of the window that ends in it.
 fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<ChartColumn> {
     let width = (until - u128::from(begin)).div_ceil(COLUMNS as u128).max(1);
     let mut columns: Vec<ChartColumn> = vec![];
@@ -150,7 +149,7 @@ fn columns(limit: &Limit, records: &[Record], begin: u64, until: u128) -> Vec<Ch
     columns
 }
 
-/// A name that fits into a title: its end says more than its beginning.
+/// A name cut to fit a title. Keeps the end, which says more than the beginning.
 fn shortened(name: &str) -> String {
     let length = name.chars().count();
     if length <= NAME_MAX {
@@ -180,7 +179,7 @@ fn draw(
         let columns = columns(limit, records, begin, until);
         let seconds = (until - u128::from(begin)) as f64 / 1e9;
         let highest = audit.most.worst.units.max(u128::from(limit.rate())) as f64 * 1.1;
-        // As many as it takes to tell a tenth of the chart's length.
+        // Enough decimals to distinguish a tenth of the chart's length.
         let decimals = (1.0 - seconds.log10()).ceil().clamp(0.0, 9.0) as usize;
         let at = |column: usize| seconds * column as f64 / columns.len() as f64;
         let caption =

@@ -7,26 +7,26 @@ use super::times::ParsedTime;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// So unlikely must it be, as a power of ten, that times that were exact end in so many zeros.
+/// Trailing zeros mean a coarse clock if exact times would end so with a chance below ten to minus this.
 const CHANCE: u32 = 6;
 
-/// How exactly the times of one column are written.
+/// The resolution of the times in one column.
 #[derive(Debug, Default)]
 pub(crate) struct Resolution {
-    /// What the last digit of the finest is worth; 0 before there is any.
+    /// The value of the last digit of the finest time; 0 before the first.
     unit_ns: u64,
-    /// Some were written as decimal fractions, as floating point numbers are.
+    /// Some were written as decimal fractions, as floating point numbers are printed.
     fraction: bool,
-    /// Some were cut off to nanoseconds here.
+    /// Some had more digits than nanoseconds, which we cut off.
     more: bool,
-    /// All are a multiple of ten to this many nanoseconds: of seconds, milli-, micro- or nanoseconds.
+    /// All are multiples of ten to this many nanoseconds: 9, 6, 3 or 0.
     zeros: u32,
-    /// How often the time was another one than in the row before.
+    /// The number of rows whose time differs from the row before.
     changes: u32,
     last: Option<u64>,
 }
 
-/// How far times of a column may be from the truth.
+/// How far the times of a column may be off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct TimeError {
     pub(crate) early_ns: u64,
@@ -53,8 +53,8 @@ impl Resolution {
         }
     }
 
-    /// What the last digit of a time stamp is worth. One that is written to the millisecond may still
-    /// have been read from a clock that counts seconds: then all of them end in zeros.
+    /// The resolution of time stamps. Times written to the millisecond may come from a clock that counts seconds; then
+    /// all of them end in zeros.
     pub(crate) fn stamp_unit_ns(&self) -> u64 {
         let written = self.duration_unit_ns();
         let multiple = 10_u64.pow(self.zeros);
@@ -62,35 +62,34 @@ impl Resolution {
         if chance >= CHANCE { multiple } else { written }
     }
 
-    /// What the last digit of a duration is worth. Durations of zero are common, and say nothing.
+    /// The resolution of durations. Trailing zeros do not count here, since durations of zero are common.
     pub(crate) fn duration_unit_ns(&self) -> u64 {
-        // Seven decimals of a second are what is printed of a floating point number, which is not as
-        // exact as that.
+        // Seven decimals of a second come from a printed floating point number, which is less exact.
         let floating_point = self.fraction && self.unit_ns == 100;
         if floating_point { 1_000 } else { self.unit_ns.max(1) }
     }
 
-    /// Of time stamps in this unit. Whole seconds are cut off, by all that writes them; what is finer may have
-    /// been rounded, by a `printf` or before it.
+    /// The error of time stamps in this unit. All programs cut off whole seconds; finer times may have been rounded, by
+    /// `printf` or before it.
     pub(crate) fn stamp_error(&self, unit_ns: u64) -> TimeError {
         let early_ns = if unit_ns < SECOND_NS { unit_ns / 2 } else { 0 };
         TimeError { early_ns, ..self.duration_error(unit_ns) }
     }
 
-    /// Of durations in this unit, cut off or rounded.
+    /// The error of durations in this unit, cut off or rounded.
     pub(crate) fn duration_error(&self, unit_ns: u64) -> TimeError {
         TimeError { early_ns: unit_ns / 2, late_ns: unit_ns - 1 + u64::from(self.more) }
     }
 }
 
 impl TimeError {
-    /// Of a time and a duration together.
+    /// The sum of two errors.
     fn plus(self, early_ns: u64, late_ns: u64) -> Self {
         Self { early_ns: self.early_ns + early_ns, late_ns: self.late_ns + late_ns }
     }
 }
 
-/// The bounds of a log's records, of its starts' and its ends' errors.
+/// The error bounds of records, from the errors of their starts and ends.
 pub(crate) fn bounds(start: TimeError, end: TimeError) -> ErrorBounds {
     ErrorBounds {
         start_early_ns: start.early_ns,
@@ -100,26 +99,26 @@ pub(crate) fn bounds(start: TimeError, end: TimeError) -> ErrorBounds {
     }
 }
 
-/// The bounds where an end is a start and a duration.
+/// The error bounds of records whose end is the start plus a duration.
 pub(crate) fn bounds_from_start(start: TimeError, duration: TimeError) -> ErrorBounds {
     bounds(start, start.plus(duration.early_ns, duration.late_ns))
 }
 
-/// The bounds where a start is an end less a duration.
+/// The error bounds of records whose start is the end minus a duration.
 pub(crate) fn bounds_from_end(end: TimeError, duration: TimeError) -> ErrorBounds {
     bounds(end.plus(duration.late_ns, duration.early_ns), end)
 }
 
-/// Of a log of times and durations, the order of its rows.
+/// Counts how the rows of a log with times and durations are ordered.
 ///
-/// A row is written when its task has ended. So if the time is the end, it rises from row to row; if it
-/// is the start, time and duration together do.
+/// Programs write a row when its task ends. So ends rise from row to row. If the times are starts, the sums of time
+/// and duration rise instead.
 #[derive(Debug, Default)]
 pub(crate) struct RowOrder {
     last: Option<(u64, u64)>,
-    /// How often the time alone went back.
+    /// The number of rows whose time is before that of the last row.
     time_back: u64,
-    /// How often time and duration together did.
+    /// The same for the sum of time and duration.
     sum_back: u64,
 }
 
@@ -143,19 +142,19 @@ impl RowOrder {
     }
 }
 
-/// These records, had the time that was taken for their start been their end.
+/// The record, if its start is really its end.
 pub(crate) fn start_as_end(record: &Record) -> Record {
     let took = record.end.saturating_sub(record.start);
     Record { start: record.start.saturating_sub(took), end: record.start, ..*record }
 }
 
-/// These records, had the time that was taken for their end been their start.
+/// The record, if its end is really its start.
 pub(crate) fn end_as_start(record: &Record) -> Record {
     let took = record.end.saturating_sub(record.start);
     Record { start: record.end, end: record.end.saturating_add(took), ..*record }
 }
 
-/// A unit for people: 1s, 100ms.
+/// A unit, for display: 1s, 100ms.
 pub(crate) fn show_unit(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns}ns"),
@@ -180,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_column_is_as_exact_as_the_finest_in_it() {
-        // A number of JSON loses its last zeros.
+        // JSON numbers lose trailing zeros.
         assert_eq!(
             of(&["1785000000.5", "1785000001.25", "1785000002"]).stamp_unit_ns(),
             10_000_000
@@ -204,7 +203,7 @@ mod tests {
             SECOND_NS,
             "nine zeros are enough"
         );
-        // One alone may be chance, and so may two that are the same.
+        // One time, or the same twice, may end in zeros by chance.
         assert_eq!(of(&["1785000000000"]).stamp_unit_ns(), 1_000_000);
         assert_eq!(of(&["1785000000000"; 9]).stamp_unit_ns(), 1_000_000);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Times and durations as logs have them: exactly, and how exactly they were written.
+//! Parses times and durations exactly, and notes how exactly they were written.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use super::decimal::{Decimal, NotDecimal};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A time, or a length of time.
+/// A parsed time or duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParsedTime {
     /// Nanoseconds, since the Unix epoch for a time; rounded down.
     pub(crate) ns: u64,
-    /// What its last digit is worth.
+    /// The value of its last digit.
     pub(crate) unit_ns: u64,
     /// It was written as a decimal fraction.
     pub(crate) fraction: bool,
-    /// There was more than `ns`, less than a nanosecond of it.
+    /// The true value is a fraction of a nanosecond more than `ns`.
     pub(crate) more: bool,
 }
 
-/// What a duration without a unit of its own is in.
+/// The unit of durations that are written without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DurationUnit {
     /// nanoseconds
@@ -36,7 +36,7 @@ pub(crate) enum DurationUnit {
 }
 
 impl DurationUnit {
-    /// It is ten to this many nanoseconds.
+    /// The unit is ten to this many nanoseconds.
     fn power(self) -> i32 {
         match self {
             Self::Ns => 0,
@@ -47,8 +47,8 @@ impl DurationUnit {
     }
 }
 
-/// A time: ISO 8601 with its offset, or a number, which is in the unit that makes it a time between
-/// 1973 and 5138, or else in seconds. What it is instead of a time, if it is none.
+/// Parses a time: ISO 8601 with an offset, or a number. The unit of a number is the one that puts it between the
+/// years 1973 and 5138, else seconds. The error says why the text is not a time.
 pub(crate) fn instant(text: &str) -> Result<ParsedTime, &'static str> {
     let text = text.trim();
     let number = match Decimal::read(text) {
@@ -66,7 +66,7 @@ pub(crate) fn instant(text: &str) -> Result<ParsedTime, &'static str> {
     read(&number, power).ok_or("is no time")
 }
 
-/// Nanoseconds since the Unix epoch, as our own logs have them.
+/// Parses nanoseconds since the Unix epoch, as in our own logs.
 pub(crate) fn nanoseconds(text: &str) -> Result<ParsedTime, &'static str> {
     let ns = text.trim().parse().map_err(|_| "is no time")?;
     Ok(ParsedTime { ns, unit_ns: 1, fraction: false, more: false })
@@ -74,7 +74,7 @@ pub(crate) fn nanoseconds(text: &str) -> Result<ParsedTime, &'static str> {
 
 fn read(number: &Decimal, power: i32) -> Option<ParsedTime> {
     let (ns, more) = number.times_ten_to(power)?;
-    // Numbers with an exponent have no digits where the implied zeros are.
+    // The zeros that an exponent implies were not written.
     let digits_below = u32::try_from((power - number.decimals().max(0)).max(0)).ok()?;
     Some(ParsedTime { ns, unit_ns: 10_u64.pow(digits_below), fraction: number.fraction, more })
 }
@@ -92,7 +92,7 @@ fn written_out(text: &str) -> Result<ParsedTime, &'static str> {
     Ok(ParsedTime { ns, unit_ns: last_digit_ns(&text), fraction: false, more: false })
 }
 
-/// What the last digit of the time of day of an ISO 8601 time is worth.
+/// The value of the last digit of an ISO 8601 time.
 fn last_digit_ns(text: &str) -> u64 {
     let time = text.split_once(['T', 't', ' ']).map_or("", |(_, time)| time.trim_start());
     let time = time.split(['Z', 'z', '+', '-', '[', ' ']).next().unwrap_or_default();
@@ -104,8 +104,8 @@ fn last_digit_ns(text: &str) -> u64 {
     }
 }
 
-/// A duration: a number, in `unit` or else in seconds; or numbers with their units, as in `12ms` and
-/// `1m30.5s`. What it is instead of a duration, if it is none.
+/// Parses a duration: a number in `unit`, by default seconds, or numbers with units, as in `12ms` and `1m30.5s`. The
+/// error says why the text is not a duration.
 pub(crate) fn duration(text: &str, unit: Option<DurationUnit>) -> Result<ParsedTime, &'static str> {
     let text = text.trim();
     match Decimal::read(text) {
@@ -133,7 +133,7 @@ fn in_words(text: &str) -> Option<ParsedTime> {
         let number = Decimal::read(number).ok()?;
         let (power, times) = unit(word)?;
         let part = read(&number, power)?;
-        // Minutes and longer are whole seconds: their fractions are scaled as those are.
+        // Minutes and longer units are whole seconds, so scale their fractions as seconds.
         let (ns, below) = (part.ns.checked_mul(times)?, u64::from(part.more) * (times - 1));
         sum = ParsedTime {
             ns: sum.ns.checked_add(ns)?.checked_add(below)?,
@@ -145,7 +145,7 @@ fn in_words(text: &str) -> Option<ParsedTime> {
     (sum.unit_ns > 0).then_some(sum)
 }
 
-/// A unit of time: ten to how many nanoseconds, and how often that.
+/// A unit of time as (power, factor): the factor times ten to the power, in nanoseconds.
 fn unit(word: &str) -> Option<(i32, u64)> {
     Some(match word {
         "ns" | "nsec" | "nsecs" | "nanos" | "nanosecond" | "nanoseconds" => (0, 1),
@@ -161,12 +161,12 @@ fn unit(word: &str) -> Option<(i32, u64)> {
     })
 }
 
-/// A time for people, in UTC.
+/// A time in UTC, for display.
 pub(crate) fn show(ns: i128) -> String {
     Timestamp::from_nanosecond(ns).map_or_else(|_| format!("{ns} ns"), |at| format!("{at:.6}"))
 }
 
-/// A length of time for people.
+/// A duration, for display.
 pub(crate) fn show_length(ns: u128) -> String {
     format!("{:.3?}", Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
 }
@@ -202,7 +202,7 @@ mod tests {
         }
         assert_eq!(at("1785000000123000"), (ns, 1_000));
         assert_eq!(at("1785000000123000000"), (ns, 1));
-        // Milliseconds with decimals are no seconds of the year 58534.
+        // Milliseconds with decimals, not seconds in the year 58534.
         assert_eq!(at("1785000000123.456"), (ns + 456_000, 1_000));
         assert_eq!(show(ns.into()), "2026-07-25T17:20:00.123000Z");
     }

@@ -284,7 +284,7 @@ fn what_cannot_be_read_or_written_is_said() {
         (&["log"], 2, "<LIMIT>"),
         (&["nowhere", "1/1s"], 3, "cannot read nowhere: "),
         (&["empty", "1/1s"], 3, "cannot read the log empty: it is empty"),
-        (&["header", "1/1s"], 3, "cannot read the log header: no task is in it"),
+        (&["header", "1/1s"], 3, "cannot read the log header: it has no tasks"),
         (
             &["other", "1/1s"],
             3,
