@@ -1,4 +1,4 @@
-//! The figures as pictures.
+//! Draws the figures as SVG charts.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,7 +15,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 
 const OURS: RGBColor = RGBColor(0, 114, 178);
 const LIMIT: RGBColor = RGBColor(200, 30, 30);
-/// Told apart by those who are colour-blind as well.
+/// Colours that colour-blind readers can distinguish.
 const OTHERS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -34,10 +34,10 @@ pub(crate) fn draw(figures: &Figures, folder: &Path) -> Drawn {
     cost(figures, &folder.join("cost.svg"))
 }
 
-/// How many calls the window that ends at each moment holds.
+/// The number of calls in the window that ends at each time.
 fn window_over_time(counted_ns: &[u64]) -> Vec<(f64, f64)> {
     let per_ns = PER.as_nanos() as u64;
-    // At each call one comes in, and just after a period one goes out.
+    // Each call enters the window when it is counted, and leaves it just after a period.
     let comes = counted_ns.iter().map(|at| (*at, 1.0));
     let goes = counted_ns.iter().map(|at| (*at + per_ns + 1, -1.0));
     let mut changes: Vec<(u64, f64)> = comes.chain(goes).collect();
@@ -53,7 +53,7 @@ fn window_over_time(counted_ns: &[u64]) -> Vec<(f64, f64)> {
     points
 }
 
-/// The product at a glance: the server's window over time, ours and two peers.
+/// The server's window over time, for ours and two peers.
 fn glance(figures: &Figures, path: &Path) -> Drawn {
     let latency = Latency::ALL.into_iter().rfind(|latency| {
         *latency != Latency::HeavyTailed && figures.worst(PEERS[0].name, *latency).is_some()
@@ -111,7 +111,7 @@ fn glance(figures: &Figures, path: &Path) -> Drawn {
     Ok(())
 }
 
-/// How high a peer's row of the next chart is, in pixels.
+/// The height of a peer's row in the next chart, in pixels.
 const ROW: u32 = 47;
 
 /// The fullest window of each peer, by delay.
@@ -145,7 +145,7 @@ fn strictness(figures: &Figures, path: &Path) -> Drawn {
                 [(0.0, place), (worst, SegmentValue::Exact(PEERS.len() - row))],
                 colour.filled(),
             );
-            // The bars of one peer share its row, a little apart from the next peer's.
+            // The bars of a peer share its row, with a gap to the next peer.
             let each = (ROW - 8) / latencies.len() as u32;
             let above = 4 + which as u32 * each;
             bar.set_margin(above, ROW - above - each + 1, 0, 0);

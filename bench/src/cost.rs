@@ -1,5 +1,5 @@
-//! What letting one task through costs where nothing limits it: time, and instructions, which do not
-//! depend on what else the machine does.
+//! Measures the cost of one task when the limit never binds: time, and instructions, which do not depend on the load
+//! of the machine.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -16,7 +16,7 @@ use tower_resilience_ratelimiter::{RateLimiterLayer, WindowType};
 
 use crate::spread::Spread;
 
-/// Lets a task of nothing through so many times, and says how long that took.
+/// Runs empty tasks this many times, and returns the time that they took.
 #[derive(Clone, Copy)]
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
@@ -28,11 +28,11 @@ pub(crate) struct Cost {
     pub(crate) name: &'static str,
     /// Nanoseconds for each task.
     pub(crate) ns: Spread,
-    /// Instructions for each task; `None` where there is no valgrind to count them.
+    /// Instructions for each task; `None` without valgrind.
     pub(crate) instructions: Option<u64>,
 }
 
-/// One task after another on one thread, with nobody else about.
+/// One task after another on one thread, without contention.
 pub(crate) const ALONE: [Contender; 14] = [
     Contender {
         name: "strict-rate-limiter: acquire + complete",
@@ -107,7 +107,7 @@ pub(crate) const ALONE: [Contender; 14] = [
     Contender {
         name: "tower-resilience, sliding log of 1 ms",
         run: |times| {
-            // A log of a whole second would be all there is to measure.
+            // A period of a second would measure mostly the growth of its log.
             let layer = RateLimiterLayer::builder()
                 .limit_for_period(1 << 20)
                 .refresh_period(Duration::from_millis(1))
@@ -150,7 +150,7 @@ pub(crate) const ALONE: [Contender; 14] = [
     },
 ];
 
-/// Two tasks that take turns as fast as they can, on the two threads of one runtime.
+/// Two tasks that alternate as fast as they can, on the two threads of one runtime.
 pub(crate) const CONTENDED: [Contender; 6] = [
     Contender {
         name: "strict-rate-limiter: acquire + complete",
@@ -224,7 +224,7 @@ fn ours() -> RateLimiter {
     ours_with("1s")
 }
 
-/// For periods under 2 ms the fast clock's doubt would be felt, and it is not used.
+/// The limiter does not use the fast clock for periods under 2 ms, where its error bound would matter.
 fn ours_on_the_systems_clock() -> RateLimiter {
     ours_with("1ms")
 }
@@ -237,7 +237,7 @@ fn never_binds(per: &str) -> Limit {
     format!("1_000_000_000_000/{per}").parse().expect("a limit")
 }
 
-/// Keys in an order that no cache foresees, but always the same.
+/// Keys in a fixed order that caches cannot predict.
 fn one_of_a_thousand() -> impl Fn() -> u64 {
     let random = std::cell::RefCell::new(fastrand::Rng::with_seed(7));
     move || random.borrow_mut().u64(0..1_000)
@@ -260,7 +260,7 @@ fn on_this_thread() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
-/// So many come first and are not timed: limiters learn, and so do processors.
+/// The number of untimed tasks before each measurement: limiters and processors warm up.
 const WARM_UP: u64 = 50_000;
 
 fn on_one(times: u64, task: impl AsyncFn()) -> Duration {
@@ -294,7 +294,7 @@ where
     })
 }
 
-/// Half of the times on each of two threads.
+/// Half of the tasks on each of two threads.
 fn on_two<F>(times: u64, task: impl Fn() -> F + Clone + Send + 'static) -> Duration
 where
     F: Future<Output = ()> + Send,
@@ -306,7 +306,7 @@ where
         let tasks = [task.clone(), task.clone()].map(|task| {
             let both = Arc::clone(&both);
             runtime.spawn(async move {
-                // Each has a thread to itself, and nothing is measured before both are there.
+                // Each task has its own thread, and measuring starts when both run.
                 both.wait();
                 let start = Instant::now();
                 for _ in 0..times / 2 {
@@ -322,7 +322,7 @@ where
     take_turns(times)
 }
 
-/// All of them in turn, so many rounds.
+/// Measures all contenders in turn, this many rounds.
 pub(crate) fn measure(
     contenders: &[Contender],
     rounds: usize,
@@ -333,7 +333,7 @@ pub(crate) fn measure(
     for round in 0..=rounds {
         for (contender, ns) in contenders.iter().zip(&mut ns) {
             let took = (contender.run)(times);
-            // The first round only warms up.
+            // The first round is only a warm-up.
             if round > 0 {
                 ns.push(took.as_nanos() as f64 / times as f64);
             }
@@ -348,11 +348,11 @@ pub(crate) fn measure(
     measured.collect()
 }
 
-/// Counts instructions: what so many times more take, under valgrind. What a contender does once, some of
-/// which depends on how fast the machine is, is lost in so many.
+/// Counts instructions under valgrind: the difference between many and few tasks, divided by their number. So the
+/// setup, part of which depends on the machine's speed, cancels out.
 pub(crate) fn count_instructions(costs: &mut [Cost], contended: bool) {
-    // The first is ours on its fast clock, which trusts no counter under valgrind and asks the system three
-    // times over instead: that would count what nobody ever runs.
+    // Skip the first: under valgrind our fast clock distrusts the counter and asks the system three times instead, so
+    // the count would not be of the code that users run.
     for cost in costs.iter_mut().skip(1) {
         let count = |times: u64| instructions(cost.name, contended, times);
         if let (Some(few), Some(many)) = (count(10_000), count(210_000)) {
@@ -375,7 +375,7 @@ fn instructions(name: &str, contended: bool, times: u64) -> Option<u64> {
     counted.trim().parse().ok()
 }
 
-/// Runs one contender: for whoever counts from outside. Whether there is such a one.
+/// Runs one contender, for external profilers. Returns whether it exists.
 pub(crate) fn run_only(name: &str, contended: bool, times: u64) -> bool {
     let contenders = if contended { &CONTENDED[..] } else { &ALONE };
     let found = contenders.iter().find(|contender| contender.name == name);

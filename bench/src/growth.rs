@@ -1,4 +1,4 @@
-//! How the cost and the memory of our limiter grow: with the rate, and with those who wait.
+//! Measures how the cost and memory of our limiter grow with the rate and with the number of waiters.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -13,14 +13,14 @@ use crate::spread::Spread;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Growth {
-    /// Of a full window, or how many wait.
+    /// The number of tasks in a full window, or of waiters.
     pub(crate) size: u64,
     pub(crate) ns: Spread,
     /// Bytes of the window's log.
     pub(crate) bytes: Option<usize>,
 }
 
-/// A full window that moves on by one task each time.
+/// Moves a full window on by one task each time.
 pub(crate) fn with_rate(rounds: usize) -> Vec<Growth> {
     const STEP_NS: u64 = 100;
     let growth = [10, 1_000, 100_000, 10_000_000].map(|rate| {
@@ -41,7 +41,7 @@ pub(crate) fn with_rate(rounds: usize) -> Vec<Growth> {
     growth.to_vec()
 }
 
-/// One waiter served and one joining, with up to a million in the queue.
+/// Serves one waiter and adds one, with up to a million in the queue.
 pub(crate) fn with_waiters(rounds: usize) -> Vec<Growth> {
     let growth = [1, 1_000, 1_000_000].map(|waiters: usize| {
         let limit = "1_000_000_000_000/1s".parse().expect("a limit");

@@ -1,10 +1,10 @@
-//! Every figure in the README, beside the peers, in one run on one machine.
+//! Measures every figure in the README, for ours and the peers, in one run on one machine.
 //!
-//! Five questions, a file each: does the server see more than it allows (`strictness.rs`), how much of
-//! a limit is used (`utilisation.rs`), what a task costs (`cost.rs`), how that grows (`growth.rs`). All
-//! peers in `peers.rs`; what is made of the figures in `report.rs` and `charts.rs`.
+//! Each question has a file: does the server see more than it allows (`strictness.rs`), how much of a limit is used
+//! (`utilisation.rs`), what a task costs (`cost.rs`), how that grows (`growth.rs`). `peers.rs` sets up the peers;
+//! `report.rs` and `charts.rs` write the results.
 
-// Figures are rounded in the end: a float holds all of these numbers well enough.
+// The figures are rounded in the end, so floats are exact enough.
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod charts;
@@ -28,19 +28,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::report::Figures;
 use crate::strictness::Latency;
 
-/// Measures everything, prints it, and writes it into docs and the README: about six minutes.
+/// Measures everything in about six minutes, prints it, and writes it into docs and the README
 ///
-/// Exit code 1 where the server saw a window of ours overflow.
+/// Exit code 1 if the server saw a window of ours overflow.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Measures as little as shows that everything works, into target/bench: half a minute
+    /// Takes half a minute: few measurements, only to show that all works; written to target/bench
     #[arg(long)]
     short: bool,
     /// Runs one contender of the cost figures and measures nothing, for profilers
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// How often, with --only
+    /// The number of tasks, with --only
     #[arg(long, default_value_t = 1_000_000)]
     times: u64,
     /// On two threads, with --only
@@ -131,7 +131,7 @@ impl Effort {
         let utilisation = utilisation::measure(self.runs, self.shorten, step);
         bar.set_message("cost");
         let mut alone = cost::measure(&cost::ALONE, self.rounds, self.times, step);
-        // Threads need a while to get into each other's way as they then go on doing.
+        // Contention between threads takes a while to become steady.
         let mut contended =
             cost::measure(&cost::CONTENDED, self.rounds.min(9), 20 * self.times, step);
         bar.set_message("instructions");

@@ -1,7 +1,7 @@
-//! The contenders, each set up for "RATE per PER" as its own documentation has it.
+//! Sets up each contender for "RATE per PER", as its own documentation says.
 //!
-//! All are called the same way: with a call to the server, as a future, that they run when they let
-//! it through. What stands here is all of their configuration.
+//! All have the same interface: they get a call to the server as a future, and run it when the limit allows. This
+//! file has all of their configuration.
 
 use std::convert::Infallible;
 use std::num::NonZeroU32;
@@ -19,13 +19,13 @@ pub(crate) type Call = BoxFuture<'static, ()>;
 /// A limiter that lets calls through.
 pub(crate) type Limited = Arc<dyn Fn(Call) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Who, and how they are made for a rate and a period. Within a runtime.
+/// A contender: its name, and how to build it for a rate and a period within a runtime.
 #[derive(Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
-    /// What it counts, and how.
+    /// The algorithm: what it counts, and how.
     pub(crate) model: &'static str,
-    /// In which order those who wait are let through.
+    /// The order in which it serves waiters.
     pub(crate) order: &'static str,
     pub(crate) is_ours: bool,
     pub(crate) make: fn(u32, Duration) -> Limited,
@@ -108,7 +108,7 @@ fn ours(rate: u32, per: Duration, concurrency: usize) -> Limited {
     })
 }
 
-/// `RATE` cells that are replenished one by one over the period, as `Quota::per_second(RATE)` has it.
+/// `RATE` cells that are replenished one by one over the period, as with `Quota::per_second(RATE)`.
 fn governor(rate: u32, per: Duration) -> Limited {
     let rate = NonZeroU32::new(rate).expect("not 0");
     let quota = governor::Quota::with_period(per / rate.get()).expect("not 0").allow_burst(rate);
@@ -135,7 +135,7 @@ fn leaky_bucket(rate: u32, per: Duration) -> Limited {
     })
 }
 
-/// What a tower limiter protects: whoever carries out the call.
+/// The tower service behind the limiter: it runs the call.
 macro_rules! the_server {
     () => {
         service_fn(|call: Call| async move {
@@ -145,7 +145,7 @@ macro_rules! the_server {
     };
 }
 
-/// How many may wait for a tower service.
+/// The number of calls that may wait for a tower service.
 const BUFFER: usize = 1_024;
 
 macro_rules! limited_by {
@@ -182,7 +182,7 @@ fn tower_resilience(rate: u32, per: Duration) -> Limited {
     limited_by!(ServiceBuilder::new().layer(layer).service(the_server!()))
 }
 
-/// It tells how long to wait and leaves the waiting to its caller.
+/// It returns the time to wait; the caller sleeps.
 fn ratelimit(rate: u32, per: Duration) -> Limited {
     let limiter = ratelimit::Ratelimiter::builder(rate.into()).period(per);
     let limiter = Arc::new(limiter.build().expect("a valid configuration"));
@@ -204,7 +204,7 @@ fn wait(error: ratelimit::TryWaitError) -> Duration {
     }
 }
 
-/// It knows only rates a second: the same rate, and as many at once as the limit has.
+/// It only supports rates per second: the same rate, with the limit's number as the burst.
 fn async_rate_limiter(rate: u32, per: Duration) -> Limited {
     let a_second = (f64::from(rate) / per.as_secs_f64()).round() as usize;
     let limiter = async_rate_limiter::RateLimiter::new(a_second);

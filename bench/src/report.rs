@@ -1,4 +1,4 @@
-//! The figures as text: a page of tables, the README's own, and JSON.
+//! Writes the figures as text: the page docs/bench.md, the README's tables, and JSON.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::peers::PEERS;
 use crate::strictness::{Latency, Seen};
 use crate::utilisation::{PERIODS, Utilisation};
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
     pub(crate) cores: usize,
@@ -26,13 +26,13 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// The fullest window that the server saw of a peer, whatever the arrivals, over the limit.
+    /// The fullest window of a peer that the server saw, in any pattern of arrivals, divided by the limit.
     pub(crate) fn worst(&self, peer: &str, latency: Latency) -> Option<f64> {
         let runs = self.strictness.iter().filter(|seen| seen.peer == peer);
         runs.filter(|seen| seen.latency == latency).map(|seen| seen.of_limit).reduce(f64::max)
     }
 
-    /// Whether we kept every limit, as the server saw it.
+    /// Whether the server saw no overflow of ours.
     pub(crate) fn ours_is_strict(&self) -> bool {
         let ours = PEERS.iter().filter(|peer| peer.is_ours);
         let worst =
@@ -53,7 +53,7 @@ impl Figures {
         Ok(())
     }
 
-    /// The peers and what the server saw of them.
+    /// The table of peers with their fullest windows.
     pub(crate) fn table_of_peers(&self) -> String {
         let mut table = String::from("| | model | order |");
         let latencies: Vec<Latency> =
@@ -77,7 +77,7 @@ impl Figures {
         table
     }
 
-    /// What the README says of our cost.
+    /// The README's table of our cost.
     fn table_of_cost(&self) -> String {
         let mut table = String::from("| figure | measured | aim |\n|---|---|---|\n");
         let beside = |costs: &[Cost], ours: &str, other: &str| {
@@ -148,8 +148,8 @@ impl Figures {
         let mut page = String::from(HEAD);
         let _ = writeln!(
             page,
-            "Measured on {} shared cores. Compare ratios and look at the spread: nanoseconds are this \
-             machine's.\n",
+            "Measured on {} shared cores. Nanoseconds depend on the machine: compare ratios, and look at the \
+             spread.\n",
             self.cores
         );
         page += STRICTNESS;
@@ -157,8 +157,8 @@ impl Figures {
         page += "\n![The fullest window of each](bench/strictness.svg)\n\n";
         let _ = writeln!(
             page,
-            "The {} runs one by one; *slowdown* is the time that all {} calls took, over what a full \
-             window in every period would have taken.\n",
+            "All {} runs. *Slowdown* is the time that all {} calls took, divided by that of a full window \
+             in every period.\n",
             self.strictness.len(),
             self.calls
         );
@@ -190,7 +190,7 @@ impl Figures {
         page += COST;
         page += "One task after another on one thread:\n\n";
         costs(&mut page, &self.alone);
-        page += "\nTwo threads that take turns:\n\n";
+        page += "\nTwo threads that alternate:\n\n";
         costs(&mut page, &self.contended);
         page += GROWTH;
         page += "| tasks in a full window | ns | bytes of its log |\n|---|---|---|\n";
@@ -215,7 +215,7 @@ fn costs(page: &mut String, costs: &[Cost]) {
     }
 }
 
-/// What stands between the marks of this name is replaced.
+/// Replaces the text between the marks of this name.
 fn replace_between(text: &str, name: &str, new: &str) -> String {
     let (begin, end) = (format!("<!-- bench: {name} -->\n"), "<!-- bench: end -->");
     let Some((before, rest)) = text.split_once(&begin) else { return text.into() };
@@ -223,20 +223,20 @@ fn replace_between(text: &str, name: &str, new: &str) -> String {
     format!("{before}{begin}{new}{end}{after}")
 }
 
-/// What stands between the tables of the page.
-const HEAD: &str = "# Beside its peers, measured
+/// The texts between the tables of the page.
+const HEAD: &str = "# Measured against its peers
 
 `cargo run --release -p bench` measures all of this in one run and writes this page, the charts beside it, \
-[the figures as JSON](bench/figures.json) and the README's tables. How each peer is set up, in its own \
-words for \"20 every 200 ms\", is in [`bench/src/peers.rs`](../bench/src/peers.rs).
+[the figures as JSON](bench/figures.json) and the README's tables. [`bench/src/peers.rs`](../bench/src/peers.rs) \
+sets up each peer for \"20 every 200 ms\", as its own documentation says.
 
 ";
 
 const STRICTNESS: &str = "## Does the server see more than it allows?
 
-A fake server counts each call at a moment of its delay, any moment of it equally likely. Fullest window \
-that it saw, divided by the limit, in the worst of three patterns of arrivals; over 1.00 is a broken \
-contract. 20 per 200 ms, all peers with the same calls.
+A fake server counts each call at a random time of its delay, uniformly distributed. The table shows the \
+fullest window that it saw, divided by the limit, in the worst of three patterns of arrivals. Over 1.00 the \
+limit was broken. The limit is 20 per 200 ms, and all peers get the same calls.
 
 ![How full the server's window was, over time](bench/glance.svg)
 
@@ -245,8 +245,8 @@ contract. 20 per 200 ms, all peers with the same calls.
 const UTILISATION: &str = "
 ## How much of a limit is used
 
-Tasks of no length, back to back, against a full window in every period: median (least to most) of several \
-runs. Over 1 is a limit that was not kept.
+The number of empty tasks, back to back, divided by a full window in every period: median (least to most) of \
+several runs. Over 1 the limit was broken.
 
 ![Utilisation by period](bench/utilisation.svg)
 
@@ -255,9 +255,9 @@ runs. Over 1 is a limit that was not kept.
 const COST: &str = "
 ## What it costs where nothing limits it
 
-Nanoseconds for each task, median (least to most), all in turn; and instructions, counted by callgrind, \
-which depend on nothing else that the machine does. (Not of ours on its fast clock: it takes callgrind's slow \
-time for an unsteady counter, and asks the system instead. The second row is ours without that clock.)
+Nanoseconds for each task, median (least to most), measured in turn; and instructions, counted by callgrind, \
+which do not depend on the load of the machine. (Instructions with our fast clock cannot be counted: under \
+callgrind it finds its counter unsteady and asks the system instead. The second row is ours without that clock.)
 
 ![Cost of one task](bench/cost.svg)
 
@@ -266,6 +266,6 @@ time for an unsteady counter, and asks the system instead. The second row is our
 const GROWTH: &str = "
 ## How ours grows
 
-A full window that moves on by one task each time; and one waiter served and one joining.
+First table: a full window moves on by one task. Second table: one waiter is served and one joins.
 
 ";

@@ -1,4 +1,4 @@
-//! A figure and how far it was off from run to run.
+//! A measured figure and its spread from run to run.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of at least one.
+    /// Needs at least one measurement.
     pub(crate) fn of(mut measured: Vec<f64>) -> Self {
         measured.sort_by(f64::total_cmp);
         let [least, most] = [measured[0], measured[measured.len() - 1]];

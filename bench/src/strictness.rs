@@ -1,5 +1,5 @@
-//! Does the server see more than it allows? A fake server on this machine's clock: each call travels to
-//! it, is counted, and travels back.
+//! Measures whether the server sees more than it allows. A fake server uses this machine's clock: each call travels
+//! to it, is counted, and travels back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,8 +14,7 @@ use crate::peers::{Call, PEERS, Peer};
 pub(crate) const RATE: u32 = 20;
 pub(crate) const PER: Duration = Duration::from_millis(200);
 
-/// How long a call takes, there and back. Where in that the server counts it is any moment, all
-/// equally likely.
+/// The duration of a call, there and back. The server counts it at a uniformly random time within that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Latency {
@@ -25,19 +24,19 @@ pub(crate) enum Latency {
     HeavyTailed,
 }
 
-/// When the calls are asked for.
+/// The pattern in which callers ask for calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Arrivals {
-    /// All in the first moment.
+    /// All at once.
     AtOnce,
-    /// At random, a fifth more than the limit allows in the long run.
+    /// At random, with a fifth more than the limit allows in the long run.
     Poisson,
-    /// A window's worth just before the edge of a window and another just after it, and so on.
+    /// A full window of calls just before the edge of a window, and another just after it, repeatedly.
     StraddlingEdges,
 }
 
-/// What the server saw of one run.
+/// The results of one run, as the server saw it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Seen {
     pub(crate) peer: &'static str,
@@ -45,11 +44,11 @@ pub(crate) struct Seen {
     pub(crate) arrivals: Arrivals,
     /// The fullest window, in calls.
     pub(crate) fullest: u64,
-    /// The same over the limit. More than 1 is a broken contract.
+    /// The same divided by the limit. Over 1 the limit was broken.
     pub(crate) of_limit: f64,
-    /// How long all calls took, over what a full window in every period would have taken.
+    /// The time that all calls took, divided by that of a full window in every period.
     pub(crate) slowdown: f64,
-    /// When the server counted each, in nanoseconds since the run began.
+    /// The time at which the server counted each call, in nanoseconds since the run began.
     #[serde(skip)]
     pub(crate) counted_ns: Vec<u64>,
 }
@@ -115,8 +114,8 @@ impl Arrivals {
     }
 }
 
-/// Every peer against every pattern. Those with the same delays run beside each other: they wait most
-/// of the time.
+/// Measures every peer with every pattern. Runs with the same delays run concurrently, since they wait most of the
+/// time.
 pub(crate) fn measure(runtime: &Runtime, calls: u32, latencies: &[Latency]) -> Vec<Seen> {
     let mut seen = vec![];
     for &latency in latencies {
@@ -161,7 +160,7 @@ async fn run(peer: Peer, latency: Latency, arrivals: Arrivals, calls: u32) -> Se
     let limit = Limit::tasks(RATE.into(), PER).expect("in range");
     let audit = audit(&limit, &records.collect::<Vec<_>>()).expect("nothing ends before it starts");
     let fullest = audit.worst.units as u64;
-    // The last window needs no time, only the first of its calls.
+    // The last window takes no time: its calls start at once.
     let ideal = PER * (calls / RATE - 1);
     Seen {
         peer: peer.name,

@@ -1,6 +1,6 @@
-//! How much of a binding limit is used: tasks of no length, back to back, against a full window in
-//! every period. What is lost is lateness, from the opening of the window until whoever waited runs.
-//! More than 1 is a limit that was not kept.
+//! Measures how much of a binding limit is used: the number of empty tasks, back to back, divided by a full window in
+//! every period. The loss is lateness, from the opening of the window until the waiter runs. Over 1 the limit was
+//! broken.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ pub(crate) struct Utilisation {
     pub(crate) used: Spread,
 }
 
-/// Periods in milliseconds, and how many windows each run takes.
+/// Periods in milliseconds, each with the number of windows in a run.
 pub(crate) const PERIODS: [(u64, u32); 4] = [(1, 1_000), (10, 150), (100, 20), (1_000, 4)];
 
-/// Every peer at every period. One after the other where it is about microseconds.
+/// Measures every peer at every period. Short periods run one after the other, since microseconds matter there.
 pub(crate) fn measure(runs: usize, shorten: u32, mut done: impl FnMut()) -> Vec<Utilisation> {
     let mut measured = vec![];
     for (per_ms, windows) in PERIODS {
@@ -70,7 +70,7 @@ fn run(peer: Peer, per: Duration, windows: u32) -> f64 {
         }
     });
     let starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
-    // From the first task of the first window to the first of the last.
+    // From the first task of the first window to the first task of the last window.
     let taken = starts[(RATE * (windows - 1)) as usize] - starts[0];
     (per * (windows - 1)).as_secs_f64() / taken.as_secs_f64()
 }
