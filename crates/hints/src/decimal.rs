@@ -1,18 +1,17 @@
-//! Decimal numbers as servers write them: `12`, `+2.0`, `.5`, `1.5e3`. Exact: no float is involved, so
-//! a caller chooses the side to which the last digit is rounded.
+//! Parses decimal numbers as servers write them: `12`, `+2.0`, `.5`, `1.5e3`. Uses no floating point, so the caller
+//! can choose to round up or down.
 
-/// Zeros beyond these change nothing: a `u64` has no more digits.
+/// The digits of the largest `u64`. More zeros change nothing.
 const DIGITS_MAX: i64 = 20;
 
-/// A number between two whole ones, which are the same where it is whole. A number that is too large
-/// is `u64::MAX`.
+/// A number, rounded down and up. Both are equal if it is whole. A number that is too large is `u64::MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decimal {
     pub(crate) floor: u64,
     pub(crate) ceil: u64,
 }
 
-/// Reads the text, times 10 to the power of `exponent`. `None` for whatever is negative or no number.
+/// Parses the text, times 10 to the power of `exponent`. `None` if it is negative or not a number.
 pub(crate) fn parse(text: &str, exponent: i64) -> Option<Decimal> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let (mantissa, power) = match text.split_once(['e', 'E']) {
@@ -24,7 +23,7 @@ pub(crate) fn parse(text: &str, exponent: i64) -> Option<Decimal> {
     if digits().next().is_none() || !digits().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // The digits before the point, once it has been moved.
+    // The position of the point, after the exponent moved it.
     let point = i64::try_from(whole.len()).ok()?.saturating_add(power).saturating_add(exponent);
     let mut floor = 0_u64;
     let mut is_whole = true;
@@ -42,7 +41,7 @@ pub(crate) fn parse(text: &str, exponent: i64) -> Option<Decimal> {
     Some(Decimal { floor, ceil: if is_whole { floor } else { floor.saturating_add(1) } })
 }
 
-/// The exponent; one that is out of range is as large as matters.
+/// Parses an exponent, clamped to the range that makes a difference.
 fn parse_power(text: &str) -> Option<i64> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),

@@ -1,5 +1,5 @@
-//! What an HTTP answer asks of a rate limiter: how long to wait before the next request, and what the
-//! server has counted so far.
+//! Reads from an HTTP answer how long the server asks to wait before the next request, and how many units it has
+//! counted so far.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -12,30 +12,29 @@
 //! assert_eq!(answer.usages()[0].remaining, Some(0));
 //! ```
 //!
-//! Pure functions of text and of the time that they are given: no client, no clock and no I/O, so that
-//! every front can use them. Nothing here panics, whatever a server says.
+//! These are pure functions of the headers and of a time argument: no HTTP client, no clock and no I/O. None of them
+//! panics, whatever a server sends.
 //!
-//! # What is asked
+//! # What counts as a request to wait
 //!
 //! * `Retry-After`, `retry-after-ms` and `x-ms-retry-after-ms`, on every status from 400 up (or on those
 //!   that [`Heed`] names): whole and decimal seconds or milliseconds, rounded up to the nanosecond;
-//!   HTTP's three forms of a date, and ISO 8601; spans with units, as `6m0s`. Several headers ask
-//!   for the longest. A number that is too large asks for ever. A date is judged against the answer's
-//!   own `Date`, so that a wrong clock on our side neither shortens nor lengthens the wait; our
-//!   clock decides where there is no `Date`, or one that is later than the date asked for. A date that
-//!   has passed says nothing.
-//! * The time at which a window begins anew (`x-ratelimit-reset`, `x-rate-limit-reset`, `ratelimit-reset`,
-//!   `RateLimit: …;t=10`, and their kin with a vendor's or a window's name in them): seconds from now,
-//!   or, from 10⁹ up, a moment since 1970 in seconds, milliseconds or finer, by its size. It asks for
-//!   a wait where the same window has 0 units left, on any status; and on a 429 or a 503 that
-//!   has no `Retry-After` and says of no window that it is used up, unless it says that units are left.
-//! * A 429 or a 503 that says nothing that is understood [asks without a time](Wait::Unstated). What to
-//!   wait then, the limits know better. Other answers that say nothing ask for nothing.
+//!   HTTP's three date formats, and ISO 8601; spans with units, as `6m0s`. If there are several such headers, the
+//!   longest wait counts. A number that is too large means for ever. A date is compared with the answer's own
+//!   `Date`, so that a wrong clock on our side does not change the wait. Our clock is used if there is no `Date`, or
+//!   if it is later than the date asked for. Dates in the past are ignored.
+//! * The reset time of a window (`x-ratelimit-reset`, `x-rate-limit-reset`, `ratelimit-reset`,
+//!   `RateLimit: …;t=10`, and variants that contain a vendor's or a window's name): seconds from now
+//!   or, from 10⁹ up, a time since 1970 in seconds, milliseconds or finer; the size tells the unit. It counts
+//!   if the same window has 0 units left, on any status. It also counts on a 429 or 503 that has no `Retry-After`
+//!   and reports no used-up window, unless the window has units left.
+//! * A 429 or 503 without any of these [asks for an unstated time](Wait::Unstated). The caller chooses one from its
+//!   limits. All other answers ask for nothing.
 //!
-//! # What is not
+//! # What does not count
 //!
-//! `Retry-After` on a 202 or a redirect is about that one resource, not about the rate of requests: it
-//! asks for nothing, unless [`Heed`] names the status.
+//! `Retry-After` on a 202 or a redirect is about that one resource, not about the rate of requests. It is ignored
+//! unless [`Heed`] names the status.
 
 mod decimal;
 mod rate_limit_headers;
@@ -49,14 +48,14 @@ pub use usage::{Count, Usage, used_of};
 
 use time::Clocks;
 
-/// The headers that ask for a wait, and the unit of a number in them, as a power of ten nanoseconds.
+/// The headers that ask for a wait, each with the unit of its numbers as a power of ten nanoseconds.
 const ASK: [(&str, i64); 3] =
     [("retry-after", 9), ("retry-after-ms", 6), ("x-ms-retry-after-ms", 6)];
 
-/// Statuses that refuse a request for its rate, even where they say nothing more.
+/// The statuses that refuse a request because of its rate, even without any header.
 const REFUSALS: [u16; 2] = [429, 503];
 
-/// The head of an answer: its status, its headers and when it came.
+/// The head of an HTTP answer: the status, the headers and the time of its arrival.
 #[derive(Debug, Clone)]
 pub struct Answer<'a> {
     status: u16,
@@ -64,7 +63,7 @@ pub struct Answer<'a> {
     clocks: Clocks,
 }
 
-/// Which answers are asked.
+/// Which answers are searched for a wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heed {
     /// `None` for 400 and up.
@@ -72,25 +71,25 @@ pub struct Heed {
     used_up: bool,
 }
 
-/// How long an answer asks to wait before the next request.
+/// The wait before the next request that an answer asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// It asks for nothing.
+    /// The answer asks for no wait.
     Nothing,
-    /// It refuses, and says nothing that is understood of how long.
+    /// The answer refuses the request and states no time that we understand.
     Unstated,
-    /// It says how long.
+    /// The answer states a time.
     Asked(Asked),
 }
 
-/// A wait that was asked for.
+/// A wait that a header asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Asked {
-    /// How long, from when the answer came. `Duration::MAX` is for ever.
+    /// The wait, from the arrival of the answer. `Duration::MAX` means for ever.
     pub wait: Duration,
-    /// The header that said so, in small letters: `"retry-after"`, or `"ratelimit-reset"` for every header
-    /// that says when a window begins anew.
+    /// The name of the header in lower case: `"retry-after"`, for example. `"ratelimit-reset"` stands for every
+    /// header with a reset time.
     pub header: &'static str,
 }
 
@@ -101,15 +100,14 @@ impl Default for Heed {
 }
 
 impl Heed {
-    /// Asks only answers of these statuses for `Retry-After` and its kin, in place of all from 400 up.
+    /// Reads `Retry-After` and the similar headers only on these statuses, instead of on all from 400 up.
     #[must_use]
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.statuses = Some(statuses.into_iter().collect());
         self
     }
 
-    /// Whether a window that has 0 units left asks to wait until it begins anew, on any status.
-    /// It does unless said otherwise.
+    /// Whether a window with 0 units left asks to wait until its reset, on any status. True by default.
     #[must_use]
     pub fn used_up(mut self, used_up: bool) -> Self {
         self.used_up = used_up;
@@ -122,8 +120,8 @@ impl Heed {
 }
 
 impl<'a> Answer<'a> {
-    /// `now` is the wall clock as the answer comes. The case of names does not matter; a header that
-    /// comes several times is given several times.
+    /// `now` is the wall clock time of the arrival. The case of header names does not matter. Repeat a header that
+    /// occurs several times.
     pub fn new(
         status: u16,
         headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -134,7 +132,7 @@ impl<'a> Answer<'a> {
         Self { status, headers, clocks }
     }
 
-    /// How long it asks to wait.
+    /// The wait that the answer asks for.
     pub fn wait(&self, heed: &Heed) -> Wait {
         let is_heeded = heed.includes(self.status);
         let is_refusal = is_heeded && REFUSALS.contains(&self.status);
@@ -151,7 +149,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// What `Retry-After` and its kin ask for, whatever the status: the longest.
+    /// The longest wait in `Retry-After` and the similar headers, whatever the status.
     pub fn retry_after(&self) -> Option<Asked> {
         let asked = ASK.into_iter().flat_map(|(header, exponent)| {
             let waits = values(&self.headers, header);
@@ -161,16 +159,16 @@ impl<'a> Answer<'a> {
         asked.max_by_key(|asked| asked.wait)
     }
 
-    /// Everything that the well-known headers say of the server's windows: `RateLimit` with its policies,
-    /// and `x-ratelimit-remaining`, `-used`, `-limit` and `-reset`, with whatever else is in their names.
+    /// The state of the server's windows according to the well-known headers: `RateLimit` with its policies, and
+    /// `x-ratelimit-remaining`, `-used`, `-limit` and `-reset`, also with further words in their names.
     pub fn usages(&self) -> Vec<Usage> {
         let mut usages = rate_limit_headers::by_name(&self.headers, &self.clocks);
         usages.extend(self.usage_in("ratelimit", Count::Remaining));
         usages
     }
 
-    /// What a header says that `count`s. Where it names a policy, `RateLimit-Policy` says how long its
-    /// window is.
+    /// The windows in one header, whose bare numbers mean `count`. If it names a policy, the length of the window
+    /// comes from `RateLimit-Policy`.
     pub fn usage_in(&self, header: &str, count: Count) -> Vec<Usage> {
         let read = |header, count| -> Vec<Usage> {
             let texts = values(&self.headers, header);
@@ -211,7 +209,7 @@ mod tests {
         Answer::new(status, headers.iter().copied(), now()).wait(heed)
     }
 
-    /// The wait that is asked for, by default.
+    /// The wait that an answer asks for, with the default [`Heed`].
     fn asked(status: u16, headers: &[(&str, &str)]) -> Option<u64> {
         match wait(status, headers, &Heed::default()) {
             Wait::Asked(asked) => Some(asked.wait.as_secs()),

@@ -1,6 +1,6 @@
-//! The headers that say, each by its name, one thing of a window: `x-ratelimit-remaining`,
-//! `x-ratelimit-reset-requests`, `anthropic-ratelimit-tokens-remaining`, `x-rate-limit-reset`. Those whose
-//! names have the same words beside are about the same window.
+//! Reads the headers that give one field of a window each: `x-ratelimit-remaining`, `x-ratelimit-reset-requests`,
+//! `anthropic-ratelimit-tokens-remaining`, `x-rate-limit-reset`. Headers whose names share the other words
+//! (`requests`, `tokens`) describe the same window.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::Asked;
 use crate::time::{self, Clocks};
 use crate::usage::{self, Count, Usage};
 
-/// What a header says of a window.
+/// The field of a window that a header gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Remaining,
@@ -17,7 +17,7 @@ enum Field {
     Reset { is_span: bool },
 }
 
-/// The windows, by what the headers' names have in common.
+/// The windows, grouped by the common words in the header names.
 pub(crate) fn by_name(headers: &[(&str, &str)], clocks: &Clocks) -> Vec<Usage> {
     let mut windows: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
     for (header, text) in headers {
@@ -33,12 +33,12 @@ pub(crate) fn by_name(headers: &[(&str, &str)], clocks: &Clocks) -> Vec<Usage> {
     windows.collect()
 }
 
-/// Until when a window that has nothing left is closed: the longest.
+/// The longest time until the reset of a window without units left.
 pub(crate) fn of_used_up(usages: &[Usage]) -> Option<Asked> {
     longest(usages.iter().filter(|usage| left(usage) == Some(0)))
 }
 
-/// When a window begins anew of which nothing else is said: the longest.
+/// The longest time until the reset of a window that gives no counts.
 pub(crate) fn of_unstated(usages: &[Usage]) -> Option<Asked> {
     longest(usages.iter().filter(|usage| left(usage).is_none()))
 }
@@ -80,7 +80,7 @@ fn read(field: Field, text: &str, clocks: &Clocks) -> Vec<Usage> {
     match field {
         Field::Remaining => count(Count::Remaining),
         Field::Used => count(Count::Used),
-        // A bare number is the limit's; what follows it are policies.
+        // A bare number is the limit; policies may follow it.
         Field::Limit => {
             let limit =
                 count(Count::Remaining).into_iter().next().and_then(|usage| usage.remaining);
@@ -100,8 +100,8 @@ fn read(field: Field, text: &str, clocks: &Clocks) -> Vec<Usage> {
     }
 }
 
-/// One statement out of several headers. What was said of windows of several lengths stays apart; what
-/// was said without a length goes for each.
+/// Merges the fields from several headers. Windows of different lengths stay separate; a field without a length
+/// applies to each of them.
 fn merge(said: Vec<Usage>) -> Vec<Usage> {
     let (common, mut windows): (Vec<_>, Vec<_>) =
         said.into_iter().partition(|usage| usage.window.is_none());
@@ -110,7 +110,7 @@ fn merge(said: Vec<Usage>) -> Vec<Usage> {
     }
     for window in &mut windows {
         for said in &common {
-            // Of what is said twice, the more cautious.
+            // If a field is given twice, keep the more cautious one.
             window.used = window.used.max(said.used);
             window.reset = window.reset.max(said.reset);
             window.remaining = less(window.remaining, said.remaining);

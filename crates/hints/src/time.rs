@@ -1,12 +1,11 @@
-//! How long until what a header names: a span, or a moment by somebody's clock.
+//! Parses the times in headers: spans, and timestamps, which are turned into spans.
 //!
-//! A moment is judged against the server's own `Date`, where the answer has one: both come from the
-//! server's side, so their difference is right whatever our clock says. Our clock decides where there
-//! is no `Date`, or where `Date` is later than the moment: then two clocks of theirs disagree. Taking
-//! the longer of both always would let a clock of ours that is years behind wait for years.
+//! A timestamp is compared with the server's own `Date`, if the answer has one. Both come from the server, so their
+//! difference is right even if our clock is wrong. Our clock is used if there is no `Date`, or if `Date` is later
+//! than the timestamp, which shows that two clocks of the server disagree. To always take the longer wait would be
+//! wrong: with our clock years behind, it would wait for years.
 //!
-//! What is written in whole seconds may mean any moment of its second, so a moment lasts to the end
-//! of its last digit.
+//! A timestamp in whole seconds may mean any time in that second, so a timestamp has a first and a last nanosecond.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,18 +14,18 @@ use jiff::fmt::rfc2822;
 
 use crate::decimal;
 
-/// From this on a number of seconds is a moment since 1970 (it is September 2001); below it, a span
-/// (32 years).
+/// A number of seconds from this on (September 2001) is a timestamp since 1970; a lower one (under 32 years) is a
+/// span.
 const EPOCH_SECONDS: u64 = 1_000_000_000;
 
-/// The clocks by which moments are judged, in nanoseconds since 1970.
+/// The readings of both clocks, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clocks {
     server: Option<u64>,
     ours: u64,
 }
 
-/// A moment: its first and its last nanosecond since 1970.
+/// A timestamp: its first and its last nanosecond since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Timestamp {
     first: u64,
@@ -34,14 +33,13 @@ struct Timestamp {
 }
 
 impl Clocks {
-    /// `date` is what the answer's `Date` says.
+    /// `date` is the text of the answer's `Date`.
     pub(crate) fn new(now: SystemTime, date: Option<&str>) -> Self {
         let server = date.and_then(|text| http_date(text.trim())).map(|moment| moment.first);
         Self { server, ours: since_1970(now) }
     }
 
-    /// A moment that has passed says nothing: it is more likely that a clock is wrong than that a
-    /// server asks to wait until then.
+    /// The time until a timestamp. `None` if it is in the past: then a clock is probably wrong.
     fn until(&self, moment: Timestamp) -> Option<Duration> {
         let now = self.server.filter(|server| *server <= moment.first).unwrap_or(self.ours);
         let left = moment.last.checked_sub(now).filter(|left| *left > 0)?;
@@ -49,8 +47,8 @@ impl Clocks {
     }
 }
 
-/// `Retry-After` and whatever is written as it: a number of `10^exponent` nanoseconds, a moment or a
-/// span with units. Of several, separated by commas, the longest, if all are understood.
+/// Parses the value of `Retry-After` and similar headers: a number of `10^exponent` nanoseconds, a timestamp, or a
+/// span with units. Of several values, separated by commas, takes the longest if it understands all.
 pub(crate) fn wait(text: &str, exponent: i64, clocks: &Clocks) -> Option<Duration> {
     longest_of(text, |text| {
         let number = decimal::parse(text, exponent).map(|ns| span(ns.ceil, ns.floor == u64::MAX));
@@ -58,8 +56,8 @@ pub(crate) fn wait(text: &str, exponent: i64, clocks: &Clocks) -> Option<Duratio
     })
 }
 
-/// When a window begins anew: as [`wait`], but that a number may be a moment since 1970, in seconds or a
-/// finer unit, which its size tells.
+/// Parses a reset time: as [`wait`], but a number may be a timestamp since 1970, in seconds or a finer unit. Its size
+/// tells the unit.
 pub(crate) fn reset(text: &str, clocks: &Clocks) -> Option<Duration> {
     longest_of(text, |text| match decimal::parse(text, 0) {
         Some(number) if number.floor >= EPOCH_SECONDS => clocks.until(epoch(text)?),
@@ -68,8 +66,8 @@ pub(crate) fn reset(text: &str, clocks: &Clocks) -> Option<Duration> {
     })
 }
 
-/// Two headers of one name may have been joined by a comma. So where there are several, a piece that
-/// is not understood might be the longest: then nothing is.
+/// The longest of several values, since a proxy may join two headers with a comma. `None` if one value cannot be
+/// parsed, because it might be the longest.
 fn longest_of(text: &str, one: impl Fn(&str) -> Option<Duration>) -> Option<Duration> {
     let text = bare(text);
     one(text).or_else(|| {
@@ -90,7 +88,7 @@ fn written_out(text: &str, clocks: &Clocks) -> Option<Duration> {
     Duration::try_from(span).ok()
 }
 
-/// The unit follows from the size: seconds, milliseconds, microseconds or nanoseconds since 1970.
+/// Parses a number as a timestamp in seconds, milliseconds, microseconds or nanoseconds, by its size.
 fn epoch(text: &str) -> Option<Timestamp> {
     let whole = decimal::parse(text, 0)?.floor;
     // 10 to 12 digits are seconds, 13 to 15 milliseconds, and so on.
@@ -98,7 +96,7 @@ fn epoch(text: &str) -> Option<Timestamp> {
     let exponent = exponent.max(0);
     let first = decimal::parse(text, exponent)?.floor;
     let decimals = match text.split_once('.') {
-        // With a power of ten (`1.7e9`) the last digit may be worth anything: a whole unit is enough.
+        // With a power of ten (`1.7e9`), the value of the last digit is unknown: take one whole unit.
         Some((_, decimals)) if !text.contains(['e', 'E']) => decimals.len(),
         _ => 0,
     };
@@ -111,7 +109,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     if let Ok(at) = httpdate::parse_http_date(text) {
         return Some(whole_second(since_1970(at)));
     }
-    // The same with another zone, or with a day of the week that is wrong: the date says it.
+    // The same format with another zone, or with a wrong day of the week, which is ignored.
     let date = text.split_once(',').map_or(text, |(_, date)| date.trim());
     let at = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
     Some(whole_second(saturate(at.as_nanosecond())))
@@ -126,7 +124,7 @@ fn whole_second(first: u64) -> Timestamp {
     Timestamp { first, last: first.saturating_add(1_000_000_000) }
 }
 
-/// For ever, where the number did not fit.
+/// A span; `Duration::MAX` if the number did not fit.
 fn span(ns: u64, is_for_ever: bool) -> Duration {
     if is_for_ever { Duration::MAX } else { Duration::from_nanos(ns) }
 }

@@ -1,4 +1,4 @@
-//! What a server has counted, in the many forms in which servers write it.
+//! Parses the counts of a server, in the many formats that servers use.
 //!
 //! | text | read as |
 //! |---|---|
@@ -7,15 +7,15 @@
 //! | `39:10,70:120` | a count for each window, in seconds |
 //! | `12, 100;window=60` | a count, and one with its window |
 //! | `limit=40, remaining=3, reset=10` | by name |
-//! | `"default";r=3;t=10` | by name, as the IETF's `RateLimit` field has it |
-//! | `"default";q=40;w=10` | the same of `RateLimit-Policy`, from which the window comes |
+//! | `"default";r=3;t=10` | by name, as in the IETF's `RateLimit` field |
+//! | `"default";q=40;w=10` | the same for `RateLimit-Policy`, which gives the window |
 
 use std::time::Duration;
 
 use crate::decimal;
 use crate::time::{self, Clocks};
 
-/// What a number without a name counts.
+/// The meaning of a number without a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Count {
@@ -25,28 +25,27 @@ pub enum Count {
     Used,
 }
 
-/// What a server says of one of its windows. Whatever it did not say is `None`.
+/// The state of one of the server's windows. Fields that the server did not give are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// The name of the window: of the policy, or what the header's name has beside `ratelimit`.
+    /// The name of the window: that of the policy, or the words in the header's name besides `ratelimit`.
     pub name: Option<String>,
     /// The length of the window.
     pub window: Option<Duration>,
-    /// The units that the window takes.
+    /// The limit of the window, in units.
     pub limit: Option<u64>,
     /// The units used, rounded up.
     pub used: Option<u64>,
     /// The units left, rounded down.
     pub remaining: Option<u64>,
-    /// From now until the window begins anew.
+    /// The time from now until the reset of the window.
     pub reset: Option<Duration>,
 }
 
 impl Usage {
-    /// The units in use of *our* limit, of this rate. Where the server says how many are left, as many
-    /// are left of ours: with a rate below the server's that is how many more may be sent. The
-    /// more cautious, where it says both. `None` where it says neither.
+    /// The units in use of *our* limit, which has this rate. The units left at the server are also the units left of
+    /// our limit. If the server gives both counts, takes the more cautious one. `None` if it gives neither.
     pub fn used_of(&self, rate: u64) -> Option<u64> {
         let left = self.limit.zip(self.used).map(|(limit, used)| limit.saturating_sub(used));
         let left = self.remaining.into_iter().chain(left).min();
@@ -55,18 +54,17 @@ impl Usage {
     }
 }
 
-/// The units in use of a limit of this rate and period, by the most cautious of what was said of a
-/// window of that length, or of a window whose length was not said. Windows of other lengths say
-/// nothing about it.
+/// The units in use of a limit of this rate and period. Takes the most cautious count among the windows of that
+/// length and those without a length. Ignores windows of other lengths.
 pub fn used_of(usages: &[Usage], rate: u64, per: Duration) -> Option<u64> {
     let about = |usage: &&Usage| usage.window.is_none_or(|window| window == per);
     usages.iter().filter(about).filter_map(|usage| usage.used_of(rate)).max()
 }
 
-/// Everything that one header's text says.
+/// The windows in the text of one header.
 pub(crate) fn read(text: &str, count: Count, clocks: &Clocks) -> Vec<Usage> {
     let mut usages: Vec<Usage> = vec![];
-    // Whether the last one is a dictionary, over which the following items may go on.
+    // Whether the last window was given by name, so that the next items may belong to it.
     let mut is_open = false;
     for item in split(text, ',') {
         let mut parts = split(item, ';').into_iter().map(str::trim);
@@ -92,8 +90,8 @@ pub(crate) fn read(text: &str, count: Count, clocks: &Clocks) -> Vec<Usage> {
     usages
 }
 
-/// Completes what refers to a policy by its name with the window and the limit of that policy. Where
-/// there is one policy and one statement, they belong together.
+/// Adds the window and the limit of a policy to the usages with its name. A single policy and a single usage belong
+/// together without a name.
 pub(crate) fn complete_by(usages: &mut [Usage], policies: &[Usage]) {
     let are_single = policies.len() == 1 && usages.len() == 1;
     for usage in usages {
@@ -112,7 +110,7 @@ impl Usage {
         counts.is_some() || self.reset.is_some()
     }
 
-    /// `12`, `39/40` or `39:10`.
+    /// Parses `12`, `39/40` or `39:10`.
     fn set_count(&mut self, text: &str, count: Count) -> bool {
         let (text, window) = text.split_once(':').unzip_or(text);
         let (text, limit) = text.split_once('/').unzip_or(text);
@@ -155,7 +153,7 @@ fn key_value(text: &str) -> Option<(&str, &str)> {
     Some((key.trim(), value.trim()))
 }
 
-/// Splits where the separator does not stand in quotes.
+/// Splits at each separator that is not in quotes.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let mut is_quoted = false;
     let mut pieces: Vec<&str> = text
@@ -170,7 +168,7 @@ fn split(text: &str, separator: char) -> Vec<&str> {
 }
 
 trait UnzipOr<'a> {
-    /// What was before the separator, and after it; all of the text where there is none.
+    /// The text before and after the separator; all of it before, if there is no separator.
     fn unzip_or(self, whole: &'a str) -> (&'a str, Option<&'a str>);
 }
 
@@ -213,7 +211,7 @@ mod tests {
     fn a_count_may_be_of_a_limit() {
         assert_eq!(used("39/40", Count::Used, 60), Some(39));
         assert_eq!(used("1 / 40", Count::Remaining, 60), Some(39));
-        // The server's limit is below ours: what it has left is all that there is.
+        // The server's limit is lower than ours, so its remaining units count.
         assert_eq!(used("9/10", Count::Used, 60), Some(39));
     }
 

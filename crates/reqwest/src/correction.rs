@@ -1,4 +1,4 @@
-//! Corrections by what the server says it has counted.
+//! Corrects limits with the counts of the server.
 
 use http::HeaderName;
 use strict_rate_limiter::{Limit, RateLimiter};
@@ -8,7 +8,7 @@ use strict_rate_limiter_hints::{Answer, Count, used_of};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CorrectionError {
-    /// The text is no name of a header.
+    /// The text is not a valid header name.
     #[error("`{0}` is no name of a header")]
     HeaderName(String),
     /// No limiter of the middleware has this limit.
@@ -16,14 +16,14 @@ pub enum CorrectionError {
         are = if .known.len() == 1 { "is" } else { "are" },
         known = .known.iter().map(Limit::to_string).collect::<Vec<_>>().join(", "))]
     UnknownLimit {
-        /// What was to be corrected.
+        /// The limit to correct.
         limit: Limit,
-        /// The limits that there are.
+        /// The existing limits.
         known: Vec<Limit>,
     },
 }
 
-/// A header that counts the units of a limit.
+/// A header that reports the units of a limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Correction {
     header: HeaderName,
@@ -56,8 +56,8 @@ impl Correction {
     }
 }
 
-/// The server has counted `used` units of the limit, this request's own among them: those become
-/// completed units of ours next. A limiter without the limit is not corrected.
+/// Tells the limiter that the server has counted `used` units, including those of this request, which complete next.
+/// Does nothing if the limiter does not have the limit.
 pub(crate) fn correct(limiter: &RateLimiter, limit: Limit, weight: u64, used: u64) {
     let used = used.min(limit.rate()).saturating_sub(limit.units(weight));
     for (place, known) in limiter.limits().iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What a hook makes of a response.
+//! The result of a hook: a pause, and corrected counts.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use strict_rate_limiter::{Limit, RateLimiter};
 
 use crate::correction::correct;
 
-/// What a response means for the limiter, beyond what its well-known headers say; from a
+/// The effect of a response on the limiter, beyond the well-known headers. Returned by a
 /// [hook](crate::RateLimit::hook).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a hint does nothing unless it is returned"]
@@ -16,25 +16,25 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// Nothing.
+    /// No effect.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Nothing is sent for this long.
+    /// Pauses the limiter for this long.
     pub fn pause(mut self, pause: Duration) -> Self {
         self.pause = self.pause.max(Some(pause));
         self
     }
 
-    /// The server has counted this many units of a limit, this request among them. It only ever tightens,
-    /// and changes nothing where the limiter has no such limit.
+    /// The server has counted this many units of a limit, including this request. This can only tighten the limit. It
+    /// has no effect if the limiter does not have the limit.
     pub fn used(mut self, limit: Limit, used: u64) -> Self {
         self.used.push((limit, used));
         self
     }
 
-    /// The server says that this many units of a limit are left.
+    /// The server reports this many units of a limit as left.
     pub fn remaining(self, limit: Limit, remaining: u64) -> Self {
         self.used(limit, limit.rate().saturating_sub(remaining))
     }

@@ -1,4 +1,4 @@
-//! Keeps a [`reqwest`] client within a limit that is never broken, and does as the server says.
+//! A middleware that keeps a [`reqwest`] client within strict limits and obeys the server's rate limit headers.
 //!
 //! ```no_run
 //! use strict_rate_limiter::RateLimiter;
@@ -13,34 +13,31 @@
 //! # }
 //! ```
 //!
-//! Each request waits its turn, first in, first out, and is sent under a permit. It has completed when the
-//! head of its response has come, or when the body has ended: [`RateLimit::complete_on`]. A request
-//! that fails has completed; one whose future is dropped, or that times out, counts from then on, and
-//! for the limiter's `abandon_grace` longer.
+//! Requests queue first in, first out, and each is sent under a permit. The permit completes when the head of the
+//! response has arrived, or when the body has ended: see [`RateLimit::complete_on`]. A failed request completes its
+//! permit. A request that times out, or whose future is dropped, counts from then on and for the limiter's
+//! `abandon_grace` longer.
 //!
-//! # What the server says
+//! # Reactions to the server
 //!
-//! * **A wait** that it asks for pauses the limiter: `Retry-After` in all its forms, on every status from 400
-//!   up, and the time at which a window that is used up begins anew. [`Answer`](strict_rate_limiter_hints) has
-//!   the rules, and [`RateLimit::heed`] changes them. A 429 or a 503 that says nothing pauses for the
-//!   shortest period of the limits that are used up, or, if none is, for the shortest of all. Nothing is
-//!   sent again: that is for a retrying middleware, which belongs *outside* of this one, so that each try is a
-//!   task under the limit.
-//! * **A wait longer than an hour** (or [`RateLimit::max_pause`]) is kept as well, but nobody waits for it
-//!   in silence: requests that would have to wait longer fail at once with [`PauseTooLong`], unless
-//!   [`RateLimit::resume`] ends the pause.
-//! * **Counts** of what is left or used, in headers that you name, [correct](RateLimit::corrected_by) what
-//!   the limiter holds: other programs that use the same account are then allowed for. A correction only
-//!   ever tightens.
+//! * **A wait** that the server asks for pauses the limiter: `Retry-After` in all its forms, on every status from 400
+//!   up, and the reset time of a used-up window. [`Answer`](strict_rate_limiter_hints) documents the rules, and
+//!   [`RateLimit::heed`] changes them. A 429 or 503 without a time pauses for the shortest period among the used-up
+//!   limits or, if none is used up, for the shortest of all. The middleware never retries. Put a retrying middleware
+//!   *outside* of this one, so that each try is a task under the limit.
+//! * **A wait longer than an hour** (or [`RateLimit::max_pause`]) also pauses the limiter. Requests that would have
+//!   to wait longer than that fail at once with [`PauseTooLong`], until [`RateLimit::resume`] ends the pause.
+//! * **Counts** of used or remaining units, in headers that you name, [correct](RateLimit::corrected_by) the limiter,
+//!   so that usage by other programs of the same account counts too. A correction can only tighten the limit.
 //! * **Anything else** is for a [hook](RateLimit::hook).
 //!
 //! # One request, one permit
 //!
-//! A permit is for one request on the wire, but reqwest by itself follows redirects and repeats requests that
-//! a server refused by HTTP/2. So [`RateLimit::client`] builds a client that does neither, and the
-//! middleware follows redirects, each with a permit of its own.
+//! A permit is for one request on the wire, but reqwest by default follows redirects and repeats requests that an
+//! HTTP/2 server refused. So [`RateLimit::client`] builds a client that does neither, and the middleware follows
+//! redirects itself, each with its own permit.
 //!
-//! It may also be put on a client of your own, in any place among other middlewares:
+//! You can also add the middleware to your own client, at any place among other middlewares:
 //!
 //! ```
 //! # use strict_rate_limiter::RateLimiter;
@@ -53,11 +50,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A client that was not built so is kept from sending again by bodies that it cannot copy. What it sends is
-//! the same, but middlewares further in see every body as a stream. There are redirects that
-//! drop the body (303, and 301 and 302 to a POST), which such a client still follows by itself: they are
-//! counted and are [an error](UncountedRequests). Not seen is one that leads back to the very address that was
-//! asked, or that fails on its way.
+//! If the client was not built with `send_once`, the middleware replaces each body by one that reqwest cannot copy
+//! and so cannot send again. The bytes are the same, but inner middlewares see every body as a stream. Such a client
+//! still follows redirects that drop the body (303, and 301 and 302 to a POST). The middleware counts those and
+//! returns [an error](UncountedRequests). It cannot detect a redirect back to the same address, or one that fails on
+//! its way.
 
 #[cfg(target_arch = "wasm32")]
 compile_error!(

@@ -1,4 +1,4 @@
-//! Which limiter a request goes by.
+//! Chooses the limiter of a request.
 
 use reqwest::Url;
 use strict_rate_limiter::{KeyedRateLimiter, Limit, RateLimiter};
@@ -10,7 +10,7 @@ pub(crate) enum Limiters {
     PerHost(KeyedRateLimiter<String>),
 }
 
-/// The limiter of a request, and the host whose it is.
+/// The limiter of a request, and its host if there is a limiter for each.
 pub(crate) struct Target {
     pub(crate) limiter: RateLimiter,
     pub(crate) host: Option<String>,
@@ -24,7 +24,7 @@ impl Limiters {
         }
     }
 
-    /// The host counts only where there is a limiter for each.
+    /// The limiter of a host. Ignores the host if there is one limiter for all.
     pub(crate) fn of_host(&self, host: String) -> Target {
         match self {
             Self::One(limiter) => Target { limiter: limiter.clone(), host: None },
@@ -34,7 +34,7 @@ impl Limiters {
         }
     }
 
-    /// Every limit that some limiter has.
+    /// The limits of all limiters.
     pub(crate) fn limits(&self) -> Vec<Limit> {
         match self {
             Self::One(limiter) => limiter.limits(),

@@ -1,4 +1,4 @@
-//! One request: its permit, what the answer says, its completion; and the redirects that follow.
+//! Sends one request under a permit, applies the answer's hints, completes the permit, and follows redirects.
 
 use std::time::SystemTime;
 
@@ -29,7 +29,7 @@ impl Middleware for RateLimit {
             let following =
                 sent.and_then(|sent| sent.redirected(&answered.response, answered.retry_after));
             let Some(following) = following else { return Ok(answered.into_response()) };
-            // The permit ends with the response, so before the next one is asked for.
+            // Complete this permit before acquiring the next one.
             drop(answered);
             request = following;
             redirects -= 1;
@@ -37,12 +37,12 @@ impl Middleware for RateLimit {
     }
 }
 
-/// A response, and the permit that is held until its body has ended.
+/// A response, with the permit that is held until its body has ended.
 struct Answered {
     response: Response,
-    /// `None` where the response was the completion.
+    /// `None` if the head of the response has completed it.
     permit: Option<OwnedPermit>,
-    /// What it says to wait, whatever its status.
+    /// The wait that it asks for, whatever its status.
     retry_after: Option<hints::Asked>,
 }
 
@@ -67,7 +67,7 @@ impl RateLimit {
                 return Err(error);
             }
         };
-        // What the server says holds before the next waiter can be granted.
+        // Apply the hints before the permit completes, and so before the next waiter is granted.
         let retry_after = self.obey(&target, weight, &mut response);
         if let Some(uncounted) = self.uncounted(&target, weight, &asked, &response) {
             permit.complete();
@@ -83,8 +83,8 @@ impl RateLimit {
         Ok(Answered { response, permit, retry_after })
     }
 
-    /// A request that fails has completed. One that timed out was given up, as one whose future is
-    /// dropped: it may still be on its way.
+    /// Completes the permit of a failed request. After a timeout the request may still be on its way, so its permit
+    /// is abandoned, as if its future had been dropped.
     fn failed(&self, target: &Target, weight: u64, permit: OwnedPermit, error: &Error) {
         if error.is_redirect() && !self.sends_once {
             resend::count(&target.limiter, weight);
@@ -96,7 +96,7 @@ impl RateLimit {
         }
     }
 
-    /// Does as the response says, while its request still holds its permit.
+    /// Applies the hints of a response while its request still holds its permit.
     fn obey(&self, target: &Target, weight: u64, response: &mut Response) -> Option<hints::Asked> {
         let headers = response.headers().iter();
         let headers = headers.filter_map(|(name, text)| Some((name.as_str(), text.to_str().ok()?)));
@@ -108,7 +108,7 @@ impl RateLimit {
             }
             Wait::Nothing => None,
         };
-        // The pause first: a hook that panics does not undo it.
+        // Pause first, so that a hook that panics does not prevent it.
         let mut too_long = asked.and_then(|asked| self.pause(target, asked));
         for correction in &self.corrections {
             correction.apply(&target.limiter, weight, &answer);
@@ -130,8 +130,7 @@ impl RateLimit {
         self.pauses.pause(target, asked, self.max_pause)
     }
 
-    /// Whether the client has sent more than it was permitted to. If so, that is counted, and also at the
-    /// host that answered.
+    /// Whether the client has sent more requests than permitted. If so, counts them, also at the host that answered.
     fn uncounted(
         &self,
         target: &Target,

@@ -1,9 +1,8 @@
-//! Pauses that the server asks for, and those that are too long to be waited for in silence.
+//! Pauses limiters when the server asks for it, and fails requests during pauses longer than `max_pause`.
 //!
-//! A pause is the limiter's own, for all of the time that the server asked for: nothing is granted
-//! before. What is kept here, for each limiter, is that the server asked for more than `max_pause`: then
-//! callers get an error for as long as they would have to wait longer than that. The limiter says how
-//! long that is, so whoever resumes it, here or there, has ended the errors as well.
+//! The limiter itself is paused for the whole time, so it grants nothing before. This module remembers which servers
+//! asked for more than `max_pause`. Requests fail while the limiter's remaining pause is longer than that. So
+//! resuming the limiter, here or directly, also ends the errors.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -18,13 +17,12 @@ use tokio::sync::Notify;
 
 use crate::limiters::Target;
 
-/// The server asked for a longer pause than [`max_pause`](crate::RateLimit::max_pause). The request was not
-/// sent, and none is sent before the time that the server asked for has come, or the pause is ended by
-/// [`resume`](crate::RateLimit::resume).
+/// The server asked for a longer pause than [`max_pause`](crate::RateLimit::max_pause). The request was not sent. No
+/// request is sent until the pause is over or [`resume`](crate::RateLimit::resume) ends it.
 ///
-/// Requests that would have to wait longer than `max_pause` fail with it at once; it is found by
-/// `downcast_ref` in [`reqwest_middleware::Error::Middleware`]. The response that asked for the pause is
-/// handed to its caller, with this among its `extensions`.
+/// Requests that would have to wait longer than `max_pause` fail at once with this error. Find it with
+/// `downcast_ref` in [`reqwest_middleware::Error::Middleware`]. The response that asked for the pause is returned to
+/// its caller, with this value among its `extensions`.
 ///
 /// ```
 /// use reqwest_middleware::Error;
@@ -43,29 +41,29 @@ pub struct PauseTooLong {
     host: Option<String>,
 }
 
-/// What stands for the header where a refusal says nothing.
+/// The header name that is reported if a refusal states no time.
 pub(crate) const REFUSAL: &str = "refusal";
 
-/// As far as HTTP's dates go.
+/// The last second that HTTP dates can express.
 const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
-/// What the server asked for.
+/// A pause that the server asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestedPause {
     pub(crate) wait: Duration,
     pub(crate) header: &'static str,
 }
 
-/// Which servers asked for more than `max_pause`.
+/// The servers that asked for more than `max_pause`.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     too_long: Mutex<HashMap<Option<String>, RequestedPause>>,
-    /// Told when one is added.
+    /// Notified when one is added.
     added: Notify,
 }
 
 impl Pauses {
-    /// Pauses the limiter for as long as the server asks. The error that others get, if that is too long.
+    /// Pauses the limiter for the time that the server asks for. Returns the error for others if that is too long.
     pub(crate) fn pause(
         &self,
         target: &Target,
@@ -84,8 +82,8 @@ impl Pauses {
         Some(PauseTooLong::new(target, asked, asked.wait))
     }
 
-    /// Waits for a permit. Whatever pauses the limiter between its grant and this caller's look holds
-    /// the request back as well.
+    /// Waits for a permit. A pause that begins after the grant, but before this task runs, also holds the request
+    /// back.
     ///
     /// # Cancel safety
     ///
@@ -108,7 +106,7 @@ impl Pauses {
     async fn wait(&self, target: &Target, weight: u64, max_pause: Duration) -> Result<OwnedPermit> {
         let mut permit = pin!(target.limiter.acquire_weight_owned(weight));
         loop {
-            // It is told of whatever is added from here on, so nothing is missed by the look.
+            // Register for notification before checking, so that no pause is missed.
             let mut added = pin!(self.added.notified());
             if let Some(error) = self.refused(target, max_pause) {
                 return Err(Error::middleware(error));
@@ -145,7 +143,7 @@ impl Pauses {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Option<String>, RequestedPause>> {
-        // A clock that panics leaves the map as it is.
+        // If a clock panics while the lock is held, the map is still valid.
         self.too_long.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,23 +155,23 @@ impl PauseTooLong {
         Self { asked, left, until, host: target.host.clone() }
     }
 
-    /// How long the server asked to be left alone, from its answer. `Duration::MAX` is for ever.
+    /// The pause that the server asked for, from its answer on. `Duration::MAX` means for ever.
     pub fn asked(&self) -> Duration {
         self.asked.wait
     }
 
-    /// How much of that was left.
+    /// The remaining time of the pause when the error was created.
     pub fn left(&self) -> Duration {
         self.left
     }
 
-    /// When it ends by the wall clock, if the clock goes as far.
+    /// The end of the pause by the wall clock, if it can express it.
     pub fn until(&self) -> Option<SystemTime> {
         self.until
     }
 
-    /// The header that said so, in small letters (`"ratelimit-reset"` for all that say when a window
-    /// begins anew); `"hint"` where that was a hook, `"refusal"` where a 429 or a 503 said nothing.
+    /// The name of the header in lower case (`"ratelimit-reset"` for every header with a reset time). `"hint"` if a
+    /// hook asked for the pause, `"refusal"` if a 429 or 503 stated no time.
     pub fn header(&self) -> &str {
         self.asked.header
     }

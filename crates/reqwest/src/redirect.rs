@@ -1,8 +1,7 @@
-//! Redirects, one request at a time: what is to be sent next, so that it is sent under a permit of its
-//! own.
+//! Builds the request that a redirect asks for, so that it is sent under its own permit.
 //!
-//! Only to the same origin: the client adds its default headers to whatever it sends, credentials among
-//! them, and they are not for another server to see. Methods and bodies go as reqwest has them.
+//! Follows only redirects to the same origin: the client adds its default headers to every request, which may contain
+//! credentials that no other server may see. Methods and bodies change as in reqwest.
 
 use std::time::Duration;
 
@@ -13,14 +12,14 @@ use http::{Method, StatusCode, Version};
 use reqwest::{Request, Response, Url};
 use strict_rate_limiter_hints::Asked;
 
-/// A request, as far as it can be sent again.
+/// A copy of a request, for following redirects.
 pub(crate) struct Sent {
     method: Method,
     url: Url,
     headers: HeaderMap,
     version: Version,
     timeout: Option<Duration>,
-    /// With its body; `None` where that is a stream, which is gone.
+    /// The request with its body; `None` if the body is a stream, which can be sent only once.
     whole: Option<Request>,
 }
 
@@ -36,8 +35,8 @@ impl Sent {
         }
     }
 
-    /// The request that the response redirects to. `None` where it is no redirect, or one that is for
-    /// the caller to see: to another origin, with a body that is gone, or with a time to wait before.
+    /// The request that the response redirects to. `None` if it is not a redirect, or one that the caller must
+    /// handle: to another origin, with a body that cannot be sent again, or with a wait before it.
     pub(crate) fn redirected(self, response: &Response, asked: Option<Asked>) -> Option<Request> {
         let drops_body = match response.status() {
             StatusCode::SEE_OTHER => true,

@@ -1,9 +1,8 @@
-//! A client that may send a request more than once: reqwest follows redirects and tries again by itself,
-//! all under one permit.
+//! Keeps clients with redirects or retries from sending a request more than once under one permit.
 //!
-//! Neither is possible where reqwest cannot copy the body, so every request to such a client gets a body
-//! that cannot be copied. What is left are the redirects that drop the body: a 303, and a 301 or 302 to a
-//! POST. They show in the address of the answer.
+//! reqwest can send a request again only if it can copy the body, so every request to such a client gets a body that
+//! cannot be copied. Redirects that drop the body remain: a 303, and a 301 or 302 to a POST. We detect them by the
+//! URL of the answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,16 +11,15 @@ use http_body::{Frame, SizeHint};
 use reqwest::{Body, ClientBuilder, Request, Url, redirect, retry};
 use strict_rate_limiter::RateLimiter;
 
-/// How many redirects reqwest follows, unless it is told otherwise.
+/// The number of redirects that reqwest follows by default.
 const REQWEST_FOLLOWS: u64 = 10;
 
-/// The client followed redirects by itself, so requests went out without permits of their own. Ten more
-/// are counted, which is as many as reqwest follows by default: with a policy that follows more, the limit
-/// may have been broken.
+/// The client followed redirects by itself, so requests were sent without permits. The limiter counts ten more
+/// requests, the number of redirects that reqwest follows by default. With a policy that follows more, the limit may
+/// have been broken.
 ///
-/// Build the client with [`RateLimit::client`](crate::RateLimit::client). If it was a middleware further
-/// in that changed the address, and the client follows no redirect, say so with
-/// [`client_sends_once`](crate::RateLimit::client_sends_once).
+/// Build the client with [`RateLimit::client`](crate::RateLimit::client). If an inner middleware changed the URL and
+/// the client follows no redirects, set [`client_sends_once`](crate::RateLimit::client_sends_once).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the client followed a redirect by itself, to {}, and sent requests that had no permit: they are \
@@ -33,13 +31,13 @@ pub struct UncountedRequests {
 }
 
 impl UncountedRequests {
-    /// The address that answered.
+    /// The URL that answered.
     pub fn url(&self) -> &Url {
         &self.answered
     }
 }
 
-/// What may be secret is left out.
+/// The URL without the parts that may be secret.
 fn without_query(url: &Url) -> Url {
     let mut url = url.clone();
     url.set_query(None);
@@ -58,15 +56,15 @@ pub(crate) fn forbid(request: &mut Request) {
     *request.body_mut() = Some(Body::wrap(SingleUseBody(body)));
 }
 
-/// Whether the answer is not from where the request was sent.
+/// Whether the answer comes from another URL than the request was sent to.
 pub(crate) fn was_redirected(asked: &Url, answered: &Url) -> Option<UncountedRequests> {
-    // reqwest sends no fragment, and gives none back.
+    // reqwest neither sends nor returns fragments.
     let mut asked = asked.clone();
     asked.set_fragment(None);
     (asked != *answered).then(|| UncountedRequests { answered: answered.clone() })
 }
 
-/// Counts as many requests as may have gone out beside the one that was permitted.
+/// Counts the requests that may have been sent besides the permitted one.
 pub(crate) fn count(limiter: &RateLimiter, weight: u64) {
     let held = limiter.stats().held;
     for (place, (limit, held)) in limiter.limits().iter().zip(held).enumerate() {
@@ -95,7 +93,7 @@ impl http_body::Body for SingleUseBody {
 
     fn size_hint(&self) -> SizeHint {
         let hint = self.0.size_hint();
-        // Of a body that says it is empty a copy is easily made.
+        // reqwest would copy a body that reports to be empty.
         if hint.exact() == Some(0) { SizeHint::new() } else { hint }
     }
 }

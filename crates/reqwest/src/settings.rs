@@ -16,7 +16,7 @@ use crate::resend;
 
 /// A middleware that sends each request under a permit. See the [crate's documentation](crate).
 ///
-/// A clone shares the limiters and what they were told; keep one to [`resume`](Self::resume).
+/// Clones share the limiters and their pauses. Keep one to call [`resume`](Self::resume).
 #[derive(Clone)]
 pub struct RateLimit {
     pub(crate) limiters: Limiters,
@@ -38,10 +38,10 @@ type Hook = dyn Fn(&Response) -> Hint + Send + Sync;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Completion {
-    /// When the head of its response has come.
+    /// When the head of its response has arrived.
     Response,
-    /// When the body of its response has ended: read to its end, or failed. One that is dropped
-    /// before is a request that was cancelled.
+    /// When the body of its response has been read to its end, or has failed. Dropping the body before that cancels
+    /// the request.
     Body,
 }
 
@@ -51,7 +51,7 @@ impl RateLimit {
         Self::of(Limiters::One(limiter))
     }
 
-    /// A limiter for each host, known by its name and port: `api.example.com:443`.
+    /// A limiter for each host. The key is its name and port: `api.example.com:443`.
     ///
     /// ```
     /// use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
@@ -84,22 +84,21 @@ impl RateLimit {
 
     // --- The client
 
-    /// A client with this middleware, built so that it sends each request once: its redirects are off
-    /// (the middleware [follows them](Self::redirects)), and its retries. Those of the builder's
-    /// settings are replaced.
+    /// A client with this middleware that sends each request once. Turns off reqwest's own redirects (the middleware
+    /// [follows them](Self::redirects)) and retries, and replaces those settings of the builder.
     pub fn client(&self, builder: reqwest::ClientBuilder) -> reqwest::Result<ClientWithMiddleware> {
         let client = Self::send_once(builder).build()?;
         Ok(ClientBuilder::new(client).with(self.clone().client_sends_once()).build())
     }
 
-    /// Turns off what makes a client send a request more than once: its own redirects and retries. For a
-    /// client to which you add the middleware yourself, with [`client_sends_once`](Self::client_sends_once).
+    /// Turns off reqwest's own redirects and retries, so that the client sends each request once. Use it for a client
+    /// to which you add the middleware yourself, with [`client_sends_once`](Self::client_sends_once).
     pub fn send_once(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
         resend::sends_once(builder)
     }
 
-    /// Says that the client sends each request once, because it was built with
-    /// [`send_once`](Self::send_once): bodies are then handed to it as they are.
+    /// Declares that the client was built with [`send_once`](Self::send_once), so that bodies are passed to it
+    /// unchanged.
     #[must_use]
     pub fn client_sends_once(mut self) -> Self {
         self.sends_once = true;
@@ -108,40 +107,37 @@ impl RateLimit {
 
     // --- Settings
 
-    /// The weight of each request; 1 unless said otherwise. A weight of 0, or over a limit, is an error
-    /// of the request.
+    /// Sets the weight of each request; 1 by default. A request with a weight of 0, or over a limit, fails.
     #[must_use]
     pub fn weight(mut self, weight: impl Fn(&Request) -> u64 + Send + Sync + 'static) -> Self {
         self.weight = Some(Arc::new(weight));
         self
     }
 
-    /// When a request has completed: at the head of its response, unless said otherwise, or at the end
-    /// of the response's body.
+    /// Sets when a request has completed: at the head of its response (the default), or at the end of the body.
     ///
-    /// A server that answers has usually counted. Choose the body where it may not have: where the
-    /// server is at work for as long as it sends, or where what is limited is how many downloads there
-    /// are at once. It is not the default because a response that is kept without being read then keeps its
-    /// place: with a concurrency of 1, a second request waits for the first one's body, for ever if
-    /// that is read later.
+    /// A server that answers has usually counted the request. Choose the body if it may count later, because it works
+    /// while it sends, or if the limit is about concurrent downloads. The body is not the default, because a response
+    /// that is kept but not read then holds its permit: with a concurrency of 1, a second request waits for the body
+    /// of the first, and for ever if that is to be read later.
     #[must_use]
     pub fn complete_on(mut self, completion: Completion) -> Self {
         self.complete_on = completion;
         self
     }
 
-    /// How many redirects of a request are followed, 10 unless said otherwise, each with a permit of its
-    /// own. Followed are those to the same origin: the client would send its default headers, credentials
-    /// among them, to any other. Methods and bodies go as with reqwest. Whatever is not followed is
-    /// the caller's response: redirects to elsewhere, with a `Retry-After`, of a body that was a stream,
-    /// and the one too many. A timeout of the request is for each step.
+    /// Sets how many redirects of a request are followed, each with its own permit; 10 by default. Only redirects to
+    /// the same origin are followed: the client would send its default headers, which may contain credentials, to any
+    /// other server. Methods and bodies change as in reqwest. Other redirects are returned to the caller: those to
+    /// another origin, with a `Retry-After`, of a streamed body, or over the maximum. A timeout of the request
+    /// applies to each step.
     #[must_use]
     pub fn redirects(mut self, most: usize) -> Self {
         self.redirects = most;
         self
     }
 
-    /// Which answers are asked for a wait, in place of all from 400 up.
+    /// Sets which answers are searched for a wait, instead of all from 400 up.
     ///
     /// ```
     /// # use strict_rate_limiter::RateLimiter;
@@ -156,9 +152,8 @@ impl RateLimit {
         self
     }
 
-    /// What a response means beyond what its well-known headers say. It is asked while the request still
-    /// holds its permit, so that nothing is sent before the hint holds. Of several pauses the longest
-    /// counts.
+    /// Sets a function that reads further hints from each response. It is called while the request still holds its
+    /// permit, so that no request is sent before the hint is applied. Of several pauses the longest counts.
     ///
     /// ```
     /// use std::time::Duration;
@@ -180,19 +175,18 @@ impl RateLimit {
         self
     }
 
-    /// How long a request waits at most because the server asked for a pause; an hour unless said
-    /// otherwise. A longer pause is kept as well, but requests that would have to wait longer than this
-    /// fail at once with [`PauseTooLong`](crate::PauseTooLong).
+    /// Sets how long a request waits for a pause of the server; an hour by default. The limiter is paused for longer
+    /// times as well, but requests that would have to wait longer than this fail at once with
+    /// [`PauseTooLong`](crate::PauseTooLong).
     #[must_use]
     pub fn max_pause(mut self, max_pause: Duration) -> Self {
         self.max_pause = max_pause;
         self
     }
 
-    /// Corrects a limit by a header of every response. A header that is not there, or says nothing that
-    /// is understood, changes nothing. Where it counts several windows, the one that is as long as the
-    /// limit's period counts; and where a limiter has no such limit, as a host with settings of its
-    /// own may not, it is not corrected.
+    /// Corrects a limit with a header of every response. A missing or unreadable header changes nothing. If the
+    /// header reports several windows, the one with the length of the limit's period counts. A limiter without this
+    /// limit, such as that of a host with its own settings, is not corrected.
     ///
     /// ```
     /// # use strict_rate_limiter::{Limit, RateLimiter};
@@ -211,13 +205,13 @@ impl RateLimit {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Read are `12`, `3.0`, `39/40`, `39:10,70:120` (a count for each window, in seconds), `12;w=60`,
-    /// `limit=40, remaining=3` and the IETF's `"default";r=3;t=10`. Numbers without a name are what
-    /// `count` says. What is left is taken as left of *this* limit's rate.
+    /// It reads `12`, `3.0`, `39/40`, `39:10,70:120` (a count for each window, in seconds), `12;w=60`,
+    /// `limit=40, remaining=3` and the IETF's `"default";r=3;t=10`. `count` is the meaning of numbers without a name.
+    /// Remaining units are subtracted from *this* limit's rate.
     ///
     /// # Errors
     ///
-    /// If the name is no name of a header, or no limiter here has this limit.
+    /// If `header` is not a valid header name, or no limiter of the middleware has this limit.
     pub fn corrected_by(
         mut self,
         header: &str,
@@ -231,8 +225,8 @@ impl RateLimit {
 
     // --- Commands
 
-    /// Ends the pause of the limiter, whoever asked for it. Where there is one for each host: of every
-    /// host that asked for longer than [`max_pause`](Self::max_pause).
+    /// Ends the pause of the limiter, for whatever reason it was paused. With a limiter for each host, ends the
+    /// pauses of the hosts that asked for longer than [`max_pause`](Self::max_pause).
     pub fn resume(&self) {
         match &self.limiters {
             Limiters::One(_) => self.resume_host(""),
@@ -242,7 +236,7 @@ impl RateLimit {
         }
     }
 
-    /// Ends the pause of a host, by its name and port; of the one limiter, where there is no other.
+    /// Ends the pause of a host, given by name and port. With one limiter for all, ends its pause.
     pub fn resume_host(&self, host: &str) {
         self.pauses.resume(&self.limiters.of_host(host.to_owned()));
     }

@@ -3,7 +3,7 @@
 //! The model is told what every caller does and when the library *looks*, that is, decides whom to grant: after
 //! a change that may let the queue move, when its timer fires, when the head of the queue is polled. So it knows
 //! who has to be granted at each moment. It reports when the library grants anyone else, grants too early, or
-//! leaves a caller waiting that has room.
+//! lets a caller wait although the limits allow it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -156,12 +156,12 @@ impl Model {
         !self.closed && self.queue.is_empty() && self.may_grant(weight, at)
     }
 
-    /// Whether there is room for the head of the queue.
+    /// Whether the limits allow the head of the queue to start.
     pub(crate) fn may_grant_head(&self, at: u64) -> bool {
         self.queue.front().is_some_and(|(_, weight)| self.may_grant(*weight, at))
     }
 
-    /// The library looks: waiters are granted in order while there is room for the head.
+    /// The library looks: it grants waiters in order while the limits allow the head.
     pub(crate) fn look(&mut self, now: u64) {
         if self.is_disabled {
             return;
