@@ -332,7 +332,7 @@ Proof.
   unfold units. destruct (by_weight (limit_of g)); lia.
 Qed.
 
-(** Whoever is in the line could run: it was asked when they came, and limits do not change. *)
+(** Every waiter in the queue could run: that was checked when it joined, and limits do not change. *)
 Definition line_possible (s : state) : Prop :=
   Forall (fun w => possible s (wants w) = true) (line s).
 

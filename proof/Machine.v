@@ -52,7 +52,7 @@ Inductive op :=
 | TryGrant (at_ w : Z)
 | Enqueue (w : Z)
 | Poll (at_ : Z)
-| Leave (t : Z)  (* a waiter leaves the line *)
+| Leave (t : Z)  (* a waiter leaves the queue *)
 | Undo (n : Z)  (* a grant whose task never started *)
 | Complete (n at_ ended : Z) (actual : option Z)
 | CompleteUnknown (w at_ ended : Z)  (* with a permit that was made up, when none is out *)

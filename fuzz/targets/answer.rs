@@ -1,5 +1,5 @@
-//! The head of an HTTP answer: whatever it says, a reading of it does not panic, and no header more makes
-//! what `Retry-After` asks for shorter. The first line is the status, each other line a header.
+//! The head of an HTTP answer: reading any head never panics, and a further header never shortens the wait of
+//! `Retry-After`. The first line of the input is the status, each other line a header.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The audit beside its definition, and on numbers of any size.
+//! Compares the audit with its definition, and runs it on numbers of any size.
 
 #![no_main]
 

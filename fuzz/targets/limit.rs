@@ -1,4 +1,4 @@
-//! The text form of a limit: whatever is read is in range, and is read again as it is written.
+//! The text form of a limit: a parsed limit is in range, and parses again to itself when printed.
 
 #![no_main]
 

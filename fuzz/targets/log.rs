@@ -1,8 +1,8 @@
-//! The command's log, of any bytes at all: an error that names the line, or rows; and what is whole of
-//! it reads the same when the rest is cut off.
+//! The command's log, from any bytes: reading it gives an error that names the line, or whole rows, which read the same
+//! after the rest is cut off.
 
 #![no_main]
-// The command's own files, of which only the reading is used here.
+// The command's own files. Only their reading code is used here.
 #![allow(dead_code)]
 
 #[path = "../../crates/cli/src/csv_state.rs"]
@@ -18,11 +18,11 @@ use libfuzzer_sys::fuzz_target;
 use history::History;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Most of what could be read begins with the header.
+    // Try the input also behind a header, since it is rarely a log without one.
     let log = [b"seq,start_ns,end_ns,weight,exit_code,input\n", bytes].concat();
     for log in [&log[..], bytes] {
         match History::read(log) {
-            // A part of a header tells that a run began, and is cut off whole.
+            // A part of a header means that a run began. All of it is cut off.
             Ok((_, 0)) => {}
             Ok((history, whole)) => {
                 let cut_off = &log[..whole as usize];

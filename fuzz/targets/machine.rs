@@ -1,4 +1,4 @@
-//! The machine beside the slow oracle: the operations are whatever the bytes say.
+//! Compares the machine with the slow oracle. The input encodes the operations.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn live(bytes: &mut Unstructured<'_>) -> Result<()> {
     let overspends = bytes.arbitrary()?;
     let mut pair = Pair::new(config(bytes)?);
-    // The oracle scans everything for everything: more than this only takes time.
+    // The oracle scans its whole history for each operation, so more operations only take time.
     for _ in 0..200 {
         if bytes.is_empty() {
             break;
@@ -79,7 +79,7 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
         12 => Op::Abandon(which(bytes)?),
         13 => Op::Pause(bytes.int_in_range(0..=60)?),
         14 => Op::WriteDownAndReadBack,
-        // The end of a machine should not come too soon.
+        // Keep operations that end the machine rare.
         _ => match bytes.arbitrary::<u8>()? {
             0..8 => Op::Close,
             8..16 => Op::Abort,

@@ -1,4 +1,4 @@
-//! A state of any numbers at all: an error or a working machine, never a panic and never a burst.
+//! Restores a state from any numbers: gives an error or a working machine, never a panic and never a burst.
 
 #![no_main]
 
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Small numbers mostly, so that they contradict each other only sometimes.
+/// Mostly small numbers, so that many states are consistent.
 fn number(bytes: &mut Unstructured<'_>) -> Result<u64> {
     match bytes.arbitrary::<u8>()? {
         255 => bytes.arbitrary(),
