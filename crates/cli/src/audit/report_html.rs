@@ -56,7 +56,8 @@ struct PageRow {
     what: String,
 }
 
-/// The chart as SVG, with a panel for each limit. The records must be widened to the error bounds and sorted by start.
+/// The chart as SVG, with a panel for each limit. The records must be widened to the error bounds and sorted by
+/// start.
 pub(crate) fn chart(report: &Report, records: &[Record]) -> Result<String, String> {
     let mut svg = String::new();
     draw(report, records, &mut svg).map_err(|error| error.to_string())?;

@@ -53,8 +53,8 @@ impl Resolution {
         }
     }
 
-    /// The resolution of time stamps. Times written to the millisecond may come from a clock that counts seconds; then
-    /// all of them end in zeros.
+    /// The resolution of time stamps. Times written to the millisecond may come from a clock that counts seconds;
+    /// then all of them end in zeros.
     pub(crate) fn stamp_unit_ns(&self) -> u64 {
         let written = self.duration_unit_ns();
         let multiple = 10_u64.pow(self.zeros);
@@ -69,8 +69,8 @@ impl Resolution {
         if floating_point { 1_000 } else { self.unit_ns.max(1) }
     }
 
-    /// The error of time stamps in this unit. All programs cut off whole seconds; finer times may have been rounded, by
-    /// `printf` or before it.
+    /// The error of time stamps in this unit. All programs cut off whole seconds; finer times may have been rounded,
+    /// by `printf` or before it.
     pub(crate) fn stamp_error(&self, unit_ns: u64) -> TimeError {
         let early_ns = if unit_ns < SECOND_NS { unit_ns / 2 } else { 0 };
         TimeError { early_ns, ..self.duration_error(unit_ns) }
