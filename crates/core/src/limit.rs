@@ -17,6 +17,19 @@ pub const RATE_MAX: u64 = 1 << 40;
 /// The longest period: 2⁵⁸ nanoseconds (about nine years).
 pub const PER_MAX: Duration = Duration::from_nanos(1 << 58);
 
+/// A duration in nanoseconds, as this crate counts time; `u64::MAX` (584 years) where it is longer.
+///
+/// ```
+/// # use core::time::Duration;
+/// # use strict_rate_limiter_core::limit::saturating_ns;
+/// assert_eq!(saturating_ns(Duration::from_micros(3)), 3_000);
+/// assert_eq!(saturating_ns(Duration::MAX), u64::MAX);
+/// ```
+#[inline]
+pub fn saturating_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unit {
@@ -113,8 +126,7 @@ impl Limit {
         if per > PER_MAX {
             return Err(LimitError::PeriodTooLong(per));
         }
-        let per_ns = u64::try_from(per.as_nanos()).expect("PER_MAX fits in 64 bits");
-        Ok(Self { unit, rate, per_ns })
+        Ok(Self { unit, rate, per_ns: saturating_ns(per) })
     }
 
     /// What this limit counts.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use strict_rate_limiter_core::limit::saturating_ns;
 use strict_rate_limiter_core::{Config, HistoryEntry, Limit, Machine};
 
 use crate::clock::{Clock, Timeline};
@@ -86,7 +87,7 @@ impl RateLimiterBuilder {
     /// How long a task that was dropped while it ran still counts as running, as its call may
     /// still be on its way: 0 unless said otherwise.
     pub fn abandon_grace(mut self, grace: Duration) -> Self {
-        self.config.abandon_grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+        self.config.abandon_grace_ns = saturating_ns(grace);
         self
     }
 
@@ -155,8 +156,7 @@ impl RateLimiterBuilder {
         let clock = Timeline::new(self.clock, self.exact_clock);
         let now = clock.now().unwrap_or_else(|panic| panic.resume());
         let entries = self.history.into_iter().map(|(ago, weight)| {
-            let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
-            HistoryEntry::new(now.saturating_sub(ago), weight)
+            HistoryEntry::new(now.saturating_sub(saturating_ns(ago)), weight)
         });
         machine.remember(now, entries);
         Ok(RateLimiter::from_inner(Inner::new(machine, clock, name)))

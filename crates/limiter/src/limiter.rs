@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strict_rate_limiter_core::Limit;
+use strict_rate_limiter_core::limit::saturating_ns;
 
 use crate::builder::RateLimiterBuilder;
 use crate::error::{AcquireError, BuildError, RequestError, TryAcquireError};
@@ -414,7 +415,7 @@ impl RateLimiter {
 
     /// No grant for this long from now.
     pub fn pause_for(&self, pause: Duration) {
-        let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        let pause_ns = saturating_ns(pause);
         let now = self.inner.clock.now().unwrap_or_else(|panic| panic.resume());
         self.inner.pause_until(now.saturating_add(pause_ns));
     }

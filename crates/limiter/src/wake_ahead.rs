@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use strict_rate_limiter_core::limit::saturating_ns;
+
 /// Above this period what a late thread loses is lost in the noise, and yielding costs as much as ever:
 /// measured at 1 ms, waking ahead brings 0.975 of the throughput in place of 0.906, at 10 ms 1.003 in
 /// place of 0.993, at 100 ms nothing; each time it takes 1.7 times the processor time for each opening.
@@ -30,8 +32,7 @@ impl WakeAhead {
         if shortest_per > WORTH_IT_UP_TO {
             return Self::none();
         }
-        let fifth = u64::try_from(shortest_per.as_nanos() / 5).unwrap_or(u64::MAX);
-        let max_ns = fifth.min(LEAD_MAX_NS);
+        let max_ns = (saturating_ns(shortest_per) / 5).min(LEAD_MAX_NS);
         Self { ns: max_ns / 2, max_ns }
     }
 
