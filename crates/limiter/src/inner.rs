@@ -66,7 +66,7 @@ impl Inner {
             has_inside_waiters: AtomicBool::new(false),
             locked: Mutex::new(Locked {
                 machine,
-                fast: clock.fast(shortest_per),
+                fast_clock: clock.fast_clock(shortest_per),
                 wake_timer: WakeTimer::new(
                     clock.timer(),
                     Waker::from(Arc::new(TimerWaker(Weak::clone(this)))),
@@ -94,6 +94,7 @@ impl Inner {
         }
         let Some(now) = update.now() else { update.end_and_tell() };
         let granted = update.locked.machine.try_grant(now, weight);
+        update.end_quietly();
         granted.map_err(|error| match error {
             TryGrantError::Request(error) => TryAcquireError::Weight(error),
             TryGrantError::Busy { not_before } => TryAcquireError::Busy {
@@ -231,7 +232,7 @@ impl Inner {
     #[inline]
     fn end(&self, permit: core::Grant, end: TaskEnd) {
         let mut locked = self.lock();
-        match self.clock.read(&mut locked.fast) {
+        match self.clock.read(&mut locked.fast_clock) {
             Ok(reading) => {
                 locked.record(permit, end, reading);
                 // Nobody waits: the usual case.
@@ -510,8 +511,8 @@ mod tests {
     struct AsIfReal(ManualClock);
 
     impl Clock for AsIfReal {
-        fn now(&self) -> std::time::Instant {
-            self.0.now()
+        fn now_ns(&self) -> u64 {
+            self.0.now_ns()
         }
 
         fn timer(&self) -> Box<dyn Timer> {

@@ -12,7 +12,7 @@ use std::task::Waker;
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
 
-use crate::clock::{Fast, Reading, Timeline};
+use crate::clock::{FastClock, Reading, Timeline};
 use crate::foreign::{self, FirstPanic};
 use crate::sync::MutexGuard;
 use crate::wake_list::WakeList;
@@ -31,7 +31,7 @@ pub(crate) struct Update<'a> {
 /// What the lock guards.
 pub(crate) struct Locked {
     pub(crate) machine: Machine<Waker>,
-    pub(crate) fast: Fast,
+    pub(crate) fast_clock: FastClock,
     pub(crate) wake_timer: WakeTimer,
     pub(crate) drained: Vec<(u64, Waker)>,
     pub(crate) next_drained: u64,
@@ -156,8 +156,7 @@ impl<'a> Update<'a> {
         if let Some(head) = head.filter(|_| plan.wakes_head()) {
             self.wake_later(head);
         }
-        let at = self.clock.to_instant(plan.look_at);
-        let set = self.locked.wake_timer.set_timer(plan, at);
+        let set = self.locked.wake_timer.set_timer(plan);
         self.panics.note(set).unwrap_or(TimerSet::Unavailable)
     }
 

@@ -5,7 +5,6 @@
 //! look, never whether to grant.
 
 use std::task::Waker;
-use std::time::Instant;
 
 use crate::clock::LimiterTimer;
 use crate::foreign::{self, Panic};
@@ -37,7 +36,7 @@ struct Armed {
 pub(crate) struct Plan {
     armed: Armed,
     /// When the timer is to come.
-    pub(crate) look_at: u64,
+    look_at: u64,
 }
 
 /// Where the head of the line is about an opening.
@@ -111,14 +110,10 @@ impl WakeTimer {
         }
     }
 
-    /// Sets the timer as planned. An instant later than the platform can say (`None`) is one that
-    /// nobody will live to see. Whatever the timer does, it counts as set only if it says so.
-    pub(crate) fn set_timer(&mut self, plan: Plan, at: Option<Instant>) -> Result<TimerSet, Panic> {
+    /// Sets the timer as planned. It counts as set only after the timer has said so: the call may panic.
+    pub(crate) fn set_timer(&mut self, plan: Plan) -> Result<TimerSet, Panic> {
         self.armed_for = None;
-        let set = match at {
-            Some(at) => foreign::call(|| self.timer.set(at, &self.waker))?,
-            None => TimerSet::Set,
-        };
+        let set = foreign::call(|| self.timer.set(plan.look_at, &self.waker))?;
         if set == TimerSet::Set {
             self.armed_for = Some(plan.armed);
         }

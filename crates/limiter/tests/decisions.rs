@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use strict_rate_limiter::clock::{Clock, TokioClock};
+use strict_rate_limiter::clock::TokioClock;
 use strict_rate_limiter::{
     AcquireError, BuildError, ConfigError, LimitError, PushRefusal, Pushed, RateLimiter,
     RateLimiterBuilder, RequestError, TaskError, TryAcquireError,

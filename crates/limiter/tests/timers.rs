@@ -4,12 +4,12 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use strict_rate_limiter::RateLimiter;
 use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 
-const EARLY: Duration = Duration::from_micros(100);
+const EARLY_NS: u64 = 100_000;
 
 /// Its timer comes early, and says nothing of it.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ struct HastyTimer {
 }
 
 impl Clock for Hasty {
-    fn now(&self) -> Instant {
-        self.0.now()
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
     }
 
     fn timer(&self) -> Box<dyn Timer> {
@@ -31,13 +31,13 @@ impl Clock for Hasty {
 }
 
 impl Timer for HastyTimer {
-    fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
-        let now = self.clock.now();
+    fn set(&mut self, at: u64, waker: &Waker) -> Poll<()> {
+        let now = self.clock.now_ns();
         if at <= now {
             return Poll::Ready(());
         }
         let half_way = now + (at - now) / 2;
-        let hasty = half_way.max(at.checked_sub(EARLY).unwrap_or(now));
+        let hasty = half_way.max(at.saturating_sub(EARLY_NS));
         // The last nanosecond cannot be halved.
         let set = self.timer.set(if hasty > now { hasty } else { at }, waker);
         assert!(set.is_pending());

@@ -6,9 +6,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use strict_rate_limiter::clock::{Clock, Timer};
+use strict_rate_limiter::clock::{Clock, Timer, TimerQueue, TimerSlot};
+use strict_rate_limiter_core::limit::saturating_ns;
 
 /// Where true time begins: late enough that no clock is set back to before 0.
 pub(crate) const BEGIN_NS: u64 = 1 << 45;
@@ -24,18 +25,21 @@ struct State {
     fast_ppm: u64,
     /// By how much it has been set back in all.
     behind_ns: u64,
-    /// What the limiter's timer is set for, by this clock.
-    timer: Option<(u64, Waker)>,
+    /// What the limiter's timers are set for, by this clock.
+    timers: TimerQueue,
     wakes_late: bool,
 }
 
-struct SimTimer(SimClock);
+struct SimTimer {
+    clock: SimClock,
+    slot: TimerSlot,
+}
 
 impl SimClock {
     pub(crate) fn new(fast_ppm: u64, wakes_late: bool) -> Self {
         let begin = Instant::now();
-        let state =
-            State { begin, true_ns: BEGIN_NS, fast_ppm, behind_ns: 0, timer: None, wakes_late };
+        let timers = TimerQueue::new();
+        let state = State { begin, true_ns: BEGIN_NS, fast_ppm, behind_ns: 0, timers, wakes_late };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -51,7 +55,7 @@ impl SimClock {
 
     /// An instant of the limiter's, as a reading.
     pub(crate) fn to_reading(&self, instant: Instant) -> u64 {
-        nanos(instant.saturating_duration_since(self.lock().begin))
+        saturating_ns(instant.saturating_duration_since(self.lock().begin))
     }
 
     pub(crate) fn pass(&self, ns: u64) {
@@ -66,19 +70,19 @@ impl SimClock {
     /// When the timer is due, in true time.
     pub(crate) fn timer_due(&self) -> Option<u64> {
         let state = self.lock();
-        let (at, _) = state.timer.as_ref()?;
+        let at = state.timers.next_ns()?;
         let scaled = u128::from(at + state.behind_ns) * 1_000_000;
         Some(scaled.div_ceil(1_000_000 + u128::from(state.fast_ppm)) as u64)
     }
 
     /// When the timer is due, as a reading.
     pub(crate) fn timer_reading(&self) -> Option<u64> {
-        self.lock().timer.as_ref().map(|(at, _)| *at)
+        self.lock().timers.next_ns()
     }
 
     /// Takes the timer's waker, due or not.
     pub(crate) fn take_timer(&self) -> Option<Waker> {
-        self.lock().timer.take().map(|(_, waker)| waker)
+        self.lock().timers.pop_due(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -94,34 +98,32 @@ impl State {
 }
 
 impl Clock for SimClock {
-    fn now(&self) -> Instant {
-        let state = self.lock();
-        state.begin + Duration::from_nanos(state.reading_ns())
+    fn now_ns(&self) -> u64 {
+        self.reading_ns()
     }
 
     fn timer(&self) -> Box<dyn Timer> {
-        Box::new(SimTimer(self.clone()))
+        Box::new(SimTimer { clock: self.clone(), slot: TimerSlot::default() })
     }
 
     fn wakes_late(&self) -> bool {
         self.lock().wakes_late
     }
+
+    fn instant_pair(&self) -> Option<(Instant, u64)> {
+        Some((self.lock().begin, 0))
+    }
 }
 
 impl Timer for SimTimer {
-    fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
-        let at = self.0.to_reading(at);
-        let mut state = self.0.lock();
-        state.timer = None;
-        if at <= state.reading_ns() {
-            return Poll::Ready(());
-        }
-        state.timer = Some((at, waker.clone()));
-        Poll::Pending
+    fn set(&mut self, at_ns: u64, waker: &Waker) -> Poll<()> {
+        let mut state = self.clock.lock();
+        let now_ns = state.reading_ns();
+        state.timers.set(&mut self.slot, at_ns, now_ns, waker)
     }
 
     fn clear(&mut self) {
-        self.0.lock().timer = None;
+        self.clock.lock().timers.clear(&mut self.slot);
     }
 }
 
@@ -129,8 +131,4 @@ impl Drop for SimTimer {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,12 @@
 //! A clock that stands still until it is told to move, for tests.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Clock, Timer};
+use strict_rate_limiter_core::limit::saturating_ns;
+
+use super::{Clock, Timer, TimerQueue, TimerSlot, real};
 use crate::foreign::FirstPanic;
 use crate::wake_list::WakeList;
 
@@ -32,40 +33,48 @@ use crate::wake_list::WakeList;
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     state: Arc<Mutex<ManualState>>,
+    /// The origin of its nanoseconds; `None` where the platform has no `Instant`.
+    begin: Option<Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ManualState {
-    now: Instant,
-    timers: BTreeMap<(Instant, u64), Waker>,
-    next_id: u64,
+    now_ns: u64,
+    timers: TimerQueue,
 }
 
 #[derive(Debug)]
 struct ManualTimer {
     state: Arc<Mutex<ManualState>>,
-    set: Option<(Instant, u64)>,
+    slot: TimerSlot,
 }
 
 impl ManualClock {
     /// A clock that stands at the moment it was made.
     pub fn new() -> Self {
-        let now = Instant::now();
-        let state = ManualState { now, timers: BTreeMap::new(), next_id: 0 };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::default(), begin: real::instant_now() }
     }
 
-    /// Moves time forward and wakes, in the order of their times, the timers that have come due. A waker
-    /// that panics does so once all of them are woken.
+    /// The time as an `Instant`, as in [`Stats::next_opening`](crate::Stats::next_opening).
+    ///
+    /// # Panics
+    ///
+    /// On `wasm32-unknown-unknown`, which has no `Instant`.
+    pub fn now(&self) -> Instant {
+        let begin = self.begin.expect("this platform has no Instant");
+        begin + Duration::from_nanos(self.now_ns())
+    }
+
+    /// Moves time forward and wakes, in the order of their times, the timers that have come due. If wakers
+    /// panic, all are woken and the first panic goes on to the caller.
     pub fn advance(&self, by: Duration) {
+        let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
-        state.now += by;
-        let after = (state.now + Duration::from_nanos(1), 0);
-        let later = state.timers.split_off(&after);
-        let due = std::mem::replace(&mut state.timers, later);
+        state.now_ns = state.now_ns.saturating_add(saturating_ns(by));
+        let ManualState { now_ns, timers } = &mut *state;
+        wakes.extend(std::iter::from_fn(|| timers.pop_due(*now_ns)));
         drop(state);
-        let (mut wakes, mut panics) = (WakeList::default(), FirstPanic::default());
-        wakes.extend(due.into_values());
+        let mut panics = FirstPanic::default();
         wakes.wake(&mut panics);
         panics.into_result().unwrap_or_else(|panic| panic.resume());
     }
@@ -74,8 +83,7 @@ impl ManualClock {
     /// `None`, and nothing moves, where no timer is set.
     pub fn advance_to_next_timer(&self) -> Option<Duration> {
         let state = lock(&self.state);
-        let ((at, _), _) = state.timers.first_key_value()?;
-        let by = at.saturating_duration_since(state.now);
+        let by = Duration::from_nanos(state.timers.next_ns()?.saturating_sub(state.now_ns));
         drop(state);
         self.advance(by);
         Some(by)
@@ -89,33 +97,27 @@ impl Default for ManualClock {
 }
 
 impl Clock for ManualClock {
-    fn now(&self) -> Instant {
-        lock(&self.state).now
+    fn now_ns(&self) -> u64 {
+        lock(&self.state).now_ns
     }
 
     fn timer(&self) -> Box<dyn Timer> {
-        Box::new(ManualTimer { state: Arc::clone(&self.state), set: None })
+        Box::new(ManualTimer { state: Arc::clone(&self.state), slot: TimerSlot::default() })
+    }
+
+    fn instant_pair(&self) -> Option<(Instant, u64)> {
+        Some((self.begin?, 0))
     }
 }
 
 impl Timer for ManualTimer {
-    fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
-        self.clear();
-        let mut state = lock(&self.state);
-        if at <= state.now {
-            return Poll::Ready(());
-        }
-        let key = (at, state.next_id);
-        state.next_id += 1;
-        state.timers.insert(key, waker.clone());
-        self.set = Some(key);
-        Poll::Pending
+    fn set(&mut self, at_ns: u64, waker: &Waker) -> Poll<()> {
+        let ManualState { now_ns, timers } = &mut *lock(&self.state);
+        timers.set(&mut self.slot, at_ns, *now_ns, waker)
     }
 
     fn clear(&mut self) {
-        if let Some(key) = self.set.take() {
-            lock(&self.state).timers.remove(&key);
-        }
+        lock(&self.state).timers.clear(&mut self.slot);
     }
 }
 

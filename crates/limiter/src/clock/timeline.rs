@@ -1,14 +1,17 @@
-//! A limiter's own timeline: nanoseconds, as core counts them, from whichever clock it was given.
+//! The machine's timeline: a clock's nanoseconds, with room for a history before their origin. The only
+//! place that converts between it, a clock's nanoseconds and `Instant`s.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fast::Fast;
+use strict_rate_limiter_core::limit::saturating_ns;
+
+use super::real::RealClock;
 use super::timer_thread::ThreadTimer;
-use super::{Clock, LimiterTimer};
+use super::{Clock, FastClock, LimiterTimer};
 use crate::foreign::{self, Panic};
 
-/// The time, to within a doubt: the true one lies in `earliest..=latest`.
+/// A reading of the clock with its error bound: the true time lies in `earliest..=latest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) earliest: u64,
@@ -21,92 +24,125 @@ impl Reading {
     }
 }
 
-/// Where a timeline begins, so that completions from before the limiter was made fit on it.
-const BEGIN_NS: u64 = 1 << 60;
+/// Where a clock's origin is on the machine's timeline, so that completions from before it have a place
+/// there. The same for all clocks and processes.
+const ORIGIN_NS: u64 = 1 << 60;
 
-/// Below this period the doubt of a fast reading would be felt: 2 µs either way is 0.2 % of it.
+/// The shortest period for which the fast clock is used: its error bound, 2 µs either way, is 0.2 % of it.
 const FAST_PER_MIN: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(crate) struct Timeline {
-    /// The instant that [`BEGIN_NS`] stands for.
-    begin: Instant,
-    /// `None`: the real clock.
-    clock: Option<Arc<dyn Clock>>,
-    /// Whether whoever is woken by this clock comes late, as threads do.
+    source: Source,
     wakes_late: bool,
     /// Whether the processor's counter may stand in for the real clock.
     may_be_fast: bool,
 }
 
+#[derive(Debug)]
+enum Source {
+    Real(RealClock),
+    Foreign(Arc<dyn Clock>),
+}
+
 impl Timeline {
-    /// `is_exact`: the operating system is asked each time.
+    /// `None` is the real clock. `is_exact`: each reading asks the operating system.
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>, is_exact: bool) -> Self {
-        let begin = clock.as_ref().map_or_else(Instant::now, |clock| clock.now());
         let wakes_late = clock.as_ref().is_none_or(|clock| clock.wakes_late());
         let may_be_fast = clock.is_none() && !is_exact;
-        Self { begin, clock, wakes_late, may_be_fast }
+        let source = clock.map_or_else(|| Source::Real(RealClock::new()), Source::Foreign);
+        Self { source, wakes_late, may_be_fast }
     }
 
     pub(crate) fn timer(&self) -> LimiterTimer {
-        match &self.clock {
-            Some(clock) => LimiterTimer::Foreign(Some(clock.timer())),
-            None => LimiterTimer::Real(ThreadTimer::default()),
+        match &self.source {
+            Source::Real(clock) => LimiterTimer::Real(ThreadTimer::new(*clock)),
+            Source::Foreign(clock) => LimiterTimer::Foreign(Some(clock.timer())),
         }
     }
 
-    /// Whether it pays to wake whoever is first ahead of time.
+    /// Whether it pays to wake the first waiter ahead of its opening.
     pub(crate) fn wakes_late(&self) -> bool {
         self.wakes_late
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Result<u64, Panic> {
-        match &self.clock {
-            Some(clock) => Ok(self.to_ns(foreign::call(|| clock.now())?)),
-            None => Ok(self.real_now()),
-        }
-    }
-
-    #[inline]
-    fn real_now(&self) -> u64 {
-        self.to_ns(Instant::now())
+        let now_ns = match &self.source {
+            Source::Real(clock) => clock.now_ns(),
+            Source::Foreign(clock) => foreign::call(|| clock.now_ns())?,
+        };
+        Ok(from_clock(now_ns))
     }
 
     /// What [`Self::read`] needs to be fast, where that is possible and worth it.
-    pub(crate) fn fast(&self, shortest_per: Duration) -> Fast {
-        if self.may_be_fast && shortest_per >= FAST_PER_MIN { Fast::new() } else { Fast::none() }
+    pub(crate) fn fast_clock(&self, shortest_per: Duration) -> FastClock {
+        if self.may_be_fast && shortest_per >= FAST_PER_MIN {
+            FastClock::new()
+        } else {
+            FastClock::none()
+        }
     }
 
-    /// The time as fast as it can be read, to within a doubt.
+    /// Reads the time as fast as it can be read.
     #[inline]
-    pub(crate) fn read(&self, fast: &mut Fast) -> Result<Reading, Panic> {
-        match fast.read(|| self.real_now()) {
-            Some(reading) => Ok(reading),
-            None => self.now().map(Reading::exact),
+    pub(crate) fn read(&self, fast_clock: &mut FastClock) -> Result<Reading, Panic> {
+        if let Source::Real(clock) = &self.source
+            && let Some(reading) = fast_clock.read(|| from_clock(clock.now_ns()))
+        {
+            return Ok(reading);
         }
+        self.now().map(Reading::exact)
     }
 
+    /// Calls the clock, so not under the lock; a panic of it goes on to the caller.
     pub(crate) fn to_ns(&self, instant: Instant) -> u64 {
-        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        match instant.checked_duration_since(self.begin) {
-            Some(since) => BEGIN_NS.saturating_add(ns(since)),
-            None => BEGIN_NS.saturating_sub(ns(self.begin - instant)),
+        // Where the caller has an instant, the platform has them.
+        let (known, known_ns) = self.instant_pair().unwrap_or_else(|| self.present_pair());
+        match instant.checked_duration_since(known) {
+            Some(since) => known_ns.saturating_add(saturating_ns(since)),
+            None => known_ns.saturating_sub(saturating_ns(known - instant)),
         }
     }
 
-    /// `None` where the platform has no instant that late.
+    /// `None` where the platform has no instants, or none that late. Calls the clock, as
+    /// [`to_ns`](Self::to_ns) does.
     pub(crate) fn to_instant(&self, ns: u64) -> Option<Instant> {
-        match ns.checked_sub(BEGIN_NS) {
-            Some(since) => self.begin.checked_add(Duration::from_nanos(since)),
-            None => self.begin.checked_sub(Duration::from_nanos(BEGIN_NS - ns)),
+        let (known, known_ns) = self.instant_pair()?;
+        match ns.checked_sub(known_ns) {
+            Some(since) => known.checked_add(Duration::from_nanos(since)),
+            None => known.checked_sub(Duration::from_nanos(known_ns - ns)),
         }
     }
+
+    fn instant_pair(&self) -> Option<(Instant, u64)> {
+        let (instant, clock_ns) = match &self.source {
+            Source::Real(clock) => clock.instant_pair(),
+            Source::Foreign(clock) => clock.instant_pair()?,
+        };
+        Some((instant, from_clock(clock_ns)))
+    }
+
+    fn present_pair(&self) -> (Instant, u64) {
+        let instant = Instant::now();
+        (instant, self.now().unwrap_or_else(|panic| panic.resume()))
+    }
+}
+
+#[inline]
+fn from_clock(clock_ns: u64) -> u64 {
+    ORIGIN_NS.saturating_add(clock_ns)
+}
+
+/// The time on the clock's own timeline, for its timers. A time before the origin has come.
+pub(super) fn to_clock(ns: u64) -> u64 {
+    ns.saturating_sub(ORIGIN_NS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{ManualClock, Timer};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -114,10 +150,52 @@ mod tests {
     fn the_real_clock_wakes_late_and_an_exact_one_is_never_read_fast() {
         let exact = Timeline::new(None, true);
         assert!(exact.wakes_late());
-        let mut fast = exact.fast(SECOND);
+        let mut fast_clock = exact.fast_clock(SECOND);
         for _ in 0..100_000 {
-            let reading = exact.read(&mut fast).unwrap_or_else(|panic| panic.resume());
+            let reading = exact.read(&mut fast_clock).unwrap_or_else(|panic| panic.resume());
             assert_eq!(reading.earliest, reading.latest);
         }
+    }
+
+    #[test]
+    fn instants_convert_exactly_both_ways_and_from_before_the_origin() {
+        let clock = ManualClock::new();
+        clock.advance(SECOND);
+        for timeline in
+            [Timeline::new(None, true), Timeline::new(Some(Arc::new(clock.clone())), false)]
+        {
+            let now = clock.now();
+            for instant in [now - SECOND, now - SECOND / 3, now, now + 1_000_000 * SECOND] {
+                assert_eq!(timeline.to_instant(timeline.to_ns(instant)), Some(instant));
+            }
+            let long_ago = timeline.to_ns(now - 10 * SECOND);
+            assert_eq!(timeline.to_ns(now) - long_ago, 10_000_000_000);
+        }
+    }
+
+    /// A clock that knows nothing of `Instant`s.
+    #[derive(Debug)]
+    struct NoInstants(ManualClock);
+
+    impl Clock for NoInstants {
+        fn now_ns(&self) -> u64 {
+            self.0.now_ns()
+        }
+
+        fn timer(&self) -> Box<dyn Timer> {
+            self.0.timer()
+        }
+
+        fn instant_pair(&self) -> Option<(Instant, u64)> {
+            None
+        }
+    }
+
+    #[test]
+    fn without_instants_of_its_own_a_clock_is_told_the_distance_from_now() {
+        let timeline = Timeline::new(Some(Arc::new(NoInstants(ManualClock::new()))), false);
+        assert_eq!(timeline.to_instant(ORIGIN_NS), None);
+        let ns = timeline.to_ns(Instant::now() + 1_000 * SECOND) - ORIGIN_NS;
+        assert!((900 * 1_000_000_000..=1_000 * 1_000_000_000).contains(&ns), "{ns}");
     }
 }

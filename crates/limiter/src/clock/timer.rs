@@ -1,34 +1,35 @@
-//! The timer of one limiter: the real clock's, or one of a user's clock.
+//! The timer of one limiter: the real clock's timer thread, or a timer of the user's clock.
 
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use super::Timer;
+use super::timeline::to_clock;
 use super::timer_thread::ThreadTimer;
 use crate::foreign;
 
 pub(crate) enum LimiterTimer {
     Real(ThreadTimer),
-    /// `None` once it was dropped.
+    /// `None` after it was dropped.
     Foreign(Option<Box<dyn Timer>>),
 }
 
-/// What came of setting a timer.
+/// The outcome of setting a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimerSet {
-    /// It will come.
+    /// The timer will come.
     Set,
-    /// That time has come, and nothing is set.
+    /// The time has come already. Nothing is set.
     Due,
-    /// The system has no thread for it, and nothing is set.
+    /// The system refuses the thread that it needs. Nothing is set.
     Unavailable,
 }
 
 impl LimiterTimer {
-    pub(crate) fn set(&mut self, at: Instant, waker: &Waker) -> TimerSet {
+    /// Sets the timer to a time of the machine.
+    pub(crate) fn set(&mut self, at: u64, waker: &Waker) -> TimerSet {
         match self {
-            Self::Real(alarm) => alarm.set(at, waker),
-            Self::Foreign(Some(timer)) => match timer.set(at, waker) {
+            Self::Real(timer) => timer.set(to_clock(at), waker),
+            Self::Foreign(Some(timer)) => match timer.set(to_clock(at), waker) {
                 Poll::Ready(()) => TimerSet::Due,
                 Poll::Pending => TimerSet::Set,
             },
@@ -38,7 +39,7 @@ impl LimiterTimer {
 
     pub(crate) fn clear(&mut self) {
         match self {
-            Self::Real(alarm) => alarm.clear(),
+            Self::Real(timer) => timer.clear(),
             Self::Foreign(timer) => {
                 if let Some(timer) = timer {
                     timer.clear();
@@ -47,10 +48,10 @@ impl LimiterTimer {
         }
     }
 
-    /// Whether what was set will never come: the thread that it was left to is another process's.
+    /// Whether what was set will never come: the thread that was to wake it is in another process.
     pub(crate) fn is_lost(&self) -> bool {
         match self {
-            Self::Real(alarm) => alarm.is_lost(),
+            Self::Real(timer) => timer.is_lost(),
             Self::Foreign(_) => false,
         }
     }

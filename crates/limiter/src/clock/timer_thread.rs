@@ -1,31 +1,31 @@
 //! The real clock's timer: one thread for the whole process, started by the first wait, that sleeps
 //! until the earliest of all the times asked for.
 //!
-//! A thread of its own and the operating system's own wait have nanosecond resolution, need no
-//! runtime, and depend on nobody's polling: the thread wakes the limiter itself, which looks, grants
-//! and wakes whoever is first. (A runtime's timer wheel counts in whole milliseconds.)
+//! A thread with the operating system's own wait has nanosecond resolution and needs no runtime and no
+//! polling: the thread wakes the limiter, which looks, grants and wakes the first waiter. (A runtime's
+//! timer wheel counts in whole milliseconds.)
 //!
-//! A child of a `fork` has none of its parent's threads, and its parent's lock may be held by one of them
-//! for ever. So a process has alarms of its own, known by the process's id; what was set in the parent is
-//! lost, and says so. A thread that the system refuses is asked for again by the next alarm.
+//! A child of a `fork` has none of its parent's threads, and one of them may hold the parent's lock for
+//! ever. So each process has a [`TimerThread`] of its own, known by the process's id. What was set in the
+//! parent is lost, and [`ThreadTimer::is_lost`] says so. If the system refuses the thread, the next timer
+//! that is set asks for it again.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::thread;
-use std::time::Instant;
+use std::time::Duration;
 
-use super::TimerSet;
-use super::process;
+use super::real::RealClock;
+use super::{TimerQueue, TimerSet, TimerSlot};
 
-/// The alarms of one process.
+/// The timers and the thread of one process.
 struct TimerThread {
     process: u32,
     state: Mutex<State>,
+    /// Notified when there is an earlier timer than the thread sleeps until.
     earlier: Condvar,
-    /// Those of the child of a `fork` that this process is, if it is one.
+    /// The timers of this process, where it is a child of the process that these belong to.
     child: Next,
 }
 
@@ -33,53 +33,55 @@ type Next = OnceLock<&'static TimerThread>;
 
 #[derive(Default)]
 struct State {
-    pending: BTreeMap<Key, Waker>,
+    timers: TimerQueue,
     has_thread: bool,
 }
 
-type Key = (Instant, u64);
-
 /// A timer of the real clock.
-#[derive(Default)]
 pub(crate) struct ThreadTimer {
-    set: Option<(&'static TimerThread, Key)>,
+    clock: RealClock,
+    set: Option<(&'static TimerThread, TimerSlot)>,
 }
 
 impl ThreadTimer {
-    pub(super) fn set(&mut self, at: Instant, waker: &Waker) -> TimerSet {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+    pub(super) fn new(clock: RealClock) -> Self {
+        Self { clock, set: None }
+    }
 
+    pub(super) fn set(&mut self, at_ns: u64, waker: &Waker) -> TimerSet {
         self.clear();
-        if at <= Instant::now() {
+        let now_ns = self.clock.now_ns();
+        if at_ns <= now_ns {
             return TimerSet::Due;
         }
-        let key = (at, NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        let alarms = TimerThread::of_this_process();
-        let mut state = alarms.lock();
-        if !alarms.has_thread(&mut state) {
+        let thread = TimerThread::of_this_process();
+        let mut state = thread.lock();
+        if !thread.has_thread(&mut state, self.clock) {
             return TimerSet::Unavailable;
         }
-        state.pending.insert(key, waker.clone());
-        let is_earliest = state.pending.first_key_value().is_some_and(|(first, _)| *first == key);
+        let is_earliest = state.timers.next_ns().is_none_or(|next_ns| at_ns < next_ns);
+        let mut slot = TimerSlot::default();
+        let set = state.timers.set(&mut slot, at_ns, now_ns, waker);
         drop(state);
+        debug_assert_eq!(set, Poll::Pending);
         if is_earliest {
-            alarms.earlier.notify_one();
+            thread.earlier.notify_one();
         }
-        self.set = Some((alarms, key));
+        self.set = Some((thread, slot));
         TimerSet::Set
     }
 
     pub(super) fn clear(&mut self) {
-        if let Some((alarms, key)) = self.set.take()
-            && alarms.process == process::id()
+        if let Some((thread, mut slot)) = self.set.take()
+            && thread.process == process_id()
         {
-            let waker = alarms.lock().pending.remove(&key);
+            let waker = thread.lock().timers.clear(&mut slot);
             drop(waker);
         }
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.set.is_some_and(|(alarms, _)| alarms.process != process::id())
+        self.set.as_ref().is_some_and(|(thread, _)| thread.process != process_id())
     }
 }
 
@@ -93,14 +95,14 @@ impl TimerThread {
     fn of_this_process() -> &'static Self {
         static FIRST: Next = OnceLock::new();
 
-        let id = process::id();
+        let id = process_id();
         let mut next = &FIRST;
         loop {
-            let alarms = *next.get_or_init(|| Box::leak(Box::new(Self::new(id))));
-            if alarms.process == id && alarms.child.get().is_none() {
-                return alarms;
+            let thread = *next.get_or_init(|| Box::leak(Box::new(Self::new(id))));
+            if thread.process == id && thread.child.get().is_none() {
+                return thread;
             }
-            next = &alarms.child;
+            next = &thread.child;
         }
     }
 
@@ -112,41 +114,46 @@ impl TimerThread {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is a thread to wake what is due; started, where there is none yet.
-    fn has_thread(&'static self, state: &mut State) -> bool {
+    /// Whether there is a thread to wake what is due. Starts it where there is none yet.
+    fn has_thread(&'static self, state: &mut State, clock: RealClock) -> bool {
         #[cfg(test)]
         if tests::NO_THREAD.get() {
             return false;
         }
         if !state.has_thread {
             let thread = thread::Builder::new().name("rate-limiter-timer".into());
-            state.has_thread = thread.spawn(|| self.run()).is_ok();
+            state.has_thread = thread.spawn(move || self.run(clock)).is_ok();
         }
         state.has_thread
     }
 
     /// The thread: wakes what is due, and sleeps until the next is.
-    fn run(&self) {
+    fn run(&self, clock: RealClock) {
         let mut state = self.lock();
         loop {
-            let Some(first) = state.pending.first_entry() else {
+            let Some(next_ns) = state.timers.next_ns() else {
                 state = self.earlier.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let now = Instant::now();
-            let (at, _) = *first.key();
-            if at <= now {
-                let waker = first.remove();
+            let now_ns = clock.now_ns();
+            if let Some(waker) = state.timers.pop_due(now_ns) {
                 drop(state);
-                // One limiter's bad waker must not stop the clock of all the others.
+                // A waker that panics must not stop the thread that wakes all the others.
                 let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
                 state = self.lock();
             } else {
-                let wait = self.earlier.wait_timeout(state, at - now);
-                state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns));
+                let waited = self.earlier.wait_timeout(state, wait);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
+}
+
+/// A number that a child of a `fork` does not share with its parent.
+fn process_id() -> u32 {
+    // On other systems there is no `fork`, and asking may panic.
+    if cfg!(unix) { std::process::id() } else { 0 }
 }
 
 #[cfg(test)]
@@ -154,13 +161,15 @@ mod tests {
     use std::cell::Cell;
     use std::sync::{Arc, mpsc};
     use std::task::Wake;
-    use std::time::Duration;
+    use std::time::Instant;
+
+    use strict_rate_limiter_core::limit::saturating_ns;
 
     use super::*;
     use crate::RateLimiter;
 
     thread_local! {
-        /// Whether the system refuses this thread another one, as far as the alarms can tell.
+        /// Whether the system refuses this thread another one, as far as the timers can tell.
         pub(super) static NO_THREAD: Cell<bool> = const { Cell::new(false) };
     }
 
@@ -181,23 +190,32 @@ mod tests {
         }
     }
 
-    // Time is real here, and nothing depends on how fast the machine is: a time that has come before
-    // the alarm could be set is told by the test itself.
+    // Time is real here, and nothing depends on how fast the machine is: where a time has come before the
+    // timer could be set, the test wakes.
 
-    fn set(alarm: &mut ThreadTimer, at: Instant, sender: &mpsc::Sender<Instant>) {
+    fn timer() -> ThreadTimer {
+        ThreadTimer::new(RealClock::new())
+    }
+
+    fn set_for(timer: &mut ThreadTimer, at: Instant, waker: &Waker) -> TimerSet {
+        let (begin, begin_ns) = timer.clock.instant_pair();
+        timer.set(begin_ns + saturating_ns(at - begin), waker)
+    }
+
+    fn set(timer: &mut ThreadTimer, at: Instant, sender: &mpsc::Sender<Instant>) {
         let waker = Waker::from(Arc::new(Tell(sender.clone())));
-        if alarm.set(at, &waker) == TimerSet::Due {
+        if set_for(timer, at, &waker) == TimerSet::Due {
             waker.wake();
         }
     }
 
     #[test]
-    fn an_alarm_goes_off_once_and_not_before_its_time() {
+    fn a_timer_comes_once_and_not_before_its_time() {
         let (sender, woken) = mpsc::channel();
         for ms in [30, 0, 10, 20] {
             let at = Instant::now() + Duration::from_millis(ms);
-            let mut alarm = ThreadTimer::default();
-            set(&mut alarm, at, &sender);
+            let mut timer = timer();
+            set(&mut timer, at, &sender);
             assert!(woken.recv().unwrap() >= at);
         }
         drop(sender);
@@ -205,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_that_is_set_anew_or_cleared_forgets_its_old_time() {
+    fn a_timer_that_is_set_anew_or_cleared_forgets_its_old_time() {
         let (sender, woken) = mpsc::channel();
         let an_hour_from_now = Instant::now() + Duration::from_secs(3_600);
-        let (mut moved, mut cleared) = (ThreadTimer::default(), ThreadTimer::default());
+        let (mut moved, mut cleared) = (timer(), timer());
         set(&mut moved, an_hour_from_now, &sender);
         set(&mut cleared, an_hour_from_now, &sender);
-        let mut dropped = ThreadTimer::default();
+        let mut dropped = timer();
         set(&mut dropped, an_hour_from_now, &sender);
         cleared.clear();
         drop(dropped);
@@ -227,19 +245,19 @@ mod tests {
         limiter.acquire_blocking().unwrap().complete();
         NO_THREAD.set(true);
         limiter.acquire_blocking().unwrap().complete();
-        let mut alarm = ThreadTimer::default();
+        let mut timer = timer();
         let far = Instant::now() + Duration::from_secs(3_600);
-        assert_eq!(alarm.set(far, Waker::noop()), TimerSet::Unavailable);
+        assert_eq!(set_for(&mut timer, far, Waker::noop()), TimerSet::Unavailable);
         NO_THREAD.set(false);
         limiter.acquire_blocking().unwrap().complete();
-        assert_eq!(alarm.set(far, Waker::noop()), TimerSet::Set);
+        assert_eq!(set_for(&mut timer, far, Waker::noop()), TimerSet::Set);
     }
 
     #[test]
-    fn a_waker_that_panics_stops_nobody_elses_clock() {
+    fn a_waker_that_panics_stops_no_other_timer() {
         let at = Instant::now() + Duration::from_millis(5);
-        let (mut bad, mut good) = (ThreadTimer::default(), ThreadTimer::default());
-        let _ = bad.set(at, &Waker::from(Arc::new(Bad)));
+        let (mut bad, mut good) = (timer(), timer());
+        let _ = set_for(&mut bad, at, &Waker::from(Arc::new(Bad)));
         let (sender, woken) = mpsc::channel();
         set(&mut good, at + Duration::from_millis(5), &sender);
         assert!(woken.recv().is_ok());

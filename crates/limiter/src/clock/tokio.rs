@@ -3,15 +3,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::Duration;
 
+use strict_rate_limiter_core::limit::saturating_ns;
 use tokio::runtime::Handle;
 use tokio::task::coop::{Unconstrained, unconstrained};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Clock, Timer};
 
-/// Tokio's clock and timer, for programs and tests that live by them: with
+/// Tokio's clock and timer, for programs and tests that use tokio's time: with
 /// `#[tokio::test(start_paused = true)]`, time passes as soon as everything waits for it.
 ///
 /// Its timer has a resolution of 1 ms, which costs up to that much of every wait; the default clock
@@ -35,19 +36,22 @@ use super::{Clock, Timer};
 #[derive(Debug, Clone)]
 pub struct TokioClock {
     runtime: Handle,
+    /// The origin of its nanoseconds, by the runtime's clock.
+    begin: Instant,
 }
 
 struct TokioTimer {
-    runtime: Handle,
-    /// Out of tokio's cooperative budget: a task that has used up its own would have the waker
-    /// woken on the spot, under the limiter's lock.
+    clock: TokioClock,
+    /// Outside of tokio's cooperative budget. In a task that has used up its budget, polling a plain
+    /// `Sleep` wakes the waker at once, which would be under the limiter's lock.
     sleep: Option<Pin<Box<Unconstrained<Sleep>>>>,
 }
 
 impl TokioClock {
     /// The clock of this runtime, which must have its time driver enabled.
     pub fn new(runtime: Handle) -> Self {
-        Self { runtime }
+        let begin = now(&runtime);
+        Self { runtime, begin }
     }
 
     /// The clock of the runtime that this is called in.
@@ -61,21 +65,34 @@ impl TokioClock {
     }
 }
 
+fn now(runtime: &Handle) -> Instant {
+    let _in_runtime = runtime.enter();
+    Instant::now()
+}
+
 impl Clock for TokioClock {
-    fn now(&self) -> Instant {
-        let _in_runtime = self.runtime.enter();
-        tokio::time::Instant::now().into_std()
+    fn now_ns(&self) -> u64 {
+        saturating_ns(now(&self.runtime).saturating_duration_since(self.begin))
     }
 
     fn timer(&self) -> Box<dyn Timer> {
-        Box::new(TokioTimer { runtime: self.runtime.clone(), sleep: None })
+        Box::new(TokioTimer { clock: self.clone(), sleep: None })
+    }
+
+    fn instant_pair(&self) -> Option<(std::time::Instant, u64)> {
+        Some((self.begin.into_std(), 0))
     }
 }
 
 impl Timer for TokioTimer {
-    fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
-        let _in_runtime = self.runtime.enter();
-        let sleep = self.sleep.insert(Box::pin(unconstrained(sleep_until(at.into()))));
+    fn set(&mut self, at_ns: u64, waker: &Waker) -> Poll<()> {
+        let TokioClock { runtime, begin } = &self.clock;
+        let Some(at) = begin.checked_add(Duration::from_nanos(at_ns)) else {
+            self.sleep = None;
+            return Poll::Pending;
+        };
+        let _in_runtime = runtime.enter();
+        let sleep = self.sleep.insert(Box::pin(unconstrained(sleep_until(at))));
         sleep.as_mut().poll(&mut Context::from_waker(waker))
     }
 

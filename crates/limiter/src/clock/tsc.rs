@@ -1,25 +1,24 @@
-//! The processor's tick counter, as a fast way to read the operating system's clock.
+//! The processor's time stamp counter (TSC), as a fast way to read the operating system's clock.
 //!
-//! Asking the operating system takes as long as everything else an uncontended acquire and its
-//! completion do together, and a completion has to be stamped every time. So between two readings of
-//! the operating system's clock (an *anchor* each), at most [`ANCHOR_NS`] apart, the time is the
-//! anchor's plus the ticks since, at the tick length last measured between anchors.
+//! Reading the operating system's clock takes as long as the rest of an uncontended acquire and its
+//! completion together, and each completion needs a time. So this reads the operating system's clock and
+//! the counter together once in [`CALIBRATION_LASTS_NS`]: a *calibration point*. In between, the time is
+//! that of the last point plus the ticks since, times the tick length measured between the last two
+//! points.
 //!
-//! Such a reading can be off; by how much is bounded, and the bound is part of the reading:
-//! the true time lies in `earliest..=latest`. A completion counts from the latest it can have been,
-//! and what is held expires by the earliest it can be, so the doubt costs throughput, never
-//! strictness.
+//! Such a reading has an error, whose bound is part of the reading: the true time lies in
+//! `earliest..=latest`. A completion counts from `latest`, and what is held expires by `earliest`, so the
+//! error costs throughput and never strictness.
 //!
-//! What the bound of [`DOUBT_NS`] is made of, over a stretch of [`ANCHOR_NS`]: two anchors, each
-//! placed to within half of [`ANCHOR_SPREAD_NS`], give the tick length to within 250 ns of it; the
-//! operating system may change the pace of its clock by 500 ppm, 500 ns of it; the anchor's own
-//! place is off by 125 ns at most; and the processor may read the counter ahead of instructions
-//! before it, by well under 500 ns.
+//! [`ERROR_BOUND_NS`] covers these errors, each at its largest within [`CALIBRATION_LASTS_NS`]: the tick
+//! length, 250 ns (each of its two points is placed to within half of [`SPREAD_MAX_NS`]); the operating
+//! system changing the pace of its clock by up to 500 ppm, 500 ns; the last point's own place, 125 ns; and
+//! the processor reading the counter ahead of earlier instructions, well under 500 ns.
 //!
-//! All of this assumes a counter that is steady and the same on every processor. The kernel watches that:
-//! where it keeps time by the counter itself, it has found it so, and where it finds otherwise it turns to
-//! another source. It is asked which it uses when the first limiter is made and every
-//! [`ASK_AGAIN`] while one is in use; once it has given the counter up, so has every limiter.
+//! All of this assumes a counter that is steady and the same on every processor. The kernel checks that:
+//! it keeps time by the counter only while it finds it so, and changes to another source otherwise. This
+//! asks the kernel for its source when the first limiter is made, and every [`ASK_AGAIN`] while a limiter
+//! reads the counter. Once the kernel has given the counter up, so do all limiters.
 
 use std::arch::x86_64::_rdtsc;
 use std::sync::Mutex;
@@ -28,64 +27,65 @@ use std::time::{Duration, Instant};
 
 use super::Reading;
 
-/// How long an anchor serves.
-const ANCHOR_NS: u64 = 1_000_000;
+/// How long a calibration point is used.
+const CALIBRATION_LASTS_NS: u64 = 1_000_000;
 
-/// An anchor is the operating system's time between two readings of the counter no further apart
-/// than this. Where they are (the thread was interrupted in between), it is not used.
-const ANCHOR_SPREAD_NS: u64 = 250;
+/// A calibration point is the operating system's time between two readings of the counter. Where those are
+/// further apart than this (the thread was interrupted in between), the point is not used.
+const SPREAD_MAX_NS: u64 = 250;
 
-/// The true time is within this much of a reading, either way.
-const DOUBT_NS: u64 = 2_000;
+/// A reading is off by at most this much, either way.
+const ERROR_BOUND_NS: u64 = 2_000;
 
 /// How often the kernel is asked whether it still keeps time by the counter.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Two measurements of the tick length that differ by more than one part in this many do not
-/// belong to one steady counter.
+/// Two measurements of the tick length that differ by more than one part in this many show a counter that
+/// is not steady.
 const STEADY: u64 = 1_000;
 
 #[derive(Debug, Clone, Copy)]
-struct Anchor {
+struct CalibrationPoint {
     ticks: u64,
     ns: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Tsc {
-    counter: &'static Trust,
-    anchor: Option<Anchor>,
-    /// The length of a tick in 2⁻³² ns, from the last two anchors. 0 when not known.
+    kernel: &'static KernelCheck,
+    point: Option<CalibrationPoint>,
+    /// The length of a tick in 2⁻³² ns, from the last two calibration points. 0 when not known.
     tick_length: u64,
-    /// How many ticks past the anchor it may be used: 0 until two measurements have agreed.
+    /// For how many ticks after the point it may be used. 0 until two measurements have agreed.
     valid_for: u64,
 }
 
-/// Whether the counter is to be trusted, as the kernel says from time to time.
+/// Whether the kernel keeps time by the counter, asked from time to time.
 #[derive(Debug)]
-struct Trust {
+struct KernelCheck {
     kernel_uses_it: fn() -> bool,
     ask_again: Duration,
     asked: Mutex<Option<Instant>>,
     is_given_up: AtomicBool,
 }
 
-static TRUST: Trust = Trust::new(kernel_uses_counter, ASK_AGAIN);
+static COUNTER: KernelCheck = KernelCheck::new(kernel_uses_counter, ASK_AGAIN);
 
 fn kernel_uses_counter() -> bool {
     let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc")
 }
 
-impl Trust {
+impl KernelCheck {
     const fn new(kernel_uses_it: fn() -> bool, ask_again: Duration) -> Self {
         let (asked, is_given_up) = (Mutex::new(None), AtomicBool::new(false));
         Self { kernel_uses_it, ask_again, asked, is_given_up }
     }
 
-    /// Asks the kernel where it was not asked of late. What was given up once is so for good.
-    fn holds(&self) -> bool {
-        // Whoever has the lock is asking.
+    /// Asks the kernel, if [`ASK_AGAIN`] has passed since it was asked. A counter that was given up once is
+    /// given up for good.
+    fn is_trusted(&self) -> bool {
+        // If another thread has the lock, it is asking.
         if let Ok(mut asked) = self.asked.try_lock()
             && asked.is_none_or(|at| at.elapsed() >= self.ask_again)
         {
@@ -99,17 +99,18 @@ impl Trust {
 }
 
 impl Tsc {
-    /// A reader of the counter, if the kernel itself keeps time by it: it has then found the
-    /// counter steady and the same on every processor.
+    /// A reader of the counter, if the kernel keeps time by it and so has found it steady and the same on
+    /// every processor.
     pub(super) fn new() -> Option<Self> {
-        TRUST.holds().then(|| Self::trusting(&TRUST))
+        COUNTER.is_trusted().then(|| Self::trusting(&COUNTER))
     }
 
-    fn trusting(counter: &'static Trust) -> Self {
-        Self { counter, anchor: None, tick_length: 0, valid_for: 0 }
+    fn trusting(kernel: &'static KernelCheck) -> Self {
+        Self { kernel, point: None, tick_length: 0, valid_for: 0 }
     }
 
-    /// The time, from the counter where the last anchor still serves, by asking the operating system.
+    /// The time: from the counter while the last calibration point may be used, else from the operating
+    /// system by `ask`.
     #[inline]
     pub(super) fn read(&mut self, ask: impl Fn() -> u64) -> Reading {
         self.read_with(counter, ask)
@@ -117,46 +118,48 @@ impl Tsc {
 
     #[inline]
     fn read_with(&mut self, counter: impl Fn() -> u64, ask: impl Fn() -> u64) -> Reading {
-        if let Some(anchor) = self.anchor {
-            let ticks = counter().wrapping_sub(anchor.ticks);
+        if let Some(point) = self.point {
+            let ticks = counter().wrapping_sub(point.ticks);
             if ticks < self.valid_for {
                 let ns =
-                    anchor.ns + ((u128::from(ticks) * u128::from(self.tick_length)) >> 32) as u64;
-                return Reading { earliest: ns - DOUBT_NS, latest: ns + DOUBT_NS };
+                    point.ns + ((u128::from(ticks) * u128::from(self.tick_length)) >> 32) as u64;
+                return Reading { earliest: ns - ERROR_BOUND_NS, latest: ns + ERROR_BOUND_NS };
             }
         }
-        self.drop_anchor(counter, ask)
+        self.calibrate(counter, ask)
     }
 
-    /// Asks the operating system, and measures; unless the kernel has given the counter up.
+    /// Asks the operating system, and makes a new calibration point, unless the kernel has given the counter
+    /// up.
     #[cold]
-    fn drop_anchor(&mut self, counter: impl Fn() -> u64, ask: impl Fn() -> u64) -> Reading {
+    fn calibrate(&mut self, counter: impl Fn() -> u64, ask: impl Fn() -> u64) -> Reading {
         let mut ns = ask();
-        if !self.counter.holds() {
-            *self = Self::trusting(self.counter);
+        if !self.kernel.is_trusted() {
+            *self = Self::trusting(self.kernel);
             return Reading::exact(ns);
         }
-        // The first time round all of this is out of the processor's caches.
+        // The first round may be slow: its code and data may not be in the processor's caches.
         for _ in 0..3 {
             let before = counter();
             ns = ask();
             let spread = counter().wrapping_sub(before);
-            if self.measure(Anchor { ticks: before.wrapping_add(spread / 2), ns }, spread) {
+            if self.measure(CalibrationPoint { ticks: before.wrapping_add(spread / 2), ns }, spread)
+            {
                 break;
             }
         }
         Reading::exact(ns)
     }
 
-    /// Measures the tick length between the last anchor and a new one. Whether the new one was
-    /// placed well enough to serve; where not, the last one stays, and goes on being out of date.
-    fn measure(&mut self, new: Anchor, spread: u64) -> bool {
-        let Some(old) = self.anchor else {
-            self.anchor = Some(new);
+    /// Measures the tick length between the last calibration point and a new one. Returns whether the new
+    /// one was placed well enough to be used. If not, the last one stays, out of date.
+    fn measure(&mut self, new: CalibrationPoint, spread: u64) -> bool {
+        let Some(old) = self.point else {
+            self.point = Some(new);
             return true;
         };
         let ns = new.ns.saturating_sub(old.ns);
-        if ns < ANCHOR_NS {
+        if ns < CALIBRATION_LASTS_NS {
             return true;
         }
         let ticks = new.ticks.wrapping_sub(old.ticks).max(1);
@@ -165,18 +168,18 @@ impl Tsc {
         let in_ticks = |ns: u64| {
             u64::try_from((u128::from(ns) << 32) / u128::from(tick_length)).unwrap_or(u64::MAX)
         };
-        if spread > in_ticks(ANCHOR_SPREAD_NS) {
+        if spread > in_ticks(SPREAD_MAX_NS) {
             return false;
         }
         let is_steady = tick_length.abs_diff(self.tick_length) <= self.tick_length / STEADY;
-        let valid_for = if is_steady { in_ticks(ANCHOR_NS) } else { 0 };
-        *self = Self { anchor: Some(new), tick_length, valid_for, ..*self };
+        let valid_for = if is_steady { in_ticks(CALIBRATION_LASTS_NS) } else { 0 };
+        *self = Self { point: Some(new), tick_length, valid_for, ..*self };
         true
     }
 }
 
 #[inline]
-#[expect(unsafe_code, reason = "the one instruction that the library is fast by")]
+#[expect(unsafe_code, reason = "an intrinsic reads the counter")]
 fn counter() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, it only reads a register, and user mode
     // may execute it: the kernel's own clock reads it there (`Tsc::new` asks for that clock).
@@ -189,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// A world whose true time, counter and system clock are all known.
+    /// A simulated machine: its true time, counter and system clock.
     struct World {
         true_ns: Cell<u64>,
         ticks_per_us: Cell<u64>,
@@ -224,7 +227,7 @@ mod tests {
             (self.milliticks.get() / 1_000) as u64
         }
 
-        /// Reads, and holds the reading against the system's clock at that moment.
+        /// Reads, and compares the reading with the system's clock at that moment.
         fn read(&self, ticks: &mut Tsc) -> Reading {
             let before = self.system_ns.get();
             let reading = ticks.read_with(
@@ -241,7 +244,7 @@ mod tests {
         }
     }
 
-    static STEADY: Trust = Trust::new(|| true, Duration::MAX);
+    static STEADY: KernelCheck = KernelCheck::new(|| true, Duration::MAX);
 
     fn is_fast(reading: Reading) -> bool {
         reading.earliest != reading.latest
@@ -285,10 +288,11 @@ mod tests {
     #[test]
     fn a_counter_that_the_kernel_gives_up_is_given_up_while_the_process_lives() {
         static KERNEL_USES_IT: AtomicBool = AtomicBool::new(true);
-        static TRUST: Trust = Trust::new(|| KERNEL_USES_IT.load(Ordering::Relaxed), Duration::ZERO);
+        static COUNTER: KernelCheck =
+            KernelCheck::new(|| KERNEL_USES_IT.load(Ordering::Relaxed), Duration::ZERO);
 
         let world = World::new(2_596);
-        let mut ticks = Tsc::trusting(&TRUST);
+        let mut ticks = Tsc::trusting(&COUNTER);
         let mut fast_readings = |readings: u32| {
             let is_fast = |_: &u32| {
                 world.pass(1_000);
@@ -298,7 +302,7 @@ mod tests {
         };
         assert!(fast_readings(10_000) > 5_000);
         KERNEL_USES_IT.store(false, Ordering::Relaxed);
-        // What the last anchor still serves for, a millisecond.
+        // The last calibration point is used for a millisecond more.
         fast_readings(2_000);
         assert_eq!(fast_readings(10_000), 0);
         KERNEL_USES_IT.store(true, Ordering::Relaxed);

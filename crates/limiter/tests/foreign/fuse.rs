@@ -60,9 +60,9 @@ pub(crate) struct BadClock(pub(crate) ManualClock, pub(crate) bool);
 struct BadTimer(Box<dyn Timer>);
 
 impl Clock for BadClock {
-    fn now(&self) -> Instant {
-        foreign("Clock::now");
-        self.0.now()
+    fn now_ns(&self) -> u64 {
+        foreign("Clock::now_ns");
+        self.0.now_ns()
     }
 
     fn timer(&self) -> Box<dyn Timer> {
@@ -72,12 +72,17 @@ impl Clock for BadClock {
     fn wakes_late(&self) -> bool {
         self.1
     }
+
+    fn instant_pair(&self) -> Option<(Instant, u64)> {
+        foreign("Clock::instant_pair");
+        self.0.instant_pair()
+    }
 }
 
 impl Timer for BadTimer {
-    fn set(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
+    fn set(&mut self, at_ns: u64, waker: &Waker) -> Poll<()> {
         foreign("Timer::set");
-        self.0.set(at, waker)
+        self.0.set(at_ns, waker)
     }
 
     fn clear(&mut self) {

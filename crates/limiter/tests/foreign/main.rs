@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use fuse::{BadClock, BadRecorder, BadSubscriber, Blown};
 use strict_rate_limiter::audit::{Record, audit};
-use strict_rate_limiter::clock::{Clock, ManualClock};
+use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{Limit, RateLimiter};
 
 const MS: Duration = Duration::from_millis(1);
@@ -192,7 +192,9 @@ impl Life {
         self.poll_woken();
         self.cancel(3); // From the middle of the queue, or granted.
         let _ = ask(|| self.limiter.stats());
+        let _ = ask(|| self.limiter.try_acquire().map(drop));
         let _ = ask(|| self.limiter.pause_for(2 * MS));
+        let _ = ask(|| self.limiter.pause_until(self.clock.now() + 3 * MS));
         self.acquire();
         for _ in 0..110 {
             // Past the moments at which a head is woken ahead of its opening, and looks for itself.
@@ -278,7 +280,8 @@ fn a_panic_in_any_call_of_foreign_code_takes_nothing_with_it() {
         });
     }
     let all = [
-        "Clock::now",
+        "Clock::instant_pair",
+        "Clock::now_ns",
         "Counter::increment",
         "Gauge::decrement",
         "Gauge::increment",

@@ -17,7 +17,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use reqwest::redirect::Policy;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use strict_rate_limiter::clock::{Clock, ManualClock};
+use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{RateLimiter, TryAcquireError};
 use strict_rate_limiter_reqwest::RateLimit;
 use tokio::net::TcpListener;

@@ -1,19 +1,19 @@
 //! A fast reading of the real clock, where the machine has one.
 //!
-//! The rest of the library is the same everywhere. `--cfg portable` builds it as it is built for machines
-//! without a fast reading, so that the tests see that build too.
+//! `--cfg portable` builds the library as it is built for machines without a fast reading, so that the
+//! tests cover that build as well. Everything else is the same on all machines.
 
 use super::Reading;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 use super::tsc::Tsc;
 
-/// What a fast reading remembers between calls; kept under the limiter's lock.
+/// What a fast reading remembers between calls. The limiter keeps it under its lock.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 #[derive(Debug)]
-pub(crate) struct Fast(Option<Tsc>);
+pub(crate) struct FastClock(Option<Tsc>);
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
-impl Fast {
+impl FastClock {
     pub(super) fn new() -> Self {
         Self(Tsc::new())
     }
@@ -22,20 +22,20 @@ impl Fast {
         Self(None)
     }
 
-    /// `None` where there is no fast reading; `ask` asks the operating system.
+    /// `None` where there is no fast reading. `ask` asks the operating system.
     #[inline]
     pub(super) fn read(&mut self, ask: impl Fn() -> u64) -> Option<Reading> {
-        self.0.as_mut().map(|ticks| ticks.read(ask))
+        self.0.as_mut().map(|tsc| tsc.read(ask))
     }
 }
 
-/// There is no fast reading on this machine.
+/// This machine has no fast reading.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(portable))))]
 #[derive(Debug)]
-pub(crate) struct Fast;
+pub(crate) struct FastClock;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(portable))))]
-impl Fast {
+impl FastClock {
     pub(super) fn new() -> Self {
         Self
     }
