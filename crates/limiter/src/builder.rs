@@ -9,10 +9,9 @@ use strict_rate_limiter_core::{Config, HistoryEntry, Limit, Machine};
 use crate::clock::{Clock, Timeline};
 use crate::error::BuildError;
 use crate::inner::Inner;
-use crate::limiter::RateLimiter;
 use crate::observe::Name;
 
-/// Makes a [`RateLimiter`]; from [`RateLimiter::builder`].
+/// Makes a [`RateLimiter`](crate::RateLimiter); from [`RateLimiter::builder`](crate::RateLimiter::builder).
 ///
 /// ```
 /// use std::time::Duration;
@@ -99,7 +98,9 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// Lives by this clock instead of the real one.
+    /// Uses this clock instead of the real one. An `Arc` of a clock is a clock, for several limiters.
+    ///
+    /// On `wasm32-unknown-unknown`, which has no real clock, a limiter needs one: building it without panics.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -139,18 +140,13 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// Makes the limiter.
-    pub fn build(self) -> Result<RateLimiter, BuildError> {
-        self.build_named(false)
-    }
-
-    /// `is_shared`: whether others go by the same name.
     #[cfg(feature = "keyed")]
     pub(crate) fn configured_limits(&self) -> &[Limit] {
         &self.config.limits
     }
 
-    pub(crate) fn build_named(self, is_shared: bool) -> Result<RateLimiter, BuildError> {
+    /// `is_shared`: whether other limiters have the same name.
+    pub(crate) fn build_inner(self, is_shared: bool) -> Result<Arc<Inner>, BuildError> {
         let name = Name::new(self.name, &self.config.limits, is_shared);
         let mut machine = Machine::new(self.config)?;
         let clock = Timeline::new(self.clock, self.exact_clock);
@@ -159,6 +155,6 @@ impl RateLimiterBuilder {
             HistoryEntry::new(now.saturating_sub(saturating_ns(ago)), weight)
         });
         machine.remember(now, entries);
-        Ok(RateLimiter::from_inner(Inner::new(machine, clock, name)))
+        Ok(Inner::new(machine, clock, name))
     }
 }

@@ -247,7 +247,8 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
             return known.clone();
         }
         let settings = keys.own.get(key).unwrap_or(&keys.every).clone();
-        let limiter = settings.build_named(true).expect("checked when this was built");
+        let inner = settings.build_inner(true).expect("checked when this was built");
+        let limiter = RateLimiter::from_inner(inner);
         if keys.closed.load(Ordering::SeqCst) {
             limiter.close();
             return limiter;

@@ -60,6 +60,7 @@ impl RateLimiter {
         RateLimiterBuilder::new()
     }
 
+    #[cfg(feature = "keyed")]
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
         Self { inner }
     }
@@ -549,7 +550,7 @@ impl RateLimiter {
     /// or every few seconds.
     #[cfg(feature = "metrics")]
     pub fn publish_gauges(&self) {
-        self.inner.observer.held_changed(&self.inner);
+        self.inner.observer.held_changed(&*self.inner);
     }
 
     /// How long until the last of `tasks` more tasks of `weight` each could start, at the least: for
@@ -578,6 +579,13 @@ impl RateLimiter {
     /// The limiter in numbers, at this instant.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
+    }
+}
+
+impl RateLimiterBuilder {
+    /// Makes the limiter.
+    pub fn build(self) -> Result<RateLimiter, BuildError> {
+        Ok(RateLimiter { inner: self.build_inner(false)? })
     }
 }
 

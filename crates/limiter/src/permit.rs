@@ -48,7 +48,7 @@ impl<S: Deref<Target = Inner>> PermitGuard<S> {
     pub(crate) fn new(inner: S, permit: core::Grant, waiting: &mut Waiting) -> Result<Self, Panic> {
         let (running, has_panicked) = (Running::default(), AtomicBool::new(false));
         let mut held = Self { inner, permit: Some(permit), running, has_panicked };
-        match waiting.granted(&held.inner, held.weight(), &mut held.running) {
+        match waiting.granted(&*held.inner, held.weight(), &mut held.running) {
             Ok(()) => Ok(held),
             Err(panic) => {
                 held.release_unused();
@@ -90,14 +90,14 @@ impl<S: Deref<Target = Inner>> PermitGuard<S> {
     pub(crate) fn release_unused(mut self) {
         if let Some(permit) = self.permit.take() {
             self.inner.undo(permit);
-            self.running.ended(&self.inner, PermitEnd::Unused);
+            self.running.ended(&*self.inner, PermitEnd::Unused);
         }
     }
 
     #[inline]
     fn end(&mut self, permit: core::Grant, actual: Option<u64>) -> u64 {
         let excess = self.inner.complete(permit, actual);
-        self.running.ended(&self.inner, PermitEnd::Completed { excess });
+        self.running.ended(&*self.inner, PermitEnd::Completed { excess });
         excess
     }
 
@@ -114,7 +114,7 @@ impl<S: Deref<Target = Inner>> Drop for PermitGuard<S> {
             self.end(permit, None);
         } else {
             self.inner.abandon(permit);
-            self.running.ended(&self.inner, PermitEnd::Abandoned);
+            self.running.ended(&*self.inner, PermitEnd::Abandoned);
         }
     }
 }

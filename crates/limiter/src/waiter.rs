@@ -67,12 +67,12 @@ impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
             }
             Ok(Standing::Queued { ticket, accepted }) => {
                 self.state = WaiterState::Queued(ticket);
-                let told = self.waiting.queued(&self.inner, self.weight);
+                let told = self.waiting.queued(&*self.inner, self.weight);
                 told.unwrap_or_else(|panic| panic.resume());
                 Ok(Standing::Queued { ticket, accepted })
             }
             Err(error) => {
-                self.waiting.left(&self.inner);
+                self.waiting.left(&*self.inner);
                 Err(error)
             }
         }
@@ -142,7 +142,7 @@ impl<S: Deref<Target = Inner> + Clone> Drop for Waiter<S> {
         match std::mem::replace(&mut self.state, WaiterState::Done) {
             WaiterState::Queued(ticket) => {
                 self.inner.leave(ticket);
-                self.waiting.left(&self.inner);
+                self.waiting.left(&*self.inner);
             }
             // Nobody has seen it: no task ran.
             WaiterState::Granted(permit) => permit.release_unused(),

@@ -10,9 +10,8 @@ use std::time::Duration;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 use strict_rate_limiter_core::Limit;
 
-use super::{Name, PermitEnd};
+use super::{Name, Observed, PermitEnd};
 use crate::foreign::{self, FirstPanic, Panic};
-use crate::inner::Inner;
 
 const METADATA: Metadata<'static> =
     Metadata::new("strict_rate_limiter", Level::INFO, Some(module_path!()));
@@ -29,9 +28,9 @@ pub(crate) struct Metrics {
     overspent: Key,
     /// Units held of each limit, and that as a share of its rate. Empty for limiters that share a name.
     held: Vec<(Key, Key)>,
-    /// Held by whoever sets those, so that what is set last is what was seen last.
+    /// Locked while a thread sets those, so that what is set last is what was read last.
     publishing: Mutex<()>,
-    /// Something has changed since.
+    /// Whether something has changed since they were set.
     stale: AtomicBool,
 }
 
@@ -83,18 +82,23 @@ impl Metrics {
     }
 
     /// `waited_ns` is `None` where it did not have to wait.
-    pub(super) fn granted(&self, inner: &Inner, waited_ns: Option<u64>, panics: &mut FirstPanic) {
+    pub(super) fn granted(
+        &self,
+        limiter: &impl Observed,
+        waited_ns: Option<u64>,
+        panics: &mut FirstPanic,
+    ) {
         if waited_ns.is_some() {
             panics.note(tell(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0)));
         }
         panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).increment(1.0)));
         let waited = seconds(waited_ns.unwrap_or(0));
         panics.note(tell(|to| to.register_histogram(&self.wait_seconds, &METADATA).record(waited)));
-        panics.note(foreign::call(|| self.publish_held(inner)));
+        panics.note(foreign::call(|| self.publish_held(limiter)));
     }
 
-    /// Nobody is told of a panic: what it is about has ended.
-    pub(super) fn ended(&self, inner: &Inner, since_ns: u64, end: PermitEnd) {
+    /// The task has ended, so no caller is told of a panic.
+    pub(super) fn ended(&self, limiter: &impl Observed, since_ns: u64, end: PermitEnd) {
         let mut panics = FirstPanic::default();
         panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).decrement(1.0)));
         let ended = match end {
@@ -104,7 +108,7 @@ impl Metrics {
         };
         if let Some(ended) = ended {
             panics.note(tell(|to| to.register_counter(ended, &METADATA).increment(1)));
-            if let Some(now) = panics.note(inner.clock.now()) {
+            if let Some(now) = panics.note(limiter.now_ns()) {
                 let took = seconds(now.saturating_sub(since_ns));
                 panics.note(tell(|to| {
                     to.register_histogram(&self.task_seconds, &METADATA).record(took);
@@ -115,7 +119,7 @@ impl Metrics {
             panics
                 .note(tell(|to| to.register_counter(&self.overspent, &METADATA).increment(excess)));
         }
-        panics.note(foreign::call(|| self.publish_held(inner)));
+        panics.note(foreign::call(|| self.publish_held(limiter)));
         panics.discard();
     }
 
@@ -124,7 +128,7 @@ impl Metrics {
     /// marked stale and that thread publishes once more. A few times at most: where they are stale
     /// again and again, the next grant or completion publishes.
     #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
-    pub(super) fn publish_held(&self, inner: &Inner) {
+    pub(super) fn publish_held(&self, limiter: &impl Observed) {
         if self.held.is_empty() {
             return;
         }
@@ -139,9 +143,9 @@ impl Metrics {
                 Err(TryLockError::WouldBlock) => return,
             };
             self.stale.store(false, Ordering::SeqCst);
-            let stats = inner.stats();
+            let all_held = limiter.held();
             with_recorder(|to| {
-                for (held, (units, used)) in stats.held.iter().zip(&self.held) {
+                for (held, (units, used)) in all_held.iter().zip(&self.held) {
                     let rate = held.limit.rate() as f64;
                     to.register_gauge(units, &METADATA).set(held.units as f64);
                     to.register_gauge(used, &METADATA).set(held.units as f64 / rate);

@@ -1,9 +1,9 @@
 //! Telling others what happens: spans for `tracing`, numbers for `metrics`. It only listens.
 //!
-//! Recorders and subscribers are foreign code (`foreign.rs`). Everyone is told everything whatever the
-//! others do. Only the beginning of a wait or of a task passes a panic on; its end does not.
+//! Recorders and subscribers are foreign code (`foreign.rs`). A panic of one keeps nothing from the others.
+//! The beginning of a wait or of a task passes a panic on to the caller; its end does not.
 //!
-//! Each comes with its feature. Without both, everything in here is empty and compiles to nothing.
+//! Each has its feature. Without both, everything in here is empty and compiles to nothing.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
@@ -13,28 +13,46 @@ mod tracing;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "metrics")]
+use strict_rate_limiter_core::Held;
 use strict_rate_limiter_core::Limit;
 
 use crate::foreign::{FirstPanic, Panic};
-use crate::inner::Inner;
 
-/// What the limiter is called, and where its numbers go.
+/// A limiter, as far as it is observed. It is asked outside of its lock.
+pub(crate) trait Observed {
+    #[cfg_attr(
+        not(any(feature = "tracing", feature = "metrics")),
+        expect(dead_code, reason = "nobody listens")
+    )]
+    fn observer(&self) -> &Observer;
+
+    /// The time. Passes on a panic of the clock as an error.
+    #[cfg(feature = "metrics")]
+    fn now_ns(&self) -> Result<u64, Panic>;
+
+    /// What is held of each limit now. Panics where the clock does.
+    #[cfg(feature = "metrics")]
+    fn held(&self) -> Vec<Held>;
+}
+
+/// The name of a limiter, and where its numbers go.
 pub(crate) struct Observer {
     pub(crate) name: Name,
     #[cfg(feature = "metrics")]
     numbers: metrics::Metrics,
 }
 
-/// Names a limiter wherever it is spoken of: as it was given, else by its limits.
+/// The name of a limiter in spans, in metrics and in `Debug`: the name that it was given, else its limits.
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
     text: Arc<str>,
-    /// One of a number of limiters that share the name: what is held of one of them says nothing.
+    /// Whether other limiters share the name: then what is held of one of them says nothing.
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only numbers are shared"))]
     is_shared: bool,
 }
 
-/// Somebody who waits, from the first `Pending` to the permit or to leaving.
+/// A waiter, from the first `Pending` until it has its permit or leaves.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     #[cfg(feature = "tracing")]
@@ -43,7 +61,7 @@ pub(crate) struct Waiting {
     since_ns: Option<u64>,
 }
 
-/// A task with its permit; by default one that nobody was told of.
+/// A task that holds a permit. By default it is not observed.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     #[cfg(feature = "tracing")]
@@ -89,8 +107,8 @@ impl Observer {
 
     /// How much is held may have changed.
     #[cfg(feature = "metrics")]
-    pub(crate) fn held_changed(&self, inner: &Inner) {
-        self.numbers.publish_held(inner);
+    pub(crate) fn held_changed(&self, limiter: &impl Observed) {
+        self.numbers.publish_held(limiter);
     }
 }
 
@@ -99,18 +117,18 @@ impl Observer {
     allow(unused_mut, unused_variables, clippy::unused_self, reason = "not everyone listens")
 )]
 impl Waiting {
-    /// It waits; told as often as it looks.
+    /// It waits. Called at each poll; the first call counts.
     #[inline]
-    pub(crate) fn queued(&mut self, inner: &Inner, weight: u64) -> Result<(), Panic> {
+    pub(crate) fn queued(&mut self, limiter: &impl Observed, weight: u64) -> Result<(), Panic> {
         let mut panics = FirstPanic::default();
         #[cfg(feature = "tracing")]
-        panics.note(self.span.begin(&inner.observer.name, weight));
+        panics.note(self.span.begin(&limiter.observer().name, weight));
         #[cfg(feature = "metrics")]
         if self.since_ns.is_none()
-            && let Some(now) = panics.note(inner.clock.now())
+            && let Some(now) = panics.note(limiter.now_ns())
         {
             self.since_ns = Some(now);
-            inner.observer.numbers.queued(&mut panics);
+            limiter.observer().numbers.queued(&mut panics);
         }
         panics.into_result()
     }
@@ -119,33 +137,33 @@ impl Waiting {
     #[inline]
     pub(crate) fn granted(
         &mut self,
-        inner: &Inner,
+        limiter: &impl Observed,
         weight: u64,
         running: &mut Running,
     ) -> Result<(), Panic> {
         let mut panics = FirstPanic::default();
         #[cfg(feature = "metrics")]
         {
-            let now = panics.note(inner.clock.now());
-            // A clock may go backwards: then nothing is taken to have passed.
+            let now = panics.note(limiter.now_ns());
+            // A clock may go backwards: then the wait is taken to be 0.
             let since = self.since_ns.take();
             let waited = since.map(|since| now.map_or(0, |now| now.saturating_sub(since)));
             running.since_ns = Some(now.or(since).unwrap_or(0));
-            inner.observer.numbers.granted(inner, waited, &mut panics);
+            limiter.observer().numbers.granted(limiter, waited, &mut panics);
         }
         #[cfg(feature = "tracing")]
-        panics.note(self.span.granted(&inner.observer.name, weight, &mut running.span));
+        panics.note(self.span.granted(&limiter.observer().name, weight, &mut running.span));
         panics.into_result()
     }
 
-    /// It goes without a permit.
+    /// It leaves without a permit.
     #[inline]
-    pub(crate) fn left(&mut self, inner: &Inner) {
+    pub(crate) fn left(&mut self, limiter: &impl Observed) {
         #[cfg(feature = "tracing")]
         self.span.left();
         #[cfg(feature = "metrics")]
         if self.since_ns.take().is_some() {
-            inner.observer.numbers.left();
+            limiter.observer().numbers.left();
         }
     }
 }
@@ -157,12 +175,12 @@ impl Waiting {
 impl Running {
     /// Its permit has ended. Once.
     #[inline]
-    pub(crate) fn ended(&mut self, inner: &Inner, end: PermitEnd) {
+    pub(crate) fn ended(&mut self, limiter: &impl Observed, end: PermitEnd) {
         #[cfg(feature = "tracing")]
         self.span.ended(end);
         #[cfg(feature = "metrics")]
         if let Some(since) = self.since_ns.take() {
-            inner.observer.numbers.ended(inner, since, end);
+            limiter.observer().numbers.ended(limiter, since, end);
         }
     }
 
