@@ -1,63 +1,64 @@
-//! Code that is not ours, and what a panic in it may take along: nothing.
+//! Calls of foreign code. A panic in it loses no permit, no waiter and no wake.
 //!
-//! The library calls other people's code at these places. Each goes through [`call`], which catches a
+//! The library calls other people's code at these places. Each goes through [`call`], which catches the
 //! panic where it happens, so that no change of the limiter stops half-way:
 //!
 //! | code | called by |
 //! |---|---|
 //! | wakers: clone, wake, drop | `wake_list.rs`, and `inner.rs` and `update.rs` where one is stored, replaced or kept for later |
-//! | clocks: `now` | `clock/timeline.rs` |
+//! | clocks: `now_ns` | `clock/timeline.rs` |
+//! | clocks: `instant_pair` | `clock/timeline.rs`, outside of the lock: its panic goes straight to the caller |
 //! | timers: `set`, `clear`, drop | `wake_timer.rs` |
 //! | the operating system, for a thread | `clock/timer_thread.rs`; a refusal is an answer, not a panic |
 //! | recorders of metrics | `observe/metrics.rs` |
 //! | subscribers of spans | `observe/tracing.rs` |
-//! | tasks | `permit.rs`; its panic goes on to whoever runs it, and the permit knows whose it was |
-//! | keys: hash, compare, clone, drop | `keyed.rs` keeps its books in an order that any of them may leave |
+//! | tasks | `permit.rs`; the panic goes on to the code that polls the task, and the permit records that its own task panicked |
+//! | keys: hash, compare, clone, drop | `keyed.rs` changes its maps in an order that a panic of any of them may interrupt |
 //!
-//! The rule for the caller: **who asks is told, who gives back is not.** A panic in foreign code goes on to
-//! the caller of a method that asks for something (`acquire`, `run`, `stats`), once everything else is as it
-//! should be. Completing, dropping, cancelling, closing and the timer thread never panic: what they had to do
-//! is done or owed, and the panic hook has reported the panic.
+//! The rule for the caller: **methods that ask for something pass the panic on, methods that give something
+//! back do not.** `acquire`, `run` and `stats` pass it on once the limiter's state is whole again. Completing,
+//! dropping, cancelling, closing and the timer thread never panic: their work is done or owed, and the panic
+//! hook has reported the panic.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// A panic that was caught on its way out of foreign code.
+/// A caught panic of foreign code.
 pub(crate) struct Panic(Box<dyn Any + Send>);
 
-/// The first panic of several calls, each of which is made whatever became of those before it.
+/// The first panic of several calls. Each call is made, whether or not those before it panicked.
 #[derive(Default)]
 pub(crate) struct FirstPanic(Option<Panic>);
 
 /// Calls foreign code.
 #[inline]
 pub(crate) fn call<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
-    // What the work may leave half done is its own: nothing of ours is changed inside.
+    // Unwind-safe: the closure changes nothing of the limiter, only the foreign code's own state.
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic)
 }
 
-/// Drops a foreign value. There is nobody to tell of its panic but the panic hook, which has been told.
+/// Drops a foreign value. A panic of its destructor goes no further than the panic hook.
 pub(crate) fn discard<T>(value: T) {
     discard_panic(|| drop(value));
 }
 
-/// Calls foreign code on behalf of someone who is not told of its panic.
+/// Calls foreign code for a caller to whom its panic is not passed on.
 pub(crate) fn discard_panic(work: impl FnOnce()) {
-    // Dropping what a panic carries may panic as well: that is not tried twice.
+    // Dropping the panic's payload may panic as well, so it is leaked.
     if let Err(Panic(payload)) = call(work) {
         std::mem::forget(payload);
     }
 }
 
 impl Panic {
-    /// Lets it go on to the caller.
+    /// Continues the panic in the caller.
     pub(crate) fn resume(self) -> ! {
         resume_unwind(self.0)
     }
 }
 
 impl FirstPanic {
-    /// What the call answered, if it did.
+    /// The call's answer. `None` if it panicked: then keeps the panic, if it is the first.
     pub(crate) fn note<R>(&mut self, outcome: Result<R, Panic>) -> Option<R> {
         match outcome {
             Ok(answer) => Some(answer),
@@ -79,7 +80,7 @@ impl FirstPanic {
         self.0.map_or(Ok(()), Err)
     }
 
-    /// Nobody is told: the panic hook has reported it.
+    /// Passes the panic on to nobody: the panic hook has reported it.
     pub(crate) fn discard(self) {
         if let Some(Panic(payload)) = self.0 {
             discard(payload);

@@ -1,16 +1,16 @@
-//! Which limiters' tasks this thread is inside of, right now.
+//! A thread-local stack of the tasks that this thread is polling, with their limiters.
 //!
-//! `run` and `push` enter their limiter's scope for as long as each poll of their task lasts. What
-//! the task asks of its own limiter meanwhile can be told apart from what others ask: an `acquire`
-//! that could only ever wait for the task itself, a push that must be queued and not run inside.
-//! Tasks that the task spawns are outside; so is whoever holds a permit of its own.
+//! `run` and `push` put their task on the stack for the duration of each poll. So a limiter can tell what
+//! its own running task asks for: an `acquire` that could only wait for that task is refused, and a push
+//! is queued and not run inside the task. Tasks that the task spawns are not inside it; nor is code that
+//! holds a permit and runs outside of `run` and `push`.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strict_rate_limiter_core::RunningTask;
 
-/// Tells the tasks of a process apart.
+/// A task's id, unique in the process.
 pub(crate) type TaskId = u64;
 
 thread_local! {
@@ -31,7 +31,7 @@ pub(crate) fn new_task() -> TaskId {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Does `work` inside of a task. A limiter is known by its address.
+/// Does `work` inside of a task. A limiter is identified by its address.
 pub(crate) fn enter<L, R>(limiter: &L, task: RunningTask, work: impl FnOnce() -> R) -> R {
     let limiter = std::ptr::from_ref(limiter).cast();
     RUNNING.with_borrow_mut(|running| running.push((limiter, task)));
@@ -39,7 +39,7 @@ pub(crate) fn enter<L, R>(limiter: &L, task: RunningTask, work: impl FnOnce() ->
     work()
 }
 
-/// The tasks of this limiter that this thread is inside of, the outermost first.
+/// The tasks of this limiter that this thread is polling, the outermost first.
 pub(crate) fn tasks_of<L>(limiter: &L) -> Vec<RunningTask> {
     let limiter = std::ptr::from_ref(limiter).cast();
     RUNNING.with_borrow(|running| {
@@ -48,7 +48,7 @@ pub(crate) fn tasks_of<L>(limiter: &L) -> Vec<RunningTask> {
     })
 }
 
-/// Whether this thread is inside a task of this limiter.
+/// Whether this thread is polling a task of this limiter.
 #[cfg(feature = "tokio")]
 pub(crate) fn is_inside<L>(limiter: &L) -> bool {
     let limiter = std::ptr::from_ref(limiter).cast();

@@ -1,5 +1,5 @@
-//! What threads meet at: a lock, and a thread that waits. The standard library's; or loom's, when the
-//! tests try every order in which threads can come (`tests/interleavings.rs`).
+//! The lock and the parking of threads: the standard library's, or loom's where the tests try every
+//! order of threads (`tests/interleavings.rs`).
 
 #[cfg(not(interleavings))]
 pub(crate) use std::{

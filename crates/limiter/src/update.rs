@@ -1,11 +1,11 @@
 //! One change of a limiter, under its lock: change the machine, drive it until it has nothing more to
-//! grant, set the timer for the rest, unlock, wake whoever was granted.
+//! grant, set the timer for the next opening, unlock, wake the waiters that were granted.
 //!
-//! Nobody is woken under the lock. A panic of foreign code is noted where it happens and the update goes on;
-//! who asked is told of it when the update is over (`foreign.rs`).
+//! No waker is woken under the lock. If foreign code panics, the update keeps the panic and goes on; it
+//! passes the panic on to a caller that asked for something when the update is over (`foreign.rs`).
 //!
-//! Where the clock could not be read or no timer could be set, a look is *owed*: the first waiter is
-//! woken and looks for itself, at each poll, until a look succeeds.
+//! If the clock could not be read or no timer could be set, a look is *owed*: the update wakes the first
+//! waiter, which looks at each of its polls until a look succeeds.
 
 use std::task::Waker;
 
@@ -23,24 +23,24 @@ pub(crate) struct Update<'a> {
     clock: &'a Timeline,
     pub(crate) locked: MutexGuard<'a, Locked>,
     pub(crate) wakes: WakeList,
-    /// Wakers that nobody needs any more, dropped when the lock is released.
+    /// Wakers that are not needed any more, dropped after the lock is released.
     pub(crate) replaced: Vec<Waker>,
     pub(crate) panics: FirstPanic,
 }
 
-/// What the lock guards.
+/// The state that the lock guards.
 pub(crate) struct Locked {
     pub(crate) machine: Machine<Waker>,
     pub(crate) fast_clock: FastClock,
     pub(crate) wake_timer: WakeTimer,
     pub(crate) drained: Vec<(u64, Waker)>,
     pub(crate) next_drained: u64,
-    /// Who in the line was asked for inside running tasks of this limiter.
+    /// The waiters that were enqueued inside running tasks of this limiter.
     pub(crate) inside: Vec<InsideWaiter>,
-    /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than
-    /// the truth, so nothing is loosened.
+    /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than they
+    /// were, so no window is loosened.
     pub(crate) unstamped: Vec<(core::Grant, TaskEnd)>,
-    /// A look failed, and no timer will make up for it.
+    /// Whether a look failed for which no timer is set.
     pub(crate) is_look_owed: bool,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Update<'a> {
         Self { clock, locked, wakes, replaced: Vec::new(), panics }
     }
 
-    /// The time. `None`, and noted, where the clock panics.
+    /// The time. `None` if the clock panics; the update keeps the panic.
     pub(crate) fn now(&mut self) -> Option<u64> {
         let now = self.panics.note(self.clock.now())?;
         for (permit, end) in std::mem::take(&mut self.locked.unstamped) {
@@ -67,7 +67,7 @@ impl<'a> Update<'a> {
         Some(now)
     }
 
-    /// After a change: lets it take effect on whoever waits. `now` where it was read already.
+    /// After a change: grants what it made room for. `now` where it was read already.
     #[inline]
     pub(crate) fn settle(&mut self, now: Option<u64>) {
         if self.locked.needs_a_look() {
@@ -92,7 +92,7 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// The head of the line is polled. Whether it should be polled again at once.
+    /// The head of the queue is polled. Returns whether it should be polled again at once.
     pub(crate) fn head_looks(&mut self) -> bool {
         if self.locked.is_look_owed {
             self.look();
@@ -113,7 +113,7 @@ impl<'a> Update<'a> {
         false
     }
 
-    /// Has the machine decide all it can, and sets the timer for the rest.
+    /// Has the machine decide all it can, and sets the timer for the next opening.
     #[inline]
     pub(crate) fn drive(&mut self, mut now: u64) {
         self.locked.is_look_owed = false;
@@ -165,7 +165,7 @@ impl<'a> Update<'a> {
         self.panics.note(disarmed);
     }
 
-    /// A look has failed, or no timer will make one: whoever is first looks for itself.
+    /// A look has failed, or no timer is set for the next: wakes the first waiter, which looks when polled.
     #[cold]
     pub(crate) fn owe_a_look(&mut self) {
         self.locked.is_look_owed = true;
@@ -178,7 +178,7 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// WakeList someone in the line, who stays there, once the lock is released.
+    /// Wakes a waiter after the lock is released. The waiter stays in the queue.
     fn wake_later(&mut self, ticket: Ticket) {
         let waker = self.locked.machine.waiter_mut(ticket);
         let cloned = waker.map(|waker| foreign::call(|| waker.clone()));
@@ -186,7 +186,7 @@ impl<'a> Update<'a> {
         self.wakes.extend(waker);
     }
 
-    /// Unlocks, and wakes.
+    /// Releases the lock, then wakes.
     #[inline]
     fn end(self) -> FirstPanic {
         let Self { locked, mut wakes, replaced, mut panics, .. } = self;
@@ -198,18 +198,18 @@ impl<'a> Update<'a> {
         panics
     }
 
-    /// The caller is not told of panics: it asked for nothing, or has its answer.
+    /// Ends without passing panics on: the caller asked for nothing, or has its answer.
     #[inline]
     pub(crate) fn end_quietly(self) {
         self.end().discard();
     }
 
-    /// Something that the caller asked for could not be done.
+    /// Ends and passes the panic on: it kept the caller from its answer.
     #[cold]
     pub(crate) fn end_and_tell(self) -> ! {
         match self.end().into_result() {
             Err(panic) => panic.resume(),
-            Ok(()) => unreachable!("a update fails by a panic alone"),
+            Ok(()) => unreachable!("an update fails by a panic alone"),
         }
     }
 }
@@ -230,7 +230,7 @@ impl Locked {
         }
     }
 
-    /// Whether a change may let somebody move up.
+    /// Whether a change may let a waiter move up.
     #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
         self.machine.head().is_some()

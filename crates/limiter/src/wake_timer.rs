@@ -1,8 +1,8 @@
-//! When to look again: the timer for the next opening, and whom to wake ahead of it.
+//! The timer for the next opening.
 //!
-//! The timer is set a little ahead of an opening (the [`WakeAhead`]), to wake the head of the line; once
-//! that is done it is set a little past the opening, should the head not come. It decides when to
-//! look, never whether to grant.
+//! The timer is set a little ahead of the opening ([`WakeAhead`]), to wake the head of the queue. When the
+//! head has been woken, the timer is set a little past the opening, in case the head is not polled. The
+//! timer decides when the limiter looks, never whether it grants.
 
 use std::task::Waker;
 
@@ -12,52 +12,52 @@ use crate::wake_ahead::WakeAhead;
 
 pub(crate) use crate::clock::TimerSet;
 
-/// How long after an opening the timer looks for itself, if the head that was woken for it has not.
+/// How long after an opening the timer comes, in case the head that was woken for it has not been polled.
 pub(crate) const HEAD_OVERDUE_NS: u64 = 300_000;
 
 pub(crate) struct WakeTimer {
     timer: LimiterTimer,
-    /// What the timer wakes.
+    /// The waker that the timer is set with.
     waker: Waker,
     wake_ahead: WakeAhead,
-    /// What the timer is set for.
+    /// The opening that the timer is set for.
     armed_for: Option<Armed>,
 }
 
-/// The next opening, as the machine last named it.
+/// The next opening, as the machine last gave it.
 #[derive(Debug, Clone, Copy)]
 struct Armed {
     opening: u64,
     head: Head,
 }
 
-/// What to set the timer for.
+/// What to set the timer for, before it is set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     armed: Armed,
-    /// When the timer is to come.
+    /// The time to set the timer to.
     look_at: u64,
 }
 
-/// Where the head of the line is about an opening.
+/// The state of the head of the queue, with regard to the opening that the timer is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Head {
-    /// Asleep, until the timer wakes it a little ahead of the opening.
+    /// Not woken: the timer wakes it a little ahead of the opening.
     Asleep,
     /// Woken ahead of the opening, and not polled since.
     Woken,
-    /// Polled since: from now on it looks for itself.
+    /// Polled since it was woken: it looks at each poll, until the opening comes.
     Watching,
 }
 
-/// What the head of the line sees when it looks.
+/// What a poll of the head of the queue finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadPoll {
     /// The opening has come.
     Open,
-    /// It was woken for an opening that is still ahead, and should look again at once.
+    /// The head was woken for an opening that is still ahead: it should be polled again at once.
     Near,
-    /// The timer will wake it.
+    /// The timer will wake the head.
     Far,
 }
 
@@ -76,7 +76,7 @@ impl WakeTimer {
         self.wake_ahead.ns()
     }
 
-    /// The head of the line is polled.
+    /// The head of the queue is polled.
     pub(crate) fn head_looks(&mut self, now: u64) -> HeadPoll {
         if self.timer.is_lost() {
             return HeadPoll::Open;
@@ -94,8 +94,8 @@ impl WakeTimer {
         }
     }
 
-    /// Plans for an opening: what to set the timer for, and whether to wake the head of the line
-    /// now. `None` where all of that is done.
+    /// Plans for an opening: the time to set the timer to, and whether to wake the head of the queue now.
+    /// `None` where both are done already.
     pub(crate) fn plan(&self, opening: u64, now: u64, has_head: bool) -> Option<Plan> {
         let lead_ns = if has_head { self.wake_ahead.ns() } else { 0 };
         let wake_head_at = opening.saturating_sub(lead_ns);
@@ -120,12 +120,12 @@ impl WakeTimer {
         Ok(set)
     }
 
-    /// The timer has come, or cannot any more: whatever it was set for is to be planned anew.
+    /// The timer has come, or never will: the next opening is planned anew.
     pub(crate) fn timer_has_come(&mut self) {
         self.armed_for = None;
     }
 
-    /// There is nothing to look out for.
+    /// Clears the timer: there is no opening to wait for.
     #[inline]
     pub(crate) fn disarm(&mut self) -> Result<(), Panic> {
         if self.armed_for.take().is_some() {
@@ -136,7 +136,7 @@ impl WakeTimer {
 }
 
 impl Plan {
-    /// Whether the head is woken now, ahead of its opening.
+    /// Whether to wake the head now, ahead of its opening.
     pub(crate) fn wakes_head(&self) -> bool {
         self.armed.head == Head::Woken
     }

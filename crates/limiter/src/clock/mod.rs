@@ -67,16 +67,16 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// One moment as an `Instant` and as nanoseconds of this clock. The limiter converts by it what it is
-    /// asked for or told as an `Instant`: [`pause_until`](crate::RateLimiter::pause_until),
+    /// One moment as an `Instant` and as nanoseconds of this clock. The limiter converts `Instant`s by it:
+    /// [`pause_until`](crate::RateLimiter::pause_until),
     /// [`next_opening`](crate::Stats::next_opening),
-    /// [`not_before`](crate::TryAcquireError::Busy::not_before). It reads the pair at each conversion, not
-    /// under its lock.
+    /// [`not_before`](crate::TryAcquireError::Busy::not_before). It calls this at each conversion, outside
+    /// of its lock.
     ///
-    /// Unless overridden this is the present moment, so that a clock that counts a suspend or runs at another pace
-    /// converts by its present offset. A clock that is a fixed distance from `Instant`s overrides it with
-    /// a fixed pair, and converts exactly. `None` where the platform has no `Instant`: then
-    /// `next_opening` and `not_before` are `None`.
+    /// By default the present moment, so that a clock that counts a suspend, or runs at another pace,
+    /// converts by its present distance. A clock at a fixed distance from `Instant`s should give a fixed pair:
+    /// then it converts exactly. `None` where the platform has no `Instant`: then `next_opening` and
+    /// `not_before` are `None`.
     fn instant_pair(&self) -> Option<(Instant, u64)> {
         let instant = real::instant_now()?;
         Some((instant, self.now_ns()))

@@ -123,10 +123,9 @@ impl Metrics {
         panics.discard();
     }
 
-    /// Sets what is held of each limit to what it is now. Several threads may come here at once, and
-    /// a recorder may do anything, so nobody waits: where another thread is publishing, the gauges are
-    /// marked stale and that thread publishes once more. A few times at most: where they are stale
-    /// again and again, the next grant or completion publishes.
+    /// Sets the gauges of what is held of each limit. Never blocks, as the recorder may do anything: if
+    /// another thread is publishing, marks the gauges stale, and that thread publishes again. It does so at
+    /// most [`PUBLISHED_IN_A_ROW_MAX`] times; after that the next grant or completion publishes.
     #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
     pub(super) fn publish_held(&self, limiter: &impl Observed) {
         if self.held.is_empty() {

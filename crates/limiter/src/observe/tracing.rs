@@ -9,7 +9,7 @@ use crate::foreign::{self, Panic};
 
 const TARGET: &str = "strict_rate_limiter";
 
-/// The span of somebody who waits, once there is one.
+/// The span of a waiter; `None` before it has waited.
 #[derive(Debug, Default)]
 pub(super) struct Queued(Option<Spans>);
 
