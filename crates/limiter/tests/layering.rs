@@ -1,4 +1,4 @@
-//! What is deliberately absent from each room of the house, held by reading the code.
+//! What each crate and module must not use, checked by searching its source text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
             found.extend(sources(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            // What stands in comments and examples is not part of the house.
+            // Comments and their examples are not code of the module.
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             found.push((path, code.collect::<Vec<_>>().join("\n")));
         }
@@ -28,12 +28,47 @@ fn python() -> PathBuf {
     crates().parent().unwrap().join("python/src")
 }
 
+/// The text without its tests, which are at the end.
+fn without_tests(text: &str) -> &str {
+    text.split_once("#[cfg(test)]\nmod tests").map_or(text, |(code, _)| code)
+}
+
 #[test]
 fn in_the_library_only_the_clock_module_reads_a_clock() {
+    let clock = crates().join("limiter/src/clock");
+    // Of the module only these files: the real clock, the distance of a user's clock from it, how long
+    // ago the kernel was asked, tokio's clock.
+    let readers = ["real.rs", "timeline.rs", "tsc.rs", "tokio.rs"].map(|file| clock.join(file));
+    for (path, text) in sources(&crates().join("limiter/src")) {
+        let text = without_tests(&text);
+        let reads = ["Instant::now", "SystemTime::now", ".elapsed()"];
+        let reads = reads.iter().any(|word| text.contains(word));
+        assert!(!reads || readers.contains(&path), "{}", path.display());
+    }
+}
+
+#[test]
+fn in_the_library_instants_are_where_users_give_or_get_them_and_in_the_clock_module() {
     let library = crates().join("limiter/src");
+    let at_the_edge = ["error.rs", "limiter.rs", "stats.rs"].map(|file| library.join(file));
+    // The machine's times become instants here, on the way to the user.
+    let converts = library.join("inner.rs");
     for (path, text) in sources(&library) {
-        let reads = text.contains("Instant::now") || text.contains("SystemTime::now");
-        assert!(!reads || path.starts_with(library.join("clock")), "{}", path.display());
+        let text = without_tests(&text);
+        let in_clock = path.starts_with(library.join("clock"));
+        let has_instants = text.contains("Instant");
+        assert!(!has_instants || in_clock || at_the_edge.contains(&path), "{}", path.display());
+        let converted = text.contains("to_instant") && path != converts;
+        assert!(!converted || path.ends_with("timeline.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn in_the_library_what_observes_knows_nothing_of_what_it_observes() {
+    for (path, text) in sources(&crates().join("limiter/src/observe")) {
+        for word in ["crate::inner", "crate::limiter", "crate::clock", "Machine"] {
+            assert!(!text.contains(word), "{} in {}", word, path.display());
+        }
     }
 }
 

@@ -48,7 +48,7 @@ enum Source {
 impl Timeline {
     /// `None` is the real clock. `is_exact`: each reading asks the operating system.
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>, is_exact: bool) -> Self {
-        let wakes_late = clock.as_ref().is_none_or(|clock| clock.wakes_late());
+        let wakes_late = clock.as_ref().is_none_or(Clock::wakes_late);
         let may_be_fast = clock.is_none() && !is_exact;
         let source = clock.map_or_else(|| Source::Real(RealClock::new()), Source::Foreign);
         Self { source, wakes_late, may_be_fast }
@@ -165,10 +165,11 @@ mod tests {
             [Timeline::new(None, true), Timeline::new(Some(Arc::new(clock.clone())), false)]
         {
             let now = clock.now();
-            for instant in [now - SECOND, now - SECOND / 3, now, now + 1_000_000 * SECOND] {
+            let before = |ago| now.checked_sub(ago).unwrap();
+            for instant in [before(SECOND), before(SECOND / 3), now, now + 1_000_000 * SECOND] {
                 assert_eq!(timeline.to_instant(timeline.to_ns(instant)), Some(instant));
             }
-            let long_ago = timeline.to_ns(now - 10 * SECOND);
+            let long_ago = timeline.to_ns(before(10 * SECOND));
             assert_eq!(timeline.to_ns(now) - long_ago, 10_000_000_000);
         }
     }
