@@ -43,7 +43,7 @@ fn any_size(bytes: &mut Unstructured<'_>) -> Result<()> {
         records.push(Record { start, end, weight });
     }
     let ends_early = records.iter().position(|record| record.end < record.start);
-    match audit(&limit, &records) {
+    match audit::check(&limit, &records) {
         Ok(audit) => {
             assert_eq!(ends_early, None);
             assert!(audit.worst.units >= audit.starts.units.max(audit.ends.units));

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use strict_rate_limiter_core::{Config, Limit, Machine, STATE_VERSION, State, Ticket, WindowState};
+use strict_rate_limiter_core::{Config, Limit, Machine, STATE_VERSION, State, WindowState, raw};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut bytes = Unstructured::new(bytes);
     let Ok(state) = state(&mut bytes) else { return };
     restored::grants_stay_within_the_law(&state);
-    if let Ok(machine) = Machine::restore(&state, Ticket::to_u64) {
+    if let Ok(machine) = Machine::restore(&state, raw::ticket_number) {
         let again = machine.state();
-        let machine = Machine::restore(&again, Ticket::to_u64).expect("a state it was in");
+        let machine = Machine::restore(&again, raw::ticket_number).expect("a state it was in");
         assert_eq!(machine.state(), again);
     }
 });

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use strict_rate_limiter_core::{
-    Config, Decision, EnqueueError, Grant, Limit, Machine, Ticket, TryGrantError, Unit,
+    Config, Decision, EnqueueError, Grant, Limit, Machine, Ticket, TryGrantError, Unit, raw,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -97,9 +97,9 @@ impl Life {
             16..28 => {
                 let answer = match self.machine.enqueue(weight, ()) {
                     Ok(place) => {
-                        self.waiting.push(place.ticket.to_u64());
+                        self.waiting.push(raw::ticket_number(place.ticket));
                         let accepted = if place.accepted { "accepted" } else { "behind" };
-                        format!("queued {} {accepted}", place.ticket.to_u64())
+                        format!("queued {} {accepted}", raw::ticket_number(place.ticket))
                     }
                     Err(EnqueueError::Closed) => "closed".into(),
                     Err(_) => "too heavy".into(),
@@ -109,7 +109,7 @@ impl Life {
             28..44 => self.poll(now),
             44..47 if !self.waiting.is_empty() => {
                 let ticket = self.waiting.swap_remove(rng.usize(..self.waiting.len()));
-                self.machine.cancel(Ticket::from_u64(ticket));
+                self.machine.cancel(raw::ticket(ticket));
                 self.tell(&format!("leave {ticket}"), "done");
             }
             47..49 if !self.unclaimed.is_empty() => {
@@ -148,10 +148,10 @@ impl Life {
                 let name = self.granted;
                 self.granted += 1;
                 self.unclaimed.push((ticket, name));
-                self.waiting.retain(|waiting| *waiting != ticket.to_u64());
-                format!("granted {name} to {}", ticket.to_u64())
+                self.waiting.retain(|waiting| *waiting != raw::ticket_number(ticket));
+                format!("granted {name} to {}", raw::ticket_number(ticket))
             }
-            Decision::Accept { ticket } => format!("accepted {}", ticket.to_u64()),
+            Decision::Accept { ticket } => format!("accepted {}", raw::ticket_number(ticket)),
             Decision::LookAgainAt(at) => format!("look {at}"),
             Decision::WaitForCompletion => "wait".into(),
             Decision::Idle => "idle".into(),
@@ -170,7 +170,7 @@ impl Life {
             if rng.u8(..4) == 0 {
                 // None is out, so this one was made up.
                 let (weight, ended) = (rng.u64(..9), now + rng.u64(..4));
-                self.machine.complete(Grant::from_weight(weight), now, ended, None);
+                self.machine.complete(raw::grant(weight), now, ended, None);
                 self.tell(&format!("complete-unknown {weight} {now} {ended}"), "done");
             }
             return;

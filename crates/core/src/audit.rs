@@ -62,7 +62,7 @@ impl Audit {
 }
 
 /// A record that ends before it starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditError {
     /// Which record, counted from 0.
     pub index: usize,
@@ -73,7 +73,7 @@ pub struct AuditError {
 /// Audits records, in any order, against one limit.
 ///
 /// ```
-/// use strict_rate_limiter_core::{Record, audit};
+/// use strict_rate_limiter_core::audit::{self, Record};
 ///
 /// let limit = "2/100ns".parse()?;
 /// let records = [
@@ -81,14 +81,14 @@ pub struct AuditError {
 ///     Record { start: 20, end: 90, weight: 1 },
 ///     Record { start: 105, end: 106, weight: 1 },
 /// ];
-/// let audit = audit(&limit, &records)?;
+/// let audit = audit::check(&limit, &records)?;
 /// assert_eq!(audit.starts.units, 2);
 /// // Counted at 10, 90 and 105, all three are within [5, 105].
 /// assert_eq!((audit.worst.units, audit.worst.begin), (3, 5));
 /// assert!(!audit.is_clean());
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
-pub fn audit(limit: &Limit, records: &[Record]) -> Result<Audit, AuditError> {
+pub fn check(limit: &Limit, records: &[Record]) -> Result<Audit, AuditError> {
     Ok(audit_coarse(limit, records, &ErrorBounds::EXACT)?.most)
 }
 
@@ -102,7 +102,7 @@ pub fn over_time(
     records: &[Record],
     each: impl FnMut(Step),
 ) -> Result<(), AuditError> {
-    check(records, |record| *record)?;
+    check_order(records, |record| *record)?;
     let from = &counted_at(limit, records, |record| record.start);
     let until = &counted_at(limit, records, |record| record.end);
     Overlap { from, until, per_ns: limit.per_ns(), units: 0 }.for_each(each);
@@ -119,7 +119,7 @@ pub struct Step {
 }
 
 /// Refuses records that end before they start, as they are read.
-pub(crate) fn check(
+pub(crate) fn check_order(
     records: &[Record],
     read: impl Fn(&Record) -> Record,
 ) -> Result<(), AuditError> {

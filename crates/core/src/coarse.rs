@@ -21,7 +21,7 @@
 use alloc::collections::VecDeque;
 
 use crate::audit::{
-    Audit, AuditError, Fullest, Overlap, Record, check, counted_at, fullest, sorted,
+    Audit, AuditError, Fullest, Overlap, Record, check_order, counted_at, fullest, sorted,
 };
 use crate::limit::Limit;
 
@@ -120,7 +120,7 @@ pub fn audit_coarse(
     records: &[Record],
     bounds: &ErrorBounds,
 ) -> Result<CoarseAudit, AuditError> {
-    check(records, |record| bounds.widest(record))?;
+    check_order(records, |record| bounds.widest(record))?;
     let exact = *bounds == ErrorBounds::EXACT;
     let overlap = if exact { 0 } else { certain_overlap(limit, records, bounds).units };
     let mut starts = counted_at(limit, records, |record| record.start);

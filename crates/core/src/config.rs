@@ -15,7 +15,7 @@ pub const CLOCK_DRIFT_PPM_MAX: u32 = 1_000_000;
 pub const ABANDON_GRACE_NS_MAX: u64 = 1 << 58;
 
 /// What a [`Machine`](crate::Machine) is made from. Plain data: it is checked when the machine is
-/// made.
+/// made. Start from [`Config::new`] and set the rest by struct update, as below: fields may be added.
 ///
 /// ```
 /// # use strict_rate_limiter_core::{Config, ConfigError, Limit, Machine};
@@ -39,6 +39,9 @@ pub struct Config {
     /// How many waiters are accepted at a time; unbounded by default. 0 means that nothing is
     /// ever left waiting on its own.
     pub queue_capacity: usize,
+    /// Whether a waiter that finds the queue full is [refused](crate::EnqueueError::Full). Otherwise
+    /// it joins behind those that are accepted, and is accepted when there is room. Default `false`.
+    pub refuse_when_full: bool,
     /// How long after it was abandoned a task still counts as running, in nanoseconds, at most
     /// [`ABANDON_GRACE_NS_MAX`]. Default 0.
     pub abandon_grace_ns: u64,
@@ -55,6 +58,7 @@ impl Config {
             paced: false,
             concurrency: 1,
             queue_capacity: usize::MAX,
+            refuse_when_full: false,
             abandon_grace_ns: 0,
             clock_drift_ppm: 0,
         }
@@ -89,7 +93,7 @@ impl Config {
 }
 
 /// Why a configuration does not work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// There is no limit to keep.

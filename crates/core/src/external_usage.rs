@@ -17,11 +17,11 @@ impl<T> Machine<T> {
         let windows = &mut self.windows;
         assert!(limit < windows.config.limits.len(), "there is no limit {limit}");
         windows.advance(now);
-        let window = &windows.windows[limit];
+        let window = &windows.all[limit];
         let elsewhere = used.min(window.limit().rate()).saturating_sub(window.completed());
         if elsewhere > 0 {
             let stamp = windows.stamp(ended_at.max(windows.now));
-            windows.windows[limit].count_unknown(elsewhere, stamp);
+            windows.all[limit].count_unknown(elsewhere, stamp);
         }
         elsewhere
     }
@@ -33,7 +33,7 @@ impl Windows {
     pub(crate) fn complete_unknown(&mut self, actual: u64, ended_at: u64) -> u64 {
         let stamp = self.stamp(ended_at);
         self.completed = self.completed.saturating_add(1);
-        for window in &mut self.windows {
+        for window in &mut self.all {
             window.complete_unknown(actual, stamp);
         }
         actual

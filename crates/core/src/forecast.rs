@@ -14,7 +14,7 @@ use crate::types::RequestError;
 use crate::window::Window;
 
 /// A limit, as tasks of one weight see it.
-struct Steps<'a> {
+pub(crate) struct Steps<'a> {
     window: &'a Window,
     /// How many tasks fit into one period.
     tasks: u64,
@@ -47,14 +47,19 @@ impl<T> Machine<T> {
         if tasks == 0 {
             return Ok(self.windows.now);
         }
+        let windows = self.windows.all.iter();
+        let limits = windows.map(|window| Steps::new(window, weight)).collect();
+        Ok(self.last_of(limits, tasks))
+    }
+
+    /// When the last of `tasks`, at least 1, could be granted, as far as these limits say.
+    pub(crate) fn last_of(&self, mut limits: Vec<Steps<'_>>, tasks: u64) -> u64 {
         let begin = self.windows.now.max(self.windows.paused_until);
-        let mut limits: Vec<Steps<'_>> =
-            self.windows.windows.iter().map(|window| Steps::new(window, weight)).collect();
         // The one that binds most in the long run first.
         let binds = |a: &Steps<'_>, b: &Steps<'_>| u128::from(a.ns) * u128::from(b.tasks);
         limits.sort_by(|a, b| binds(b, a).cmp(&binds(a, b)));
 
-        let mut latest = 0;
+        let mut latest = begin;
         for first in 0..limits.len() {
             let (mut left, mut passed) = (tasks, 0_u64);
             latest = latest.max(self.fits(&limits, left, begin));
@@ -67,7 +72,7 @@ impl<T> Machine<T> {
                 }
             }
         }
-        Ok(latest)
+        latest
     }
 
     /// When the `tasks`-th from now could be granted, as far as the limits say that have room for so
@@ -95,7 +100,7 @@ impl<T> Machine<T> {
 
 impl<'a> Steps<'a> {
     /// Needs a task of `weight` to fit.
-    fn new(window: &'a Window, weight: u64) -> Self {
+    pub(crate) fn new(window: &'a Window, weight: u64) -> Self {
         let limit = window.limit();
         let units = limit.units(weight);
         let ns = window.per_ns().saturating_add(1);

@@ -75,14 +75,14 @@ impl<T> Machine<T> {
             self.windows.remember(entry);
         }
         let now = self.windows.now;
-        self.windows.windows.iter_mut().for_each(|window| window.expire(now));
+        self.windows.all.iter_mut().for_each(|window| window.expire(now));
     }
 }
 
 impl Windows {
     fn history(&self) -> Vec<HistoryEntry> {
         let longest = |unit: Unit| {
-            let of_unit = self.windows.iter().filter(|window| window.limit().unit() == unit);
+            let of_unit = self.all.iter().filter(|window| window.limit().unit() == unit);
             let log = of_unit.max_by_key(|window| window.per_ns()).map(Window::completions);
             log.map(Iterator::collect::<Vec<_>>)
         };
@@ -129,7 +129,7 @@ impl Windows {
             return;
         }
         let stamp = self.stamp(ends_at);
-        for window in &mut self.windows {
+        for window in &mut self.all {
             window.count_past(tasks, weight, stamp);
             // The earlier machine may have let through anything that these limits allow.
             window.expired = u64::MAX;

@@ -23,13 +23,15 @@
 //! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
 //! | `reentrancy` | whether a waiter inside of running tasks could ever be granted |
 //! | `external_usage` | what was used without a permit of this machine's |
+//! | `deadline` | whether a waiter can still be granted in time |
 //! | `forecast` | when the last of many tasks could be granted |
 //! | `types` | what it answers: permits, decisions, refusals, numbers |
 //! | `queue` | the line of waiters: order, cancelling, capacity |
 //! | `window` | one limit's window: what is held, since when, and when it opens |
 //! | `stats` | what can be asked of the machine about itself |
 //! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
-//! | [`audit`](mod@audit) | given records of what ran, the fullest window and where it is |
+//! | [`raw`] | permits and tickets as plain numbers, for fronts that keep them elsewhere |
+//! | [`audit`] | given records of what ran, the fullest window and where it is |
 //!
 //! # Example
 //!
@@ -64,6 +66,7 @@ extern crate alloc;
 pub mod audit;
 mod coarse;
 pub mod config;
+mod deadline;
 mod external_usage;
 mod forecast;
 mod history;
@@ -71,6 +74,7 @@ pub mod limit;
 mod limits_change;
 pub mod machine;
 mod queue;
+pub mod raw;
 mod reentrancy;
 pub mod state;
 mod stats;
@@ -78,7 +82,7 @@ mod types;
 mod window;
 mod windows;
 
-pub use audit::{Audit, AuditError, Fullest, Record, audit};
+pub use audit::{Audit, AuditError, Fullest, Record};
 pub use config::{Config, ConfigError};
 pub use history::HistoryEntry;
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};

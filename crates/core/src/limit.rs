@@ -32,6 +32,7 @@ pub fn saturating_ns(duration: Duration) -> u64 {
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Unit {
     /// Each task takes one unit, however heavy it is.
     Task,
@@ -64,7 +65,7 @@ pub struct Limit {
 }
 
 /// Why two numbers do not make a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitError {
     /// The rate is 0: nothing could ever run.

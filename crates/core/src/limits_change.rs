@@ -98,7 +98,7 @@ impl Windows {
             window.expire(self.now);
             window
         };
-        self.windows = all.into_iter().map(successor).collect();
+        self.all = all.into_iter().map(successor).collect();
         self.config = config;
         self.is_changed = true;
         Ok(())

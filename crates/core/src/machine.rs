@@ -93,11 +93,23 @@ impl<T> Machine<T> {
     /// Joins the end of the line.
     #[inline]
     pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Place, EnqueueError> {
+        self.admit(weight)?;
+        Ok(self.queue.push(weight, waiter))
+    }
+
+    /// Whether a waiter of `weight` may join now. Where the queue is full, [poll](Self::poll) first:
+    /// that may make room.
+    #[inline]
+    pub fn admit(&self, weight: u64) -> Result<(), EnqueueError> {
         self.check(weight).map_err(EnqueueError::Request)?;
         if self.closed {
             return Err(EnqueueError::Closed);
         }
-        Ok(self.queue.push(weight, waiter))
+        let config = self.config();
+        if config.refuse_when_full && self.queue.len() >= config.queue_capacity {
+            return Err(EnqueueError::Full);
+        }
+        Ok(())
     }
 
     /// Where a waiter stands.
@@ -161,7 +173,7 @@ impl<T> Machine<T> {
     /// used beyond its reservation. (Beyond the rate the record stops: one rate's worth already
     /// bars every other task until it expires.)
     ///
-    /// Where no permit is out, this one was [made up](Grant::from_weight): nothing is freed. A call
+    /// Where no permit is out, this one was [made up](crate::raw::grant): nothing is freed. A call
     /// may have gone out all the same, so what it used is held like any other task's.
     #[inline]
     pub fn complete(&mut self, permit: Grant, now: u64, ended_at: u64, actual: Option<u64>) -> u64 {

@@ -48,7 +48,7 @@ impl<T> Machine<T> {
         let in_line = inside.iter().filter(waits).flat_map(|waiter| &waiter.tasks);
         in_line.chain(tasks).for_each(|task| wait_for_one_more(&mut stuck, *task));
         let counts_tasks = |limit: Limit| limit.unit() == Unit::Task;
-        if self.windows.windows.iter().map(Window::limit).all(counts_tasks) {
+        if self.windows.all.iter().map(Window::limit).all(counts_tasks) {
             // All in the line need the same, and what is stuck only becomes less.
             return self.fits_beside(&stuck, weight);
         }
@@ -69,7 +69,7 @@ impl<T> Machine<T> {
             held.fold(limit.units(weight), u64::saturating_add) <= limit.rate()
         };
         stuck.len() < self.windows.config.concurrency
-            && self.windows.windows.iter().map(Window::limit).all(fits)
+            && self.windows.all.iter().map(Window::limit).all(fits)
     }
 }
 

@@ -66,7 +66,7 @@ pub struct WindowState {
 }
 
 /// Why a state was not read back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StateError {
     /// It was written by a version of this crate that this one does not know.
@@ -80,7 +80,7 @@ pub enum StateError {
 impl<T> Machine<T> {
     /// Writes the machine down.
     pub fn state(&self) -> State {
-        let plain = |(ticket, weight): (Ticket, u64)| (ticket.to_u64(), weight);
+        let plain = |(ticket, weight): (Ticket, u64)| (ticket.0, weight);
         let windows = &self.windows;
         let window = |window: &Window| WindowState {
             completions: window.completions().collect(),
@@ -90,14 +90,14 @@ impl<T> Machine<T> {
         State {
             version: STATE_VERSION,
             config: windows.config.clone(),
-            windows: windows.windows.iter().map(window).collect(),
+            windows: windows.all.iter().map(window).collect(),
             queue: self.queue.iter().map(plain).collect(),
             unclaimed: self.unclaimed.iter().copied().map(plain).collect(),
             abandoned: windows.abandoned.iter().copied().collect(),
             running: windows.running.tasks,
             running_weight: windows.running.weight,
             completed: windows.completed,
-            next_ticket: self.queue.next_ticket().to_u64(),
+            next_ticket: self.queue.next_ticket().0,
             now: windows.now,
             last_end: windows.last_end,
             paused_until: windows.paused_until,
@@ -142,9 +142,9 @@ impl<T> Machine<T> {
         state: &State,
         waiter: &mut impl FnMut(Ticket) -> T,
     ) -> Result<(), &'static str> {
-        state.check(self.windows.windows.len())?;
+        state.check(self.windows.all.len())?;
         let windows = &mut self.windows;
-        for (window, saved) in windows.windows.iter_mut().zip(&state.windows) {
+        for (window, saved) in windows.all.iter_mut().zip(&state.windows) {
             saved.check(state)?;
             window.restore(saved.completions.iter().copied());
             window.expired = saved.expired;

@@ -33,7 +33,7 @@ impl<T> Machine<T> {
     /// paused nor closed, and its settings were not changed. To drop it then loosens nothing.
     pub fn is_blank(&mut self, now: u64) -> bool {
         self.windows.advance(now);
-        let holds_nothing = self.windows.windows.iter().all(|window| window.completed() == 0);
+        let holds_nothing = self.windows.all.iter().all(|window| window.completed() == 0);
         let is_open = self.windows.paused_until == 0 && !self.closed;
         holds_nothing && self.is_drained() && is_open && !self.windows.is_changed
     }
@@ -65,6 +65,6 @@ impl<T> Machine<T> {
 
     /// Bytes allocated for the window logs.
     pub fn log_bytes(&self) -> usize {
-        self.windows.windows.iter().map(Window::log_bytes).sum()
+        self.windows.all.iter().map(Window::log_bytes).sum()
     }
 }

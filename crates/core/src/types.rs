@@ -11,21 +11,8 @@ use crate::limit::Limit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(crate) u64);
 
-impl Ticket {
-    /// The ticket as a plain number, as [`State`](crate::State) writes it.
-    pub const fn to_u64(self) -> u64 {
-        self.0
-    }
-
-    /// The ticket that a plain number stands for. A ticket that was never handed out is unknown
-    /// to every machine, and harmless.
-    pub const fn from_u64(number: u64) -> Self {
-        Self(number)
-    }
-}
-
 /// The right to run one task. Handed back exactly once, so it can be neither copied nor forged
-/// except by [`Grant::from_weight`], for a front that keeps it elsewhere.
+/// except by [`raw::grant`](crate::raw::grant), for a front that keeps it elsewhere.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit that is not handed back is held for ever"]
 pub struct Grant {
@@ -34,6 +21,7 @@ pub struct Grant {
 
 /// What [`Machine::poll`](crate::Machine::poll) decided.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Decision<T> {
     /// This waiter may run its task: it is out of the line and its permit is held from now on.
     Grant {
@@ -58,6 +46,7 @@ pub enum Decision<T> {
 
 /// A waiter's place, as it joins the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Place {
     /// Its ticket from now on.
     pub ticket: Ticket,
@@ -67,6 +56,7 @@ pub struct Place {
 
 /// Where a waiter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TicketStatus {
     /// In the line.
     Queued {
@@ -80,7 +70,7 @@ pub enum TicketStatus {
 }
 
 /// Why a weight can never be granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestError {
     /// A task of no weight takes nothing and cannot be limited.
@@ -95,17 +85,25 @@ pub enum RequestError {
 }
 
 /// Why a waiter could not join the line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnqueueError {
     /// It could never be granted.
     Request(RequestError),
     /// The machine was closed.
     Closed,
+    /// It would not be granted by its deadline.
+    TooLate {
+        /// No grant is possible before this time.
+        not_before: u64,
+    },
+    /// The queue is full, and the [configuration](crate::Config::refuse_when_full) has such a
+    /// waiter refused.
+    Full,
 }
 
 /// Why a permit was not granted on the spot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryGrantError {
     /// It could never be granted.
@@ -134,6 +132,7 @@ pub struct Refused<T> {
 
 /// A snapshot of the machine in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Tasks that hold a permit and have not completed.
     pub running: usize,
@@ -150,6 +149,7 @@ pub struct Snapshot {
 
 /// What is held of one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Held {
     /// The limit.
     pub limit: Limit,
@@ -163,22 +163,7 @@ impl Grant {
         self.weight
     }
 
-    /// A permit that stands for one granted earlier, whose weight a front kept as a number.
-    ///
-    /// The machine cannot tell such a permit from the one that it granted, so it trusts the number
-    /// as far as it can be true, and errs on the side of holding too much:
-    ///
-    /// * One that comes back while no permit is out was never granted, or comes twice. It frees
-    ///   nothing; what it is said to have used counts as a completion.
-    /// * One heavier than what is out frees no more than a single permit can hold there: the other
-    ///   permits that are out keep 1 unit each, and granted or abandoned tasks whose permits are not
-    ///   out keep all that they hold.
-    /// * One lighter than the permit it stands for leaves the difference held for as long as the
-    ///   machine lives.
-    ///
-    /// One that comes back in place of a permit that is still out ends that permit's task for the
-    /// machine, which has no way to know better.
-    pub const fn from_weight(weight: u64) -> Self {
+    pub(crate) const fn of_weight(weight: u64) -> Self {
         Self { weight }
     }
 
@@ -205,6 +190,8 @@ impl fmt::Display for EnqueueError {
         match self {
             Self::Request(error) => error.fmt(f),
             Self::Closed => write!(f, "the limiter is closed"),
+            Self::TooLate { not_before } => write!(f, "no grant before {not_before} ns"),
+            Self::Full => write!(f, "the queue is full"),
         }
     }
 }

@@ -136,6 +136,16 @@ impl Window {
         frees_enough.map_or(Opening::AfterCompletion, Opening::At)
     }
 
+    /// As [`Self::opening`], where whatever runs could turn out to have used nothing: no task of
+    /// `weight` fits earlier, however much the running tasks give back. 0 where it may fit now.
+    pub(crate) fn opens_no_earlier(&self, weight: u64) -> u64 {
+        let asked = self.completed.saturating_add(self.limit.units(weight));
+        match asked.saturating_sub(self.limit.rate()) {
+            0 => 0,
+            surplus => self.frees(surplus).unwrap_or(0),
+        }
+    }
+
     /// How many units are too many where `units` more are asked for.
     pub(crate) fn surplus(&self, running: u64, units: u64) -> u64 {
         self.held(running).saturating_add(units).saturating_sub(self.limit.rate())

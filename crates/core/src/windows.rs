@@ -27,7 +27,7 @@ pub(crate) struct Load {
 pub(crate) struct Windows {
     pub(crate) config: Config,
     /// One for each limit that was asked for, then one for the pace if there is one.
-    pub(crate) windows: Vec<Window>,
+    pub(crate) all: Vec<Window>,
     /// Tasks that hold a grant and have not completed.
     pub(crate) running: Load,
     /// Those among them whose grants are kept in the machine: not claimed yet, or abandoned. The grants of the
@@ -73,7 +73,7 @@ impl Windows {
         let limits = config.checked_limits()?;
         let windows = limits.into_iter().map(|limit| Window::new(limit, config.clock_drift_ppm));
         Ok(Self {
-            windows: windows.collect(),
+            all: windows.collect(),
             config,
             running: Load::default(),
             kept: Load::default(),
@@ -88,7 +88,7 @@ impl Windows {
 
     /// The windows of the limits that were asked for, without the pace.
     pub(crate) fn asked_for(&self) -> &[Window] {
-        &self.windows[..self.config.limits.len()]
+        &self.all[..self.config.limits.len()]
     }
 
     /// What running tasks hold of a window.
@@ -107,7 +107,7 @@ impl Windows {
         if weight == 0 {
             return Err(RequestError::ZeroWeight);
         }
-        let mut limits = self.windows.iter().map(Window::limit);
+        let mut limits = self.all.iter().map(Window::limit);
         match limits.find(|limit| limit.units(weight) > limit.rate()) {
             Some(limit) => Err(RequestError::TooHeavy { weight, limit }),
             None => Ok(()),
@@ -120,7 +120,7 @@ impl Windows {
     pub(crate) fn has_room(&self, weight: u64) -> bool {
         self.paused_until == 0
             && self.running.tasks < self.config.concurrency
-            && self.windows.iter().all(|window| window.has_room(self.running_units(window), weight))
+            && self.all.iter().all(|window| window.has_room(self.running_units(window), weight))
     }
 
     /// When a task of `weight` could be granted, if nothing else happens: `Now` where [`Self::has_room`] says so
@@ -137,7 +137,7 @@ impl Windows {
             let Some(ends) = next_known_end else { return Opening::AfterCompletion };
             opens_at = opens_at.max(Some(ends));
         }
-        for window in &self.windows {
+        for window in &self.all {
             let at = match window.opening(self.running_units(window), weight) {
                 Opening::Now => continue,
                 Opening::At(at) => at,
@@ -148,7 +148,7 @@ impl Windows {
             };
             opens_at = opens_at.max(Some(at));
         }
-        Opening::later(opens_at, self.now, self.windows[0].per_ns())
+        Opening::later(opens_at, self.now, self.all[0].per_ns())
     }
 
     /// [`Self::opening`] as a time, `None` where it depends on running tasks.
@@ -170,14 +170,14 @@ impl Windows {
     pub(crate) fn take(&mut self, weight: u64) -> Grant {
         debug_assert!(self.has_room(weight), "granted without room");
         self.running.add(weight);
-        Grant::from_weight(weight)
+        Grant::of_weight(weight)
     }
 
     /// A grant goes out to a task, whose weight was kept until now.
     #[inline]
     pub(crate) fn hand_out(&mut self, weight: u64) -> Grant {
         self.kept.remove(weight);
-        Grant::from_weight(weight)
+        Grant::of_weight(weight)
     }
 
     /// Takes a grant back whose task never started. Nothing, where none is out.
@@ -261,7 +261,7 @@ impl Windows {
             self.kept.remove(weight);
             self.record(weight, weight, ends);
         }
-        for window in &mut self.windows {
+        for window in &mut self.all {
             window.expire(self.now);
         }
     }
@@ -277,7 +277,7 @@ impl Windows {
         let stamp = self.stamp(ended_at);
         self.running.remove(reserved);
         self.completed = self.completed.saturating_add(1);
-        for window in &mut self.windows {
+        for window in &mut self.all {
             window.complete(reserved, actual, stamp);
         }
     }

@@ -68,7 +68,7 @@ fn by_hand(
     let (mut least, mut most) = (u128::MAX, 0);
     let mut read = vec![];
     read_in_every_way(records, &mut read, readings, &mut |read| {
-        let units = audit(limit, read).expect("a reading ends after it starts").worst.units;
+        let units = audit::check(limit, read).expect("a reading ends after it starts").worst.units;
         (least, most) = (least.min(units), most.max(units));
     });
     (least, most)
@@ -135,7 +135,7 @@ proptest! {
     #[test]
     fn of_exact_times_a_coarse_audit_is_the_audit(limit in limit(), records in records()) {
         let exact = audit_coarse(&limit, &records, &ErrorBounds::EXACT).unwrap();
-        let audit = audit(&limit, &records).unwrap();
+        let audit = audit::check(&limit, &records).unwrap();
         prop_assert_eq!((exact.most, exact.least), (audit, audit.worst.units));
         let expected = if audit.is_clean() { Verdict::Kept } else { Verdict::Broken };
         prop_assert_eq!(exact.verdict(), expected);
@@ -166,14 +166,14 @@ proptest! {
             prop_assert_eq!(step.units, u128::from(held));
         }
         let highest = steps.iter().map(|step| step.units).max().unwrap_or(0);
-        prop_assert_eq!(highest, audit(&limit, &records).unwrap().worst.units);
+        prop_assert_eq!(highest, audit::check(&limit, &records).unwrap().worst.units);
     }
 
     #[test]
     fn order_of_the_records_does_not_matter(limit in limit(), records in records()) {
         let mut backwards = records.clone();
         backwards.reverse();
-        prop_assert_eq!(audit(&limit, &records), audit(&limit, &backwards));
+        prop_assert_eq!(audit::check(&limit, &records), audit::check(&limit, &backwards));
     }
 }
 
@@ -181,8 +181,8 @@ proptest! {
 fn a_window_is_closed_at_both_ends() {
     let limit: Limit = "1/100ns".parse().unwrap();
     let at = |at| Record { start: at, end: at, weight: 1 };
-    assert!(!audit(&limit, &[at(0), at(100)]).unwrap().is_clean());
-    assert!(audit(&limit, &[at(0), at(101)]).unwrap().is_clean());
+    assert!(!audit::check(&limit, &[at(0), at(100)]).unwrap().is_clean());
+    assert!(audit::check(&limit, &[at(0), at(101)]).unwrap().is_clean());
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn the_extremes_of_time_and_weight_are_audited_without_overflow() {
     assert_eq!(limit.unit(), Unit::Weight);
     let whole = Record { start: 0, end: u64::MAX, weight: u64::MAX };
     let late = Record { start: u64::MAX, end: u64::MAX, weight: u64::MAX };
-    let audit = audit(&limit, &[whole, late]).unwrap();
+    let audit = audit::check(&limit, &[whole, late]).unwrap();
     assert_eq!(audit.worst.units, 2 * u128::from(u64::MAX));
 }
 
@@ -200,7 +200,7 @@ fn a_record_that_ends_before_it_starts_is_named() {
     let limit: Limit = "1/1s".parse().unwrap();
     let good = Record { start: 1, end: 2, weight: 1 };
     let bad = Record { start: 9, end: 3, weight: 1 };
-    let error = audit(&limit, &[good, bad]).unwrap_err();
+    let error = audit::check(&limit, &[good, bad]).unwrap_err();
     assert_eq!(error.to_string(), "record 1 ends at 3, before it starts at 9");
 }
 

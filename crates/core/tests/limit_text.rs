@@ -75,7 +75,7 @@ fn nonsense_is_refused_with_an_error_that_names_it() {
 fn the_source_of_a_refusal_is_the_number_where_there_is_one() {
     let source = |text: &str| {
         let error = text.parse::<Limit>().unwrap_err();
-        error.source().and_then(|source| source.downcast_ref::<LimitError>().copied())
+        error.source().and_then(|source| source.downcast_ref::<LimitError>().cloned())
     };
     assert_eq!(source("0/1s"), Some(LimitError::ZeroRate));
     assert_eq!(source("1/1x"), None);

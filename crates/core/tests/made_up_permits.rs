@@ -10,7 +10,7 @@ use strict_rate_limiter_core::config::{
 };
 use strict_rate_limiter_core::limit::{PER_MAX, RATE_MAX};
 use strict_rate_limiter_core::{
-    Config, Decision, Grant, HistoryEntry, Limit, Machine, Ticket, TicketStatus, Unit,
+    Config, Decision, HistoryEntry, Limit, Machine, TicketStatus, Unit, raw,
 };
 
 /// Three at once, under a limit of tasks and one of weight, with a grace.
@@ -27,9 +27,9 @@ fn held<T>(machine: &mut Machine<T>, now: u64) -> Vec<u64> {
 #[test]
 fn a_permit_too_many_counts_as_a_call_and_frees_nothing() {
     let mut machine = machine();
-    assert_eq!(machine.complete(Grant::from_weight(4), 10, 10, None), 4);
+    assert_eq!(machine.complete(raw::grant(4), 10, 10, None), 4);
     assert_eq!((machine.stats(10).running, held(&mut machine, 10)), (0, vec![1, 4]));
-    assert_eq!(machine.complete(Grant::from_weight(u64::MAX), 10, 10, Some(7)), 7);
+    assert_eq!(machine.complete(raw::grant(u64::MAX), 10, 10, Some(7)), 7);
     assert_eq!((machine.stats(10).running, held(&mut machine, 10)), (0, vec![2, 11]));
     assert!(machine.try_grant(110, 1).is_err(), "what was told of is held");
     assert!(machine.try_grant(111, 10).is_ok(), "and no longer than a task of the limiter's own");
@@ -38,11 +38,11 @@ fn a_permit_too_many_counts_as_a_call_and_frees_nothing() {
 #[test]
 fn undoing_a_permit_too_many_does_nothing() {
     let mut machine = machine();
-    machine.undo(Grant::from_weight(4));
+    machine.undo(raw::grant(4));
     assert_eq!((machine.stats(0).running, held(&mut machine, 0)), (0, vec![0, 0]));
     let permit = machine.try_grant(0, 4).unwrap();
-    machine.undo(Grant::from_weight(9));
-    machine.undo(Grant::from_weight(1));
+    machine.undo(raw::grant(9));
+    machine.undo(raw::grant(1));
     assert_eq!((machine.stats(0).running, held(&mut machine, 0)), (0, vec![0, 0]));
     machine.undo(permit);
     assert_eq!((machine.stats(0).running, held(&mut machine, 0)), (0, vec![0, 0]));
@@ -51,7 +51,7 @@ fn undoing_a_permit_too_many_does_nothing() {
 #[test]
 fn abandoning_a_permit_too_many_is_held_as_if_its_task_had_run() {
     let mut machine = machine();
-    machine.abandon(Grant::from_weight(6), 10, 12);
+    machine.abandon(raw::grant(6), 10, 12);
     assert_eq!((machine.stats(10).running, held(&mut machine, 10)), (0, vec![1, 6]));
     assert!(machine.try_grant(142, 5).is_err(), "12, the grace of 30, the period of 100");
     assert!(machine.try_grant(143, 5).is_ok());
@@ -66,12 +66,12 @@ fn a_permit_that_is_too_heavy_leaves_the_others_what_they_hold() {
         let waiting = machine.enqueue(3, ()).unwrap().ticket;
         assert!(matches!(machine.poll(0), Decision::Grant { .. }));
         let _lost = machine.try_grant(0, 2).unwrap();
-        machine.complete(Grant::from_weight(1_000), 1, 1, actual);
+        machine.complete(raw::grant(1_000), 1, 1, actual);
         assert_eq!(machine.stats(1).running, 2);
         let held = held(&mut machine, 1);
         assert!(held[0] >= 2 && held[1] >= 7, "{held:?}");
         assert_eq!(machine.status(waiting), TicketStatus::Granted);
-        machine.complete(Grant::from_weight(1_000), 1, 1, actual);
+        machine.complete(raw::grant(1_000), 1, 1, actual);
         assert_eq!(machine.stats(1).running, 2, "none of these two is anyone's permit");
         let permit = machine.claim(waiting).unwrap();
         machine.undo(permit);
@@ -83,7 +83,7 @@ fn a_permit_that_is_too_heavy_leaves_the_others_what_they_hold() {
 fn each_permit_that_is_out_keeps_at_least_one_unit() {
     let mut machine = machine();
     let [_lost, kept, _also_kept] = [5, 2, 3].map(|weight| machine.try_grant(0, weight).unwrap());
-    machine.complete(Grant::from_weight(u64::MAX), 1, 1, Some(0));
+    machine.complete(raw::grant(u64::MAX), 1, 1, Some(0));
     assert_eq!((machine.stats(1).running, held(&mut machine, 1)), (2, vec![3, 2]));
     machine.complete(kept, 1, 1, None);
     assert_eq!((machine.stats(1).running, held(&mut machine, 1)), (1, vec![3, 3]));
@@ -93,7 +93,7 @@ fn each_permit_that_is_out_keeps_at_least_one_unit() {
 fn what_a_lighter_permit_does_not_give_back_stays_held() {
     let mut machine = machine();
     let _lost = machine.try_grant(0, 6).unwrap();
-    machine.complete(Grant::from_weight(0), 1, 1, None);
+    machine.complete(raw::grant(0), 1, 1, None);
     assert_eq!(machine.stats(1).running, 0);
     assert_eq!(held(&mut machine, 1), [1, 6]);
     assert_eq!(held(&mut machine, 1_000), [0, 5], "nobody can know that nothing holds it");
@@ -102,10 +102,10 @@ fn what_a_lighter_permit_does_not_give_back_stays_held() {
 #[test]
 fn tickets_from_elsewhere_are_nobodys() {
     let mut machine = machine();
-    let tickets = [0, 1, u64::MAX - 1, u64::MAX].map(Ticket::from_u64);
+    let tickets = [0, 1, u64::MAX - 1, u64::MAX].map(raw::ticket);
     for round in 0..3 {
         for ticket in tickets {
-            if round == 2 && ticket.to_u64() < 2 {
+            if round == 2 && raw::ticket_number(ticket) < 2 {
                 continue;
             }
             assert_eq!(machine.claim(ticket), None);
@@ -287,10 +287,10 @@ proptest! {
                     _ => {}
                 },
                 Op::Advance(ns) => now = now.saturating_add(ns),
-                Op::Claim(ticket) => real.extend(machine.claim(Ticket::from_u64(ticket))),
-                Op::Cancel(ticket) => drop(machine.cancel(Ticket::from_u64(ticket))),
+                Op::Claim(ticket) => real.extend(machine.claim(raw::ticket(ticket))),
+                Op::Cancel(ticket) => drop(machine.cancel(raw::ticket(ticket))),
                 Op::Complete { weight, ended_at, actual } => {
-                    machine.complete(Grant::from_weight(weight), now, ended_at, actual);
+                    machine.complete(raw::grant(weight), now, ended_at, actual);
                 }
                 Op::CompleteReal(which) if !real.is_empty() => {
                     let permit = real.swap_remove(which % real.len());
@@ -298,11 +298,11 @@ proptest! {
                 }
                 Op::CompleteReal(_) => {}
                 Op::Abandon { weight, ended_at } => {
-                    machine.abandon(Grant::from_weight(weight), now, ended_at);
+                    machine.abandon(raw::grant(weight), now, ended_at);
                 }
                 Op::SetLimits(limits) => drop(machine.set_limits(now, now, limits).unwrap()),
                 Op::SetConcurrency(tasks) => machine.set_concurrency(tasks).unwrap(),
-                Op::Undo(weight) => machine.undo(Grant::from_weight(weight)),
+                Op::Undo(weight) => machine.undo(raw::grant(weight)),
                 Op::Pause(until) => machine.pause_until(until),
                 Op::Resume => machine.resume(),
                 Op::Reconcile { limit, used, ended_at } => {
@@ -322,7 +322,7 @@ proptest! {
                 let completed = window.completions.iter().map(|(_, units)| units).sum::<u64>();
                 let known = match limit.unit() {
                     Unit::Task => kept.clone().count() as u128,
-                    Unit::Weight => weights,
+                    _ => weights,
                 };
                 let running = u128::from(held - completed);
                 prop_assert!(running >= known.min(u128::from(u64::MAX - completed)), "{state:?}");

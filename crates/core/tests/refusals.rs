@@ -72,8 +72,8 @@ fn what_could_never_run_is_told_from_what_has_to_wait() {
     let mut machine = Machine::new(Config { concurrency: 2, ..Config::new(limits) }).unwrap();
     assert_eq!(machine.check(5), Ok(()));
     let too_heavy = RequestError::TooHeavy { weight: 6, limit: limit("5w/1s") };
-    assert_eq!(machine.check(6), Err(too_heavy));
-    assert_eq!(machine.enqueue(6, ()), Err(EnqueueError::Request(too_heavy)));
+    assert_eq!(machine.check(6), Err(too_heavy.clone()));
+    assert_eq!(machine.enqueue(6, ()), Err(EnqueueError::Request(too_heavy.clone())));
     assert_eq!(machine.try_grant(0, 6), Err(TryGrantError::Request(too_heavy)));
     assert!(machine.grant_at_once(u64::MAX).is_none());
     let inside = |weight| [RunningTask { id: 0, weight }];

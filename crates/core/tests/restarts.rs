@@ -68,7 +68,7 @@ proptest! {
             now += down;
         }
         for limit in &config.limits {
-            let audit = audit(limit, &ran).expect("nothing ends before it starts");
+            let audit = audit::check(limit, &ran).expect("nothing ends before it starts");
             prop_assert!(audit.is_clean(), "{audit:?}");
         }
     }

@@ -34,10 +34,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
 
     for call in 0..30 {
-        let permit = limiter.acquire_weight(3).await?;
+        let permit = limiter.request().weight(3).acquire().await?;
         tokio::time::sleep(Duration::from_millis(2)).await; // The call.
         // Every tenth used more than it had reserved.
-        permit.complete_with(if call % 10 == 0 { 5 } else { 2 });
+        _ = permit.complete_with(if call % 10 == 0 { 5 } else { 2 });
     }
     println!("{}", scrape(address).await?);
     Ok(())

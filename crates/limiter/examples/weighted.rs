@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let begin = Instant::now();
     for (estimated, actual) in REQUESTS {
-        let permit = limiter.acquire_weight(estimated).await?;
+        let permit = limiter.request().weight(estimated).acquire().await?;
         let at = begin.elapsed().as_millis();
         let excess = permit.complete_with(actual);
         let held: Vec<u64> = limiter.stats().held.iter().map(|held| held.units).collect();
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         print!("held now: {} requests, {} tokens", held[0], held[1]);
         println!("{}", if excess > 0 { format!(" ({excess} over)") } else { String::new() });
     }
-    let error = limiter.acquire_weight(1_001).await.unwrap_err();
+    let error = limiter.request().weight(1_001).acquire().await.unwrap_err();
     println!("1001 tokens at once: {error}");
     Ok(())
 }

@@ -76,10 +76,42 @@ impl RateLimiterBuilder {
     }
 
     /// How many may wait in the queue; unbounded unless said otherwise. When it is full, `push`
-    /// waits for room and `try_push` hands the task back. (An `acquire` waits in either case, and
-    /// keeps its place in the one line.)
+    /// waits for room and `try_push` hands the task back. Everything else waits in either case, in
+    /// its place in the queue, unless [`refuse_when_full`](Self::refuse_when_full) says otherwise.
     pub fn queue_capacity(mut self, waiters: usize) -> Self {
         self.config.queue_capacity = waiters;
+        self
+    }
+
+    /// Has the [capacity](Self::queue_capacity) bound everyone: whoever finds the queue full is refused
+    /// at once, in place of waiting. For a server, whose clients had better be told at once.
+    ///
+    /// | | when the queue is full | with `refuse_when_full` |
+    /// |---|---|---|
+    /// | `acquire`, `run`, `acquire_blocking`, streams | waits | [`AcquireError::Full`](crate::AcquireError::Full) |
+    /// | `push`, `push_fn` | waits for room | [`PushRefusal::Full`](crate::PushRefusal::Full), with the task |
+    /// | `try_push`, `try_push_fn` | [`PushRefusal::Full`](crate::PushRefusal::Full), with the task | the same |
+    /// | `try_acquire` | never waits | the same |
+    /// | a service of the tower layer | waits | ready, and the call answers [`AcquireError::Full`](crate::AcquireError::Full) |
+    ///
+    /// With a capacity of 0 nobody waits: a permit at once, or a refusal.
+    ///
+    /// ```
+    /// # use strict_rate_limiter::{AcquireError, RateLimiter};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::builder()
+    ///     .limit("1/1h".parse()?)
+    ///     .queue_capacity(0)
+    ///     .refuse_when_full()
+    ///     .build()?;
+    /// limiter.acquire().await?.complete();
+    /// assert_eq!(limiter.acquire().await.unwrap_err(), AcquireError::Full);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn refuse_when_full(mut self) -> Self {
+        self.config.refuse_when_full = true;
         self
     }
 
@@ -151,9 +183,10 @@ impl RateLimiterBuilder {
         let mut machine = Machine::new(self.config)?;
         let clock = Timeline::new(self.clock, self.exact_clock);
         let now = clock.now().unwrap_or_else(|panic| panic.resume());
-        let entries = self.history.into_iter().map(|(ago, weight)| {
-            HistoryEntry::new(now.saturating_sub(saturating_ns(ago)), weight)
-        });
+        let entries = self
+            .history
+            .into_iter()
+            .map(|(ago, weight)| HistoryEntry::new(now.saturating_sub(saturating_ns(ago)), weight));
         machine.remember(now, entries);
         Ok(Inner::new(machine, clock, name))
     }

@@ -4,23 +4,26 @@ use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
-use strict_rate_limiter_core::EnqueueError;
 pub use strict_rate_limiter_core::{ConfigError, LimitError, ParseLimitError, RequestError};
+use strict_rate_limiter_core::{EnqueueError, Limit};
 
 /// Why a limiter was not made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The numbers do not make a limit.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The text is no limit.
+    #[error(transparent)]
+    Parse(#[from] ParseLimitError),
     /// The settings do not work together, or are out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 /// Why a permit was not acquired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
     /// No permit of this weight can ever be granted.
@@ -39,10 +42,21 @@ pub enum AcquireError {
          the limiter instead, or raise its concurrency"
     )]
     WouldDeadlock,
+    /// The queue is full, and the limiter
+    /// [refuses](crate::RateLimiterBuilder::refuse_when_full) whoever would have to wait.
+    #[error("the queue is full")]
+    Full,
+    /// No permit can be granted by the request's deadline, or the deadline has come.
+    #[error("no permit by the deadline")]
+    DeadlineExceeded {
+        /// No permit can be granted before this, as far as is known; `None` while that depends on
+        /// running tasks.
+        not_before: Option<Instant>,
+    },
 }
 
 /// Why a permit was not granted on the spot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TryAcquireError {
     /// No permit of this weight can ever be granted.
@@ -60,7 +74,7 @@ pub enum TryAcquireError {
 }
 
 /// Why a task was not accepted. The task is in it, so nothing is lost.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PushError<F> {
     /// Why.
     pub reason: PushRefusal,
@@ -69,7 +83,7 @@ pub struct PushError<F> {
 }
 
 /// Why a task was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushRefusal {
     /// A task of this weight can never run.
@@ -79,12 +93,33 @@ pub enum PushRefusal {
     #[error("the limiter is closed")]
     Closed,
     /// The queue is full. `push` waits for room instead, except from inside a task of the same
-    /// limiter, for which room might have to wait.
+    /// limiter, for which room might have to wait, and where the limiter
+    /// [refuses](crate::RateLimiterBuilder::refuse_when_full) whoever finds the queue full.
     #[error("the queue is full")]
     Full,
     /// The task would have to be queued, and there is no tokio runtime here to run it later.
     #[error("the task has to be queued and there is no tokio runtime here to run it in its turn")]
     NoRuntime,
+    /// The task cannot be granted by the request's deadline, or the deadline came while it waited for
+    /// room.
+    #[error("no permit by the deadline")]
+    DeadlineExceeded {
+        /// No permit can be granted before this, as far as is known; `None` while that depends on
+        /// running tasks.
+        not_before: Option<Instant>,
+    },
+}
+
+/// The limiter has no such limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} is no limit of this limiter, which has {}",
+    .limits.iter().map(Limit::to_string).collect::<Vec<_>>().join(", "))]
+#[non_exhaustive]
+pub struct UnknownLimit {
+    /// The limit that was named.
+    pub limit: Limit,
+    /// The limits that there are.
+    pub limits: Vec<Limit>,
 }
 
 /// Why a queued task gave no answer.
@@ -97,6 +132,13 @@ pub enum TaskError {
     /// The task was cancelled, by its handle or because its runtime shut down.
     #[error("the task was cancelled")]
     Cancelled,
+    /// The request's deadline came before the task's turn: it never ran.
+    #[error("no permit by the deadline")]
+    DeadlineExceeded {
+        /// No permit can be granted before this, as far as is known; `None` while that depends on
+        /// running tasks.
+        not_before: Option<Instant>,
+    },
     /// The task panicked, with this payload. The limiter and the queue behind it went on.
     #[error("the task panicked")]
     Panicked(Box<dyn Any + Send>),
@@ -106,6 +148,7 @@ impl From<EnqueueError> for AcquireError {
     fn from(error: EnqueueError) -> Self {
         match error {
             EnqueueError::Request(error) => Self::Weight(error),
+            EnqueueError::Full => Self::Full,
             _ => Self::Closed,
         }
     }
@@ -115,6 +158,8 @@ impl From<AcquireError> for PushRefusal {
     fn from(error: AcquireError) -> Self {
         match error {
             AcquireError::Weight(error) => Self::Weight(error),
+            AcquireError::Full => Self::Full,
+            AcquireError::DeadlineExceeded { not_before } => Self::DeadlineExceeded { not_before },
             // Aborted while it waited for room, it was never accepted. A push cannot deadlock.
             AcquireError::Closed | AcquireError::Aborted | AcquireError::WouldDeadlock => {
                 Self::Closed
@@ -153,6 +198,9 @@ impl fmt::Debug for TaskError {
         match self {
             Self::Aborted => f.write_str("Aborted"),
             Self::Cancelled => f.write_str("Cancelled"),
+            Self::DeadlineExceeded { not_before } => {
+                f.debug_struct("DeadlineExceeded").field("not_before", not_before).finish()
+            }
             Self::Panicked(payload) => {
                 let text = payload.downcast_ref::<&str>().copied();
                 let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));

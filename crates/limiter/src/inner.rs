@@ -12,7 +12,9 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError};
+use strict_rate_limiter_core::{
+    EnqueueError, InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError,
+};
 
 use crate::clock::Timeline;
 use crate::error::{AcquireError, TryAcquireError};
@@ -54,7 +56,6 @@ pub(crate) enum Standing<P> {
     Queued {
         ticket: Ticket,
         /// Whether it is within the queue's capacity. Only pushes ask.
-        #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "there are no pushes"))]
         accepted: bool,
     },
 }
@@ -121,7 +122,7 @@ impl Inner {
         }
     }
 
-    fn join(
+    pub(crate) fn join(
         &self,
         mut update: Update<'_>,
         weight: u64,
@@ -138,16 +139,25 @@ impl Inner {
             }
             now = Some(read);
         }
+        let mut admitted = update.locked.machine.admit(weight);
+        if let (Err(EnqueueError::Full), Some(now)) = (&admitted, now) {
+            // Somebody may have waited for this very moment.
+            update.drive(now);
+            admitted = update.locked.machine.admit(weight);
+        }
+        if let Err(error) = admitted {
+            update.end_quietly();
+            return Err(error.into());
+        }
         let tasks = if kind == Kind::Acquire { reentrancy::tasks_of(self) } else { Vec::new() };
         let Locked { machine, inside, .. } = &mut *update.locked;
         if !tasks.is_empty() && !machine.could_nest(&tasks, weight, inside) {
-            machine.check(weight)?;
-            let closed = machine.is_closed();
-            return Err(if closed { AcquireError::Closed } else { AcquireError::WouldDeadlock });
+            update.end_quietly();
+            return Err(AcquireError::WouldDeadlock);
         }
         let cloned = foreign::call(|| waker.clone());
         let Some(waker) = update.panics.note(cloned) else { update.end_and_tell() };
-        let Place { ticket, accepted } = update.locked.machine.enqueue(weight, waker)?;
+        let Place { ticket, accepted, .. } = update.locked.machine.enqueue(weight, waker)?;
         if !tasks.is_empty() {
             update.locked.inside.push(InsideWaiter { ticket, tasks });
             self.has_inside_waiters.store(true, Ordering::Relaxed);
@@ -207,7 +217,7 @@ impl Inner {
         update.end_quietly();
     }
 
-    fn forget(&self, update: &mut Update<'_>, ticket: Ticket) {
+    pub(crate) fn forget(&self, update: &mut Update<'_>, ticket: Ticket) {
         if update.locked.machine.head() == Some(ticket) {
             // Whoever is first from now on has not been woken for the opening.
             update.disarm();
@@ -273,11 +283,17 @@ impl Inner {
         }
     }
 
-    /// The other side says how much of a limit is in use.
-    pub(crate) fn reconcile(&self, limit: usize, used: u64) -> u64 {
+    /// The other side says how much of a limit is in use. `None` where there is no such limit.
+    pub(crate) fn reconcile(&self, limit: core::Limit, used: u64) -> Option<u64> {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
-        let added = update.locked.machine.reconcile(now, now, limit, used);
+        let machine = &mut update.locked.machine;
+        let mut added = None;
+        for place in 0..machine.config().limits.len() {
+            if machine.config().limits[place] == limit {
+                added = added.max(Some(machine.reconcile(now, now, place, used)));
+            }
+        }
         update.settle(Some(now));
         update.end_quietly();
         added
@@ -338,7 +354,7 @@ impl Inner {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let core::Snapshot { running, queued, completed, held, next_opening } =
+        let core::Snapshot { running, queued, completed, held, next_opening, .. } =
             self.now(Machine::stats);
         let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
         Stats { running, queued, completed, held, next_opening }
@@ -399,7 +415,7 @@ impl Inner {
         update.end_quietly();
     }
 
-    fn standing(
+    pub(crate) fn standing(
         &self,
         update: &mut Update<'_>,
         ticket: Ticket,
@@ -407,12 +423,12 @@ impl Inner {
         let machine = &mut update.locked.machine;
         let standing = match machine.status(ticket) {
             TicketStatus::Queued { accepted } => Ok(Standing::Queued { ticket, accepted }),
-            // It is out of the line and was not granted: only `abort` does that to a waiter.
-            TicketStatus::Gone => Err(AcquireError::Aborted),
             TicketStatus::Granted => {
                 let permit = machine.claim(ticket);
                 permit.map(Standing::Granted).ok_or(AcquireError::Aborted)
             }
+            // `Gone`, out of the line and not granted: only `abort` does that to a waiter.
+            _ => Err(AcquireError::Aborted),
         };
         if !matches!(standing, Ok(Standing::Queued { .. })) {
             self.no_longer_waits(update, ticket);
@@ -429,7 +445,7 @@ impl Inner {
     }
 
     #[inline]
-    fn update(&self) -> Update<'_> {
+    pub(crate) fn update(&self) -> Update<'_> {
         Update::new(&self.clock, self.lock())
     }
 

@@ -17,10 +17,15 @@ use dashmap::mapref::entry::Entry;
 use strict_rate_limiter_core::Limit;
 
 use crate::builder::RateLimiterBuilder;
+#[cfg(feature = "tokio")]
+use crate::error::PushError;
 use crate::error::{AcquireError, BuildError, TryAcquireError};
 use crate::future::AcquireOwned;
 use crate::limiter::RateLimiter;
 use crate::permit::OwnedPermit;
+#[cfg(feature = "tokio")]
+use crate::push::Pushed;
+use crate::request::OwnedRequest;
 
 /// How many keys the hand looks at for each new one. With two, it comes round before as many new
 /// keys have come as there are.
@@ -132,35 +137,41 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         settings.flat_map(RateLimiterBuilder::configured_limits).copied().collect()
     }
 
-    /// Waits for a permit of this key. See [`RateLimiter::acquire_owned`].
+    /// A request for this key: for a permit or a run of another weight, or with a deadline. It borrows
+    /// nothing, as the limiter of a key may be forgotten. See [`RateLimiter::request`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let per_user = KeyedRateLimiter::new(RateLimiter::builder().limit("90000w/1m".parse()?))?;
+    /// let request = per_user.request(&"alice").weight(1_200).within(Duration::from_secs(2));
+    /// request.acquire().await?.complete();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request(&self, key: &K) -> OwnedRequest {
+        self.with(key, |limiter| limiter.request().owned())
+    }
+
+    /// Waits for a permit of this key. See [`RateLimiter::acquire`].
     ///
     /// # Cancel safety
     ///
     /// As [`RateLimiter::acquire`].
     pub fn acquire(&self, key: &K) -> AcquireOwned {
-        self.acquire_weight(key, 1)
+        self.with(key, |limiter| limiter.acquire_owned(1))
     }
 
-    /// Waits for a permit of this key and weight.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`RateLimiter::acquire`].
-    pub fn acquire_weight(&self, key: &K, weight: u64) -> AcquireOwned {
-        match self.keys.limiters.get(key) {
-            Some(limiter) => limiter.acquire_weight_owned(weight),
-            None => self.make(key).acquire_weight_owned(weight),
-        }
+    /// Waits on this thread for a permit of this key. See [`RateLimiter::acquire_blocking`].
+    pub fn acquire_blocking(&self, key: &K) -> Result<OwnedPermit, AcquireError> {
+        self.request(key).acquire_blocking()
     }
 
     /// A permit of this key now or not at all. See [`RateLimiter::try_acquire`].
     pub fn try_acquire(&self, key: &K) -> Result<OwnedPermit, TryAcquireError> {
-        self.try_acquire_weight(key, 1)
-    }
-
-    /// A permit of this key and weight now or not at all.
-    pub fn try_acquire_weight(&self, key: &K, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
-        self.limiter(key).try_acquire_weight_owned(weight)
+        self.request(key).try_acquire()
     }
 
     /// Waits for the key's turn, runs the task and gives its answer. See [`RateLimiter::run`].
@@ -169,17 +180,35 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
     ///
     /// As [`RateLimiter::run`].
     pub async fn run<R: Future>(&self, key: &K, task: R) -> Result<R::Output, AcquireError> {
-        self.run_weight(key, 1, task).await
+        self.request(key).run(task).await
     }
 
-    /// As [`run`](Self::run), for a task of this weight.
-    pub async fn run_weight<R: Future>(
-        &self,
-        key: &K,
-        weight: u64,
-        task: R,
-    ) -> Result<R::Output, AcquireError> {
-        self.limiter(key).run_weight(weight, task).await
+    /// Runs the task here if the key permits it at once, else queues it. See [`RateLimiter::push`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RateLimiter::push`].
+    #[cfg(feature = "tokio")]
+    pub async fn push<F, R>(&self, key: &K, task: F) -> Result<Pushed<R::Output>, PushError<F>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.request(key).push(task).await
+    }
+
+    /// As [`push`](Self::push), for a synchronous task. See [`RateLimiter::push_fn`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RateLimiter::push`].
+    #[cfg(feature = "tokio")]
+    pub async fn push_fn<F, T>(&self, key: &K, task: F) -> Result<Pushed<T>, PushError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.request(key).push_fn(task).await
     }
 
     /// Refuses new work from now on, for keys that have yet to come as well. What was accepted still
@@ -230,6 +259,14 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         }
         round.shrink_to_fit();
         self.keys.limiters.shrink_to_fit();
+    }
+
+    /// Does something with the limiter of a key, without another handle to it.
+    fn with<R>(&self, key: &K, work: impl FnOnce(&RateLimiter) -> R) -> R {
+        match self.keys.limiters.get(key) {
+            Some(limiter) => work(&limiter),
+            None => work(&self.make(key)),
+        }
     }
 
     /// A key may panic wherever it is hashed, compared or cloned, and a clock where it is read. So a

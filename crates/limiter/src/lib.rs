@@ -69,10 +69,12 @@
 
 mod builder;
 pub mod clock;
+mod deadline;
 mod error;
 mod foreign;
 pub mod future;
 mod inner;
+mod inspect;
 #[cfg(feature = "keyed")]
 mod keyed;
 mod limiter;
@@ -81,6 +83,9 @@ mod permit;
 #[cfg(feature = "tokio")]
 mod push;
 mod reentrancy;
+mod request;
+#[cfg(feature = "tokio")]
+mod request_push;
 mod run;
 mod stats;
 #[cfg(feature = "stream")]
@@ -97,7 +102,7 @@ mod wake_timer;
 pub use builder::RateLimiterBuilder;
 pub use error::{
     AcquireError, BuildError, ConfigError, LimitError, ParseLimitError, PushError, PushRefusal,
-    RequestError, TaskError, TryAcquireError,
+    RequestError, TaskError, TryAcquireError, UnknownLimit,
 };
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedRateLimiter, KeyedRateLimiterBuilder};
@@ -105,6 +110,7 @@ pub use limiter::RateLimiter;
 pub use permit::{OwnedPermit, Permit};
 #[cfg(feature = "tokio")]
 pub use push::{Pushed, TaskHandle};
+pub use request::{OwnedRequest, Request};
 pub use stats::{Held, Stats};
 pub use strict_rate_limiter_core::audit;
 pub use strict_rate_limiter_core::config::CONCURRENCY_MAX;

@@ -1,8 +1,7 @@
-//! The limiter itself: what a user calls.
+//! The limiter itself: what a user calls to get a permit, to have a task run, and to stop. What can be
+//! asked about the limiter is in `inspect.rs`, what a request can be told in `request.rs`.
 
-use std::fmt;
-use std::future::{Future, poll_fn};
-use std::ops::Deref;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,20 +9,18 @@ use strict_rate_limiter_core::Limit;
 use strict_rate_limiter_core::limit::saturating_ns;
 
 use crate::builder::RateLimiterBuilder;
-use crate::error::{AcquireError, BuildError, RequestError, TryAcquireError};
-use crate::future::{Acquire, AcquireOwned, Drained};
+use crate::error::{AcquireError, BuildError, TryAcquireError, UnknownLimit};
+#[cfg(any(feature = "keyed", feature = "tower"))]
+use crate::future::AcquireOwned;
+use crate::future::{Acquire, Drained};
 use crate::inner::{Inner, Kind};
-use crate::observe::Waiting;
-use crate::permit::{OwnedPermit, Permit, PermitGuard};
-use crate::run::{Fut, run_permitted};
-use crate::stats::Stats;
+use crate::permit::Permit;
+use crate::request::{Request, try_acquire};
+use crate::run;
 use crate::waiter::Waiter;
 
 #[cfg(feature = "tokio")]
-use crate::{
-    error::PushError,
-    push::{self, Async, Pushed, Sync, TaskHandle},
-};
+use crate::{error::PushError, push::Pushed};
 
 /// Runs tasks so that no closed interval of length `per` ever contains more than `rate` of them,
 /// wherever between its start and its end each of them counts.
@@ -38,7 +35,7 @@ use crate::{
 /// a permit that it has been granted, as in any fair lock; a pushed task depends on nobody's polling.
 #[derive(Clone)]
 pub struct RateLimiter {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl RateLimiter {
@@ -73,6 +70,37 @@ impl RateLimiter {
     }
 
     // --- Acquiring a permit
+
+    /// A request for a permit or a run with more than the defaults: another weight, a deadline, a
+    /// permit that borrows nothing. See [`Request`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strict_rate_limiter::RateLimiter;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limiter = RateLimiter::builder().limit("90000w/1m".parse()?).build()?;
+    /// let request = limiter.request().weight(1_200).within(Duration::from_secs(2));
+    /// request.acquire().await?.complete();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn request(&self) -> Request<'_> {
+        Request::new(&self.inner)
+    }
+
+    /// Waits for a permit of this weight.
+    #[inline]
+    pub(crate) fn acquire_weighing(&self, weight: u64) -> Acquire<'_> {
+        Acquire(Waiter::new(&*self.inner, weight, Kind::Acquire))
+    }
+
+    /// Waits for a permit of this weight that borrows nothing.
+    #[cfg(any(feature = "keyed", feature = "tower"))]
+    pub(crate) fn acquire_owned(&self, weight: u64) -> AcquireOwned {
+        AcquireOwned(Waiter::new(Arc::clone(&self.inner), weight, Kind::Acquire))
+    }
 
     /// Waits for a permit of weight 1.
     ///
@@ -110,55 +138,7 @@ impl RateLimiter {
     /// grant that it never saw is undone in full. It gives up its place in the queue.
     #[inline]
     pub fn acquire(&self) -> Acquire<'_> {
-        self.acquire_weight(1)
-    }
-
-    /// Waits for a permit of this weight.
-    ///
-    /// ```
-    /// # use strict_rate_limiter::RateLimiter;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let limiter = RateLimiter::builder().limit("90000w/1m".parse()?).build()?;
-    /// let permit = limiter.acquire_weight(1_200).await?;
-    /// let tokens_used = 950;
-    /// permit.complete_with(tokens_used);
-    ///
-    /// let error = limiter.acquire_weight(100_000).await.unwrap_err();
-    /// assert_eq!(error.to_string(), "weight 100000 is over the limit 90000w/1m: it could never run");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Weight`](AcquireError::Weight) at once, if it is 0 or over a limit on weight; else as
-    /// [`acquire`](Self::acquire).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`acquire`](Self::acquire).
-    #[inline]
-    pub fn acquire_weight(&self, weight: u64) -> Acquire<'_> {
-        Acquire(Waiter::new(&*self.inner, weight, Kind::Acquire))
-    }
-
-    /// Waits for a permit that borrows nothing, to be moved into a task or a thread.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`acquire`](Self::acquire).
-    pub fn acquire_owned(&self) -> AcquireOwned {
-        self.acquire_weight_owned(1)
-    }
-
-    /// Waits for a permit of this weight that borrows nothing.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`acquire`](Self::acquire).
-    pub fn acquire_weight_owned(&self, weight: u64) -> AcquireOwned {
-        AcquireOwned(Waiter::new(Arc::clone(&self.inner), weight, Kind::Acquire))
+        self.acquire_weighing(1)
     }
 
     /// Waits on this thread for a permit, in the same queue as everyone else. Not for async code,
@@ -180,12 +160,7 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
-        self.acquire_weight_blocking(1)
-    }
-
-    /// Waits on this thread for a permit of this weight.
-    pub fn acquire_weight_blocking(&self, weight: u64) -> Result<Permit<'_>, AcquireError> {
-        self.acquire_weight(weight).0.block().map(Permit)
+        Waiter::new(&*self.inner, 1, Kind::Acquire).block().map(Permit)
     }
 
     /// A permit now or not at all. Never overtakes a waiter.
@@ -200,22 +175,7 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
-        self.try_acquire_weight(1)
-    }
-
-    /// A permit of this weight now or not at all.
-    pub fn try_acquire_weight(&self, weight: u64) -> Result<Permit<'_>, TryAcquireError> {
-        Ok(Permit(try_acquire(&*self.inner, weight)?))
-    }
-
-    /// A permit that borrows nothing, now or not at all.
-    pub fn try_acquire_owned(&self) -> Result<OwnedPermit, TryAcquireError> {
-        self.try_acquire_weight_owned(1)
-    }
-
-    /// A permit of this weight that borrows nothing, now or not at all.
-    pub fn try_acquire_weight_owned(&self, weight: u64) -> Result<OwnedPermit, TryAcquireError> {
-        Ok(OwnedPermit(try_acquire(Arc::clone(&self.inner), weight)?))
+        Ok(Permit(try_acquire(&*self.inner, 1)?))
     }
 
     // --- Running a task
@@ -243,18 +203,7 @@ impl RateLimiter {
     ///
     /// If the task does. That counts as its completion, and the limiter goes on.
     pub async fn run<R: Future>(&self, task: R) -> Result<R::Output, AcquireError> {
-        self.run_weight(1, task).await
-    }
-
-    /// As [`run`](Self::run), for a task of this weight.
-    pub async fn run_weight<R: Future>(
-        &self,
-        weight: u64,
-        task: R,
-    ) -> Result<R::Output, AcquireError> {
-        let mut waiter = Waiter::new(&*self.inner, weight, Kind::Acquire);
-        let permit = poll_fn(|context| waiter.poll(context)).await?;
-        Ok(run_permitted(permit, Fut(task)).await)
+        run::run(Waiter::new(&*self.inner, 1, Kind::Acquire), task).await
     }
 
     /// Runs the task here if it is permitted at once; else queues it and returns, and the tokio
@@ -295,22 +244,7 @@ impl RateLimiter {
         F: FnOnce() -> R + Send + 'static,
         R: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.push_weight(1, task).await
-    }
-
-    /// As [`push`](Self::push), for a task of this weight.
-    #[cfg(feature = "tokio")]
-    pub async fn push_weight<F, R>(
-        &self,
-        weight: u64,
-        task: F,
-    ) -> Result<Pushed<R::Output>, PushError<F>>
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Future<Output: Send + 'static> + Send + 'static,
-    {
-        let pushed = push::push(&self.inner, weight, Async(task)).await;
-        pushed.map_err(|error| error.map(|Async(task)| task))
+        self.request().push(task).await
     }
 
     /// As [`push`](Self::push), for a synchronous task. It runs on the thread that pushes it or on
@@ -337,63 +271,7 @@ impl RateLimiter {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.push_fn_weight(1, task).await
-    }
-
-    /// As [`push_fn`](Self::push_fn), for a task of this weight.
-    #[cfg(feature = "tokio")]
-    pub async fn push_fn_weight<F, T>(
-        &self,
-        weight: u64,
-        task: F,
-    ) -> Result<Pushed<T>, PushError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let pushed = push::push(&self.inner, weight, Sync(task)).await;
-        pushed.map_err(|error| error.map(|Sync(task)| task))
-    }
-
-    /// Queues the task without waiting, for the tokio runtime to run: at once where it is permitted
-    /// at once. Hands it back in the error where the queue is full.
-    ///
-    /// ```
-    /// # use strict_rate_limiter::{PushRefusal, RateLimiter};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let limiter = RateLimiter::builder().limit("1/1h".parse()?).queue_capacity(1).build()?;
-    /// let runs_at_once = limiter.try_push(|| async { 1 })?;
-    /// let _waits_for_an_hour = limiter.try_push(|| async { 2 })?;
-    /// let error = limiter.try_push(|| async { 3 }).unwrap_err();
-    /// assert_eq!(error.reason, PushRefusal::Full);
-    /// assert_eq!((error.task)().await, 3);
-    /// assert_eq!(runs_at_once.await?, 1);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(feature = "tokio")]
-    pub fn try_push<F, R>(&self, task: F) -> Result<TaskHandle<R::Output>, PushError<F>>
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Future<Output: Send + 'static> + Send + 'static,
-    {
-        self.try_push_weight(1, task)
-    }
-
-    /// As [`try_push`](Self::try_push), for a task of this weight.
-    #[cfg(feature = "tokio")]
-    pub fn try_push_weight<F, R>(
-        &self,
-        weight: u64,
-        task: F,
-    ) -> Result<TaskHandle<R::Output>, PushError<F>>
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Future<Output: Send + 'static> + Send + 'static,
-    {
-        let pushed = push::try_push(&self.inner, weight, Async(task));
-        pushed.map_err(|error| error.map(|Async(task)| task))
+        self.request().push_fn(task).await
     }
 
     // --- Commands
@@ -479,29 +357,28 @@ impl RateLimiter {
         Duration::from_nanos(self.inner.paused_for())
     }
 
-    /// The other side says that `used` units of a limit, by its place in [`limits`](Self::limits),
-    /// are in use: what it has counted beyond the completions in our window (another program's
+    /// The other side says that `used` units of one of the [`limits`](Self::limits) are in use: what it has counted beyond the completions in our window (another program's
     /// calls, say) counts as having completed now. Calls that still run it may not have counted yet,
     /// so they come on top. It only ever tightens: too small a figure changes nothing, and no more
     /// than the rate is recorded. Returns the units that were added.
     ///
     /// ```
     /// # use strict_rate_limiter::RateLimiter;
-    /// let limiter = RateLimiter::builder().limit("10/1h".parse()?).build()?;
+    /// let limit = "10/1h".parse()?;
+    /// let limiter = RateLimiter::builder().limit(limit).build()?;
     /// limiter.try_acquire()?.complete();
     /// // The answer said: RateLimit-Remaining: 0.
-    /// assert_eq!(limiter.reconcile(0, 10), 9);
+    /// assert_eq!(limiter.reconcile(limit, 10)?, 9);
     /// assert!(limiter.try_acquire().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If there is no such limit.
-    pub fn reconcile(&self, limit: usize, used: u64) -> u64 {
-        let limits = self.limits().len();
-        assert!(limit < limits, "limit {limit} of {limits} does not exist; they count from 0");
-        self.inner.reconcile(limit, used)
+    /// If the limiter has no such limit.
+    pub fn reconcile(&self, limit: Limit, used: u64) -> Result<u64, UnknownLimit> {
+        let added = self.inner.reconcile(limit, used);
+        added.ok_or_else(|| UnknownLimit { limit, limits: self.limits() })
     }
 
     /// Refuses new work from now on. What was accepted still runs; [`drained`](Self::drained) tells
@@ -529,85 +406,11 @@ impl RateLimiter {
     pub fn drained(&self) -> Drained<'_> {
         Drained::new(&self.inner)
     }
-
-    // --- Looking
-
-    /// What it is called in spans, in metrics and by `Debug`: as the
-    /// [builder](RateLimiterBuilder::name) was told, else its limits.
-    pub fn name(&self) -> &str {
-        self.inner.observer.name.as_str()
-    }
-
-    /// The limits, in the order in which they were given.
-    pub fn limits(&self) -> Vec<Limit> {
-        self.inner.limits()
-    }
-
-    /// Sets the gauges of what is held to what is held at this instant.
-    ///
-    /// Every grant and every completion does so as well. But what is held expires as time passes,
-    /// without anything happening: call this before the gauges are read, as when they are scraped,
-    /// or every few seconds.
-    #[cfg(feature = "metrics")]
-    pub fn publish_gauges(&self) {
-        self.inner.observer.held_changed(&*self.inner);
-    }
-
-    /// How long until the last of `tasks` more tasks of `weight` each could start, at the least: for
-    /// a progress bar's time left. As if each of them took no time, and what runs now completed now;
-    /// those that wait in the queue are to be counted among them. A pause counts.
-    ///
-    /// Never more than it will take. Exact for one limit; for several whose periods interlock, or with a
-    /// pace, it may be too short by up to two of the longest periods.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use strict_rate_limiter::RateLimiter;
-    /// let limiter = RateLimiter::new(10, Duration::from_secs(20))?;
-    /// // Ten now, ten after 20 s, ten after 40 s.
-    /// assert_eq!(limiter.forecast(30, 1)?.as_secs(), 40);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// A task of this weight could never run.
-    pub fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, RequestError> {
-        self.inner.forecast(tasks, weight)
-    }
-
-    /// The limiter in numbers, at this instant.
-    pub fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
 }
 
 impl RateLimiterBuilder {
     /// Makes the limiter.
     pub fn build(self) -> Result<RateLimiter, BuildError> {
         Ok(RateLimiter { inner: self.build_inner(false)? })
-    }
-}
-
-fn try_acquire<S: Deref<Target = Inner>>(
-    inner: S,
-    weight: u64,
-) -> Result<PermitGuard<S>, TryAcquireError> {
-    let permit = inner.try_acquire(weight)?;
-    let held = PermitGuard::new(inner, permit, &mut Waiting::default());
-    Ok(held.unwrap_or_else(|panic| panic.resume()))
-}
-
-impl fmt::Debug for RateLimiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { running, queued, completed, .. } = self.stats();
-        let limits: Vec<String> = self.limits().iter().map(Limit::to_string).collect();
-        f.debug_struct("RateLimiter")
-            .field("name", &self.name())
-            .field("limits", &limits.join(" "))
-            .field("running", &running)
-            .field("queued", &queued)
-            .field("completed", &completed)
-            .finish_non_exhaustive()
     }
 }

@@ -155,15 +155,16 @@ macro_rules! permit_methods {
         /// ```
         /// # use strict_rate_limiter::RateLimiter;
         /// let limiter = RateLimiter::builder().limit("100w/1h".parse()?).build()?;
-        /// let permit = limiter.try_acquire_weight(80)?;
+        /// let permit = limiter.request().weight(80).try_acquire()?;
         /// assert_eq!(permit.complete_with(30), 0);
         /// assert_eq!(limiter.stats().held[0].units, 30);
         ///
-        /// let permit = limiter.try_acquire_weight(60)?;
+        /// let permit = limiter.request().weight(60).try_acquire()?;
         /// assert_eq!(permit.complete_with(75), 15);
         /// assert!(limiter.try_acquire().is_err());
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
+        #[must_use = "what it used beyond its reservation: later grants wait for it; discard it with `_ =`"]
         pub fn complete_with(self, actual: u64) -> u64 {
             self.0.complete(Some(actual))
         }

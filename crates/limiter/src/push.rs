@@ -13,14 +13,17 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::deadline::MayExpire;
 use crate::error::{AcquireError, PushError, PushRefusal, TaskError};
 use crate::inner::{Inner, Kind, Standing};
 use crate::reentrancy;
+use crate::request::Terms;
 use crate::run::{Task, run_permitted};
 use crate::waiter::Waiter;
 
 /// What became of a pushed task.
 #[derive(Debug)]
+#[must_use = "a queued task's answer is lost with its handle"]
 pub enum Pushed<T> {
     /// It was permitted at once: it has run, and this is its answer.
     Ran(T),
@@ -49,7 +52,7 @@ impl<T> Pushed<T> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let limiter = RateLimiter::builder().limit("1/1ms".parse()?).build()?;
-    /// limiter.push(|| async { 1 }).await?;
+    /// assert!(limiter.push(|| async { 1 }).await?.has_run());
     /// let second = limiter.push(|| async { 2 }).await?;
     /// assert_eq!(second.answer().await?, 2);
     /// # Ok(())
@@ -87,6 +90,9 @@ impl<T> Future for TaskHandle<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.task).poll(context).map(|joined| match joined {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(AcquireError::DeadlineExceeded { not_before })) => {
+                Err(TaskError::DeadlineExceeded { not_before })
+            }
             Ok(Err(_)) => Err(TaskError::Aborted),
             Err(error) => Err(match error.try_into_panic() {
                 Ok(payload) => TaskError::Panicked(payload),
@@ -130,16 +136,16 @@ type Answer<K> = <<K as Task>::Future as Future>::Output;
 /// queue has room for it.
 pub(crate) async fn push<K>(
     inner: &Arc<Inner>,
-    weight: u64,
+    terms: Terms,
     task: K,
 ) -> Result<Pushed<Answer<K>>, PushError<K>>
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {
     if reentrancy::is_inside(&**inner) {
-        return try_push(inner, weight, task).map(Pushed::Queued);
+        return try_push(inner, terms, task).map(Pushed::Queued);
     }
-    let mut waiter = Waiter::new(Arc::clone(inner), weight, Kind::Push);
+    let mut waiter = terms.waiter(Arc::clone(inner), Kind::Push);
     let standing = poll_fn(|context| match ready!(waiter.poll_in_task(context)) {
         Ok(Standing::Queued { accepted: false, .. }) => Poll::Pending,
         standing => Poll::Ready(standing),
@@ -157,7 +163,7 @@ where
 /// Leaves the task to the runtime, if the queue has room for it.
 pub(crate) fn try_push<K>(
     inner: &Arc<Inner>,
-    weight: u64,
+    terms: Terms,
     task: K,
 ) -> Result<TaskHandle<Answer<K>>, PushError<K>>
 where
@@ -166,7 +172,7 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return Err(PushError { reason: PushRefusal::NoRuntime, task });
     };
-    let mut waiter = Waiter::new(Arc::clone(inner), weight, Kind::Push);
+    let mut waiter = terms.waiter(Arc::clone(inner), Kind::Push);
     // The task that will own the waiter has no waker yet; its first poll leaves one.
     match waiter.poll_once(Waker::noop()) {
         Ok(Standing::Granted(permit)) => {
@@ -180,7 +186,11 @@ where
     }
 }
 
-fn spawn<K>(runtime: &Handle, task: K, mut waiter: Waiter<Arc<Inner>>) -> TaskHandle<Answer<K>>
+fn spawn<K>(
+    runtime: &Handle,
+    task: K,
+    mut waiter: Waiter<Arc<Inner>, MayExpire>,
+) -> TaskHandle<Answer<K>>
 where
     K: Task<Future: Future<Output: Send + 'static> + Send> + Send + 'static,
 {

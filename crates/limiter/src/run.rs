@@ -7,9 +7,12 @@ use std::task::Context;
 
 use strict_rate_limiter_core::RunningTask;
 
+use crate::deadline::Deadline;
+use crate::error::AcquireError;
 use crate::inner::Inner;
 use crate::permit::PermitGuard;
 use crate::reentrancy::{self, TaskId};
+use crate::waiter::Waiter;
 
 /// What a limiter can run.
 pub(crate) trait Task {
@@ -27,6 +30,20 @@ impl<R: Future> Task for Fut<R> {
     fn start(self) -> R {
         self.0
     }
+}
+
+/// Waits for the task's turn, and runs it.
+pub(crate) async fn run<S, D, R>(
+    mut waiter: Waiter<S, D>,
+    task: R,
+) -> Result<R::Output, AcquireError>
+where
+    S: Deref<Target = Inner> + Clone,
+    D: Deadline,
+    R: Future,
+{
+    let permit = poll_fn(|context| waiter.poll(context)).await?;
+    Ok(run_permitted(permit, Fut(task)).await)
 }
 
 /// Makes the task's future and drives it inside the limiter's scope. Its end is the completion of

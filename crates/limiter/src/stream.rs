@@ -92,7 +92,7 @@ pub struct Permitted<'a, T> {
 }
 
 /// An item that can have no permit. The item is in it, so nothing is lost.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Refused<T> {
     /// Why.
     pub reason: AcquireError,
@@ -124,7 +124,7 @@ impl<'a, S: Stream, W: FnMut(&S::Item) -> u64> Stream for RateLimited<'a, S, W> 
             None => {
                 let limiter: &'a RateLimiter = this.limiter;
                 // Where this panics, the item is still here.
-                this.waiting.insert(limiter.acquire_weight((this.weight)(item)))
+                this.waiting.insert(limiter.acquire_weighing((this.weight)(item)))
             }
         };
         let permit = ready!(Pin::new(waiting).poll(context));
@@ -159,7 +159,7 @@ impl<'a, T> Permitted<'a, T> {
     /// The work has ended, and weighed `actual` units in the end. See [`Permit::complete_with`], whose
     /// excess this does not tell.
     pub fn complete_with(self, actual: u64) -> T {
-        self.permit.complete_with(actual);
+        _ = self.permit.complete_with(actual);
         self.item
     }
 

@@ -135,7 +135,8 @@ impl<'a> Update<'a> {
                     TimerSet::Set => break,
                     TimerSet::Unavailable => return self.owe_a_look(),
                 },
-                Decision::WaitForCompletion | Decision::Idle => {
+                // `WaitForCompletion` or `Idle`.
+                _ => {
                     self.disarm();
                     break;
                 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use strict_rate_limiter_core::Ticket;
 
+use crate::deadline::{Deadline, NoDeadline};
 use crate::error::AcquireError;
 use crate::inner::{Inner, Kind, Standing};
 use crate::observe::Waiting;
@@ -18,12 +19,13 @@ use crate::sync::{Thread, current, park};
 
 /// `S` is a reference to the limiter's [`Inner`], or shares in owning it.
 #[derive(Debug)]
-pub(crate) struct Waiter<S: Deref<Target = Inner> + Clone> {
+pub(crate) struct Waiter<S: Deref<Target = Inner> + Clone, D: Deadline = NoDeadline> {
     inner: S,
     weight: u64,
     kind: Kind,
     state: WaiterState<S>,
     waiting: Waiting,
+    deadline: D,
 }
 
 enum WaiterState<S: Deref<Target = Inner>> {
@@ -36,8 +38,16 @@ enum WaiterState<S: Deref<Target = Inner>> {
 }
 
 impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
+    #[inline]
     pub(crate) fn new(inner: S, weight: u64, kind: Kind) -> Self {
-        Self { inner, weight, kind, state: WaiterState::New, waiting: Waiting::default() }
+        Self::with_deadline(inner, weight, kind, NoDeadline)
+    }
+}
+
+impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
+    #[inline]
+    pub(crate) fn with_deadline(inner: S, weight: u64, kind: Kind, deadline: D) -> Self {
+        Self { inner, weight, kind, state: WaiterState::New, waiting: Waiting::default(), deadline }
     }
 
     /// Joins, or looks again. A panic of foreign code leaves the waiter where it was.
@@ -47,8 +57,8 @@ impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
         waker: &Waker,
     ) -> Result<Standing<PermitGuard<S>>, AcquireError> {
         let standing = match self.state {
-            WaiterState::New => self.inner.enter(self.weight, self.kind, waker),
-            WaiterState::Queued(ticket) => self.inner.look_for(ticket, waker),
+            WaiterState::New => self.deadline.enter(&self.inner, self.weight, self.kind, waker),
+            WaiterState::Queued(ticket) => self.deadline.look(&self.inner, ticket, waker),
             WaiterState::Granted(_) => {
                 let WaiterState::Granted(permit) =
                     std::mem::replace(&mut self.state, WaiterState::Done)
@@ -62,6 +72,7 @@ impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
         self.state = WaiterState::Done;
         match standing {
             Ok(Standing::Granted(permit)) => {
+                self.deadline.over();
                 let held = PermitGuard::new(self.inner.clone(), permit, &mut self.waiting);
                 Ok(Standing::Granted(held.unwrap_or_else(|panic| panic.resume())))
             }
@@ -69,9 +80,12 @@ impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
                 self.state = WaiterState::Queued(ticket);
                 let told = self.waiting.queued(&*self.inner, self.weight);
                 told.unwrap_or_else(|panic| panic.resume());
+                let timed = self.deadline.waits(&self.inner, waker);
+                timed.unwrap_or_else(|panic| panic.resume());
                 Ok(Standing::Queued { ticket, accepted })
             }
             Err(error) => {
+                self.deadline.over();
                 self.waiting.left(&*self.inner);
                 Err(error)
             }
@@ -136,7 +150,7 @@ impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
     }
 }
 
-impl<S: Deref<Target = Inner> + Clone> Drop for Waiter<S> {
+impl<S: Deref<Target = Inner> + Clone, D: Deadline> Drop for Waiter<S, D> {
     #[inline]
     fn drop(&mut self) {
         match std::mem::replace(&mut self.state, WaiterState::Done) {

@@ -36,7 +36,10 @@ async fn a_loop_of_tasks_that_never_wait_yields_to_others() {
     let limiter = &limiter;
     let loops = [
         ("acquire", others_meanwhile(|| async { drop(limiter.acquire().await) }).await),
-        ("acquire_owned", others_meanwhile(|| async { drop(limiter.acquire_owned().await) }).await),
+        (
+            "acquire_owned",
+            others_meanwhile(|| async { drop(limiter.request().owned().acquire().await) }).await,
+        ),
         ("run", others_meanwhile(|| limiter.run(ready(()))).await),
         ("push", others_meanwhile(|| limiter.push(|| ready(()))).await),
         ("push_fn", others_meanwhile(|| limiter.push_fn(|| ())).await),

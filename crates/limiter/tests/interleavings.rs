@@ -111,7 +111,7 @@ fn a_thread_that_blocks_is_woken() {
 fn a_waiter_that_leaves_as_it_is_granted_takes_nothing_with_it() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
-        let first = limiter.try_acquire_owned().unwrap();
+        let first = limiter.request().owned().try_acquire().unwrap();
         let leaves = {
             let (limiter, running) = (limiter.clone(), running.clone());
             thread::spawn(move || usize::from(ask_once(&limiter, &running)))
@@ -160,7 +160,7 @@ fn a_limiter_that_is_closed_as_it_is_asked_serves_or_refuses() {
 fn an_abort_answers_whoever_waits() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
-        let first = limiter.try_acquire_owned().unwrap();
+        let first = limiter.request().owned().try_acquire().unwrap();
         let waits = {
             let (limiter, running) = (limiter.clone(), running.clone());
             thread::spawn(move || match block_on(limiter.acquire()) {
@@ -189,9 +189,9 @@ fn an_abort_answers_whoever_waits() {
 fn what_waits_outlives_the_last_handle() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
-        let first = limiter.try_acquire_owned().unwrap();
+        let first = limiter.request().owned().try_acquire().unwrap();
         let waits = {
-            let acquire = limiter.acquire_owned();
+            let acquire = limiter.request().owned().acquire();
             thread::spawn(move || {
                 let permit = block_on(acquire).unwrap();
                 running.task(1);
@@ -232,7 +232,7 @@ fn a_waiter_behind_one_that_leaves_is_served_when_the_timer_comes() {
         let ((limiter, clock), running) = (limited("1/1s"), Running::default());
         limiter.try_acquire().unwrap().complete();
         // First in the queue, and about to leave.
-        let mut leaves = Box::pin(limiter.acquire_owned());
+        let mut leaves = Box::pin(limiter.request().owned().acquire());
         let polled = leaves.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
         let stays = {
@@ -255,7 +255,7 @@ fn a_waiter_behind_one_that_leaves_is_served_when_the_timer_comes() {
 fn drained_is_told_when_the_last_task_completes() {
     every_order(|| {
         let (limiter, _) = one_at_a_time();
-        let permit = limiter.try_acquire_owned().unwrap();
+        let permit = limiter.request().owned().try_acquire().unwrap();
         let completes = thread::spawn(move || permit.complete());
         block_on(limiter.drained());
         assert_eq!(limiter.stats().completed, 1);

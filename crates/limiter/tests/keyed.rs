@@ -44,7 +44,7 @@ fn a_key_may_have_settings_of_its_own_and_keeps_them_when_it_is_forgotten() {
     for _ in 0..2 {
         assert_eq!(keyed.limiter(&7).limits(), ["3w/10ms".parse().unwrap()]);
         assert_eq!(keyed.limiter(&8).limits(), ["1/10ms".parse().unwrap()]);
-        assert!(keyed.try_acquire_weight(&7, 3).is_ok());
+        assert!(keyed.request(&7).weight(3).try_acquire().is_ok());
         clock.advance(PER + NS);
         keyed.forget_idle();
         assert!(keyed.is_empty());

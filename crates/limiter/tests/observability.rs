@@ -36,9 +36,9 @@ fn recorded(test: impl FnOnce(&PrometheusHandle)) {
 fn the_numbers_follow_tasks_from_the_queue_to_their_ends() {
     recorded(|handle| {
         let (limiter, clock) = limiter(&["100w/10ms"], |builder| builder.name("api"));
-        let first = limiter.try_acquire_weight(80).unwrap();
-        let mut second = ByHand::waiting(limiter.acquire_weight(60));
-        let third = ByHand::waiting(limiter.acquire_weight(10));
+        let first = limiter.request().weight(80).try_acquire().unwrap();
+        let mut second = ByHand::waiting(limiter.request().weight(60).acquire());
+        let third = ByHand::waiting(limiter.request().weight(10).acquire());
         let now = read(handle);
         assert_eq!(now["running{limiter=api}"], "1");
         assert_eq!(now["queued{limiter=api}"], "2");
@@ -47,7 +47,7 @@ fn the_numbers_follow_tasks_from_the_queue_to_their_ends() {
 
         drop(third);
         clock.advance(4 * MS);
-        first.complete_with(95);
+        _ = first.complete_with(95);
         let now = read(handle);
         assert_eq!((&*now["running{limiter=api}"], &*now["queued{limiter=api}"]), ("0", "1"));
         assert_eq!(now["completed_total{limiter=api}"], "1");
@@ -172,12 +172,12 @@ fn who_waits_has_a_span_and_then_its_task_has_one() {
     let spans = Spans::default();
     tracing::subscriber::with_default(spans.clone(), || {
         let (limiter, clock) = limiter(&["100w/10ms"], |builder| builder.name("api"));
-        let first = limiter.try_acquire_weight(90).unwrap();
+        let first = limiter.request().weight(90).try_acquire().unwrap();
         assert_eq!(spans.take(), ["1: running limiter=api weight=90"]);
-        let mut second = ByHand::waiting(limiter.acquire_weight(20));
+        let mut second = ByHand::waiting(limiter.request().weight(20).acquire());
         second.poll();
         assert_eq!(spans.take(), ["2: queued limiter=api weight=20"], "once");
-        first.complete_with(95);
+        _ = first.complete_with(95);
         assert_eq!(spans.take(), ["1: overspent=5", "1: end=\"completed\"", "close 1"]);
         clock.advance(10 * MS + NS);
         assert!(second.is_woken());

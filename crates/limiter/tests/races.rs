@@ -43,7 +43,7 @@ impl Log {
     fn assert_clean(&self, limits: &[Limit]) -> usize {
         let records = self.records.lock().unwrap();
         for limit in limits {
-            let audit = audit(limit, &records).unwrap();
+            let audit = audit::check(limit, &records).unwrap();
             assert!(audit.is_clean(), "{audit:?}");
         }
         records.len()
@@ -81,7 +81,7 @@ async fn waiters_that_give_up_at_random_leave_nobody_forgotten() {
                 while ran < 60 {
                     let weight = 1 + random.below(4);
                     let patience = Duration::from_micros(random.below(3_000));
-                    let acquire = limiter.acquire_weight(weight);
+                    let acquire = limiter.request().weight(weight).acquire();
                     let Ok(permit) = tokio::time::timeout(patience, acquire).await else {
                         continue;
                     };

@@ -21,9 +21,9 @@ async fn once() {
 async fn asks_inside(limiter: &RateLimiter, weights: [u64; 2]) -> Result<(), AcquireError> {
     let inside = async {
         once().await;
-        limiter.run_weight(weights[1], async {}).await
+        limiter.request().weight(weights[1]).run(async {}).await
     };
-    limiter.run_weight(weights[0], inside).await.expect("it is open")
+    limiter.request().weight(weights[0]).run(inside).await.expect("it is open")
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_window_that_those_who_wait_inside_fill_together_is_told_of_as_well() {
 fn a_task_is_told_where_it_would_wait_behind_someone_who_waits_for_it() {
     let (limiter, clock) = limiter(&["5w/10ms"], |builder| builder.concurrency(2));
     let mut outer = ByHand::waiting(asks_inside(&limiter, [1, 1]));
-    let mut heavy = ByHand::waiting(limiter.acquire_weight(5));
+    let mut heavy = ByHand::waiting(limiter.request().weight(5).acquire());
     assert_eq!(outer.poll(), Some(Err(WouldDeadlock)));
     clock.advance(10 * MS + NS);
     assert!(heavy.poll_if_woken().unwrap().is_ok());

@@ -179,7 +179,7 @@ async fn a_weighted_call_that_is_dropped_in_line_is_never_made() {
     handle.allow(10);
     let layer = RateLimitLayer::new(limiter.clone()).weight(|request: &u64| *request);
     let mut service = layer.layer(inner);
-    let running = limiter.try_acquire_weight(10).unwrap();
+    let running = limiter.request().weight(10).try_acquire().unwrap();
     let call = service.ready().await.unwrap().call(3);
     drop(call);
     assert_eq!(limiter.stats().queued, 0);

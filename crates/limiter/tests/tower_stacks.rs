@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use strict_rate_limiter::tower::{RateLimitLayer, completion};
-use strict_rate_limiter::{Limit, RateLimiter};
+use strict_rate_limiter::{AcquireError, Limit, RateLimiter};
 use strict_rate_limiter_core::{Record, audit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -51,7 +51,7 @@ impl Seen {
         let limit: Limit = LIMIT.parse().unwrap();
         let seen = self.calls.lock().unwrap();
         assert_eq!(seen.len(), calls);
-        let audit = audit(&limit, &seen).unwrap();
+        let audit = audit::check(&limit, &seen).unwrap();
         assert!(audit.is_clean(), "{audit:?}");
     }
 }
@@ -133,6 +133,40 @@ async fn tonics_client_keeps_the_limit_of_a_tonic_server() {
         assert_eq!(status.into_inner().status, 1, "serving");
     }
     seen.assert_kept(23);
+}
+
+/// Under tower's `load_shed` and without it: a full limiter answers an error at once.
+#[tokio::test]
+async fn a_full_limiter_answers_an_error_at_once() {
+    let builder = RateLimiter::builder().limit("1/1h".parse().unwrap());
+    let limiter = builder.queue_capacity(0).refuse_when_full().build().unwrap();
+    let plain = ServiceBuilder::new()
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .service_fn(async |()| Ok::<_, std::convert::Infallible>(()));
+    let shed = ServiceBuilder::new()
+        .load_shed()
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .service_fn(async |()| Ok::<_, std::convert::Infallible>(()));
+    let weighed = ServiceBuilder::new()
+        .layer(RateLimitLayer::new(limiter.clone()).weight(|()| 1))
+        .service_fn(async |()| Ok::<_, std::convert::Infallible>(()));
+    plain.clone().oneshot(()).await.expect("there is room for one");
+    for _ in 0..3 {
+        let refusals = [
+            plain.clone().oneshot(()).await.unwrap_err(),
+            shed.clone().oneshot(()).await.unwrap_err(),
+            weighed.clone().oneshot(()).await.unwrap_err(),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.downcast_ref::<AcquireError>(), Some(&AcquireError::Full));
+        }
+    }
+    // One service is of use after a refusal.
+    let mut service = plain.clone();
+    for _ in 0..2 {
+        assert!(service.ready().await.expect("it can be called").call(()).await.is_err());
+    }
+    assert_eq!(limiter.stats().queued, 0);
 }
 
 /// The contract by hand: one service, made ready and called over and over.

@@ -2,7 +2,7 @@
 
 use strict_rate_limiter_core::{
     Config, ConfigError, Decision, EnqueueError, Grant, Limit, Machine, Place, Record,
-    RequestError, Ticket, TicketStatus, TryGrantError, audit,
+    RequestError, Ticket, TicketStatus, TryGrantError, audit, raw,
 };
 
 use super::Oracle;
@@ -126,7 +126,7 @@ impl Pair {
             Op::CancelWaiting(which) => {
                 if let Some(index) = pick(which, self.oracle.line.len()) {
                     let (ticket, _) = self.oracle.line.remove(index);
-                    assert_eq!(self.machine.cancel(Ticket::from_u64(ticket)), Some(ticket));
+                    assert_eq!(self.machine.cancel(raw::ticket(ticket)), Some(ticket));
                 }
             }
             Op::CancelGranted(which) => {
@@ -179,7 +179,8 @@ impl Pair {
             }
             Op::WriteDownAndReadBack => {
                 let state = self.machine.state();
-                self.machine = Machine::restore(&state, Ticket::to_u64).expect("a state it was in");
+                self.machine =
+                    Machine::restore(&state, raw::ticket_number).expect("a state it was in");
                 assert_eq!(self.machine.state(), state, "the state round-trips");
                 self.is_as_made = true;
             }
@@ -212,7 +213,7 @@ impl Pair {
             return;
         }
         for (limit, _) in &self.oracle.limits {
-            let audit = audit(limit, &records).expect("nothing ends before it starts");
+            let audit = audit::check(limit, &records).expect("nothing ends before it starts");
             assert!(audit.is_clean(), "{audit:?}");
         }
     }
@@ -237,8 +238,8 @@ impl Pair {
     fn enqueue(&mut self, weight: u64) {
         let next = self.machine.state().next_ticket;
         match self.machine.enqueue(weight, next) {
-            Ok(Place { ticket, accepted }) => {
-                assert_eq!(ticket.to_u64(), next);
+            Ok(Place { ticket, accepted, .. }) => {
+                assert_eq!(raw::ticket_number(ticket), next);
                 assert_eq!(accepted, self.oracle.line.len() < self.oracle.config.queue_capacity);
                 self.oracle.line.push((next, weight));
             }
@@ -312,7 +313,7 @@ impl Pair {
         }
         let now = self.oracle.now;
         let used = actual.unwrap_or(weight);
-        let permit = Grant::from_weight(weight);
+        let permit = raw::grant(weight);
         assert_eq!(self.machine.complete(permit, now, now + doubt, actual), used);
         let at = self.stamped(doubt);
         for (which, (limit, _)) in self.oracle.limits.clone().into_iter().enumerate() {
@@ -323,7 +324,7 @@ impl Pair {
     fn undo_made_up(&mut self, weight: u64) {
         if self.permits.is_empty() {
             let before = self.machine.state();
-            self.machine.undo(Grant::from_weight(weight));
+            self.machine.undo(raw::grant(weight));
             assert_eq!(self.machine.state(), before, "nothing to undo");
         }
     }
@@ -361,7 +362,11 @@ impl Pair {
             match self.machine.poll(now) {
                 Decision::Grant { ticket, waiter } => {
                     let (first, weight) = head.expect("only who waits is granted");
-                    assert_eq!((ticket.to_u64(), waiter), (first, first), "first in, first out");
+                    assert_eq!(
+                        (raw::ticket_number(ticket), waiter),
+                        (first, first),
+                        "first in, first out"
+                    );
                     assert!(self.oracle.may_grant(weight, now), "the law forbids this grant");
                     self.oracle.line.remove(0);
                     let task = self.oracle.grant(weight);
@@ -369,10 +374,11 @@ impl Pair {
                     self.granted.push((ticket, task));
                 }
                 Decision::Accept { ticket } => {
-                    let at = self.oracle.line.iter().position(|(t, _)| *t == ticket.to_u64());
+                    let at =
+                        self.oracle.line.iter().position(|(t, _)| *t == raw::ticket_number(ticket));
                     assert!(at.expect("accepted in the line") < self.oracle.config.queue_capacity);
-                    assert!(!self.accepted.contains(&ticket.to_u64()), "accepted once");
-                    self.accepted.push(ticket.to_u64());
+                    assert!(!self.accepted.contains(&raw::ticket_number(ticket)), "accepted once");
+                    self.accepted.push(raw::ticket_number(ticket));
                 }
                 Decision::LookAgainAt(at) => {
                     assert!(at > now);
@@ -397,6 +403,7 @@ impl Pair {
                     assert_eq!(self.oracle.next_known_end(), None);
                     return;
                 }
+                decision => panic!("{decision:?}"),
             }
         }
     }
@@ -415,13 +422,10 @@ impl Pair {
         let capacity = self.oracle.config.queue_capacity;
         for (position, (ticket, _)) in self.oracle.line.iter().enumerate() {
             let expected = TicketStatus::Queued { accepted: position < capacity };
-            assert_eq!(self.machine.status(Ticket::from_u64(*ticket)), expected);
-            assert_eq!(
-                self.machine.waiter_mut(Ticket::from_u64(*ticket)),
-                Some(&mut ticket.clone())
-            );
+            assert_eq!(self.machine.status(raw::ticket(*ticket)), expected);
+            assert_eq!(self.machine.waiter_mut(raw::ticket(*ticket)), Some(&mut ticket.clone()));
         }
-        let head = self.oracle.line.first().map(|(ticket, _)| Ticket::from_u64(*ticket));
+        let head = self.oracle.line.first().map(|(ticket, _)| raw::ticket(*ticket));
         assert_eq!(self.machine.head(), head);
         let full = stats.running >= self.oracle.config.concurrency;
         let awaits_completion = full && self.oracle.next_known_end().is_none();

@@ -7,7 +7,7 @@ use strict_rate_limiter_core::{Audit, Limit, Record, audit};
 /// The audit finds what trying every window finds.
 pub(crate) fn assert_as_by_hand(limit: &Limit, records: &[Record]) {
     let Audit { starts, ends, worst, .. } =
-        audit(limit, records).expect("nothing ends before it starts");
+        audit::check(limit, records).expect("nothing ends before it starts");
     let at = |moment: fn(&Record) -> u64| {
         move |begin: i128, end: i128, record: &Record| {
             (begin..=end).contains(&i128::from(moment(record)))

@@ -56,7 +56,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The limiter calls it under its lock, so it must not use the limiter.
     fn now_ns(&self) -> u64;
 
-    /// A timer of this clock, not set to anything. A limiter asks for one when it is built.
+    /// A timer of this clock, not set to anything. A limiter asks for one when it is built,
+    /// and one for each waiter that has a deadline.
     fn timer(&self) -> Box<dyn Timer>;
 
     /// Whether threads that are woken by this clock's timers run late, as with a real clock. Then the

@@ -53,6 +53,10 @@ impl<S: Service<R>, R, A: Clone, C: Clone> ResponseFuture<S, R, A, C> {
         Self::new(State::call(service, request, permit), layer)
     }
 
+    pub(super) fn refused<W>(error: AcquireError, layer: &RateLimitLayer<W, A, C>) -> Self {
+        Self::new(State::Refused { error: Some(error) }, layer)
+    }
+
     /// Joins the line at once, so that the order is that of the calls.
     pub(super) fn waiting<W>(
         mut service: S,

@@ -35,8 +35,16 @@
 //!   only once the service is called, such a service is ready when the one inside it is, and the
 //!   call itself waits in line, in the order of the calls.
 //!
+//! # A full limiter
+//!
+//! With [`refuse_when_full`](crate::RateLimiterBuilder::refuse_when_full) a call that finds the queue
+//! full is answered with [`AcquireError::Full`](crate::AcquireError::Full) at once: the service is ready,
+//! and its call fails. Prefer that to tower's `load_shed` around the layer, which leaves every clone that
+//! it sheds in the queue, to be given a permit that nobody calls for. (With a capacity of 0 the two agree:
+//! nobody is in the queue.)
+//!
 //! Errors are boxed, as in tower's own layers: an [`AcquireError`](crate::AcquireError) where the
-//! limiter is closed or the weight makes no sense, else the error of the service inside.
+//! limiter is closed or full, or the weight makes no sense, else the error of the service inside.
 
 mod body;
 mod future;

@@ -8,6 +8,7 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::{ActualWeight, BoxError, CompleteOn, Each, RateLimitLayer, WeightOf};
+use crate::error::AcquireError;
 use crate::future::AcquireOwned;
 use crate::permit::OwnedPermit;
 
@@ -18,6 +19,8 @@ pub struct RateLimitService<S, W, A, C> {
     /// In line for a permit.
     waiting: Option<AcquireOwned>,
     permit: Unused,
+    /// The queue is full, and the limiter refuses whoever finds it so: the next call answers that.
+    is_refused: bool,
 }
 
 /// A permit that no call has used yet.
@@ -33,7 +36,7 @@ impl Drop for Unused {
 
 impl<S, W, A, C> RateLimitService<S, W, A, C> {
     pub(super) fn new(inner: S, layer: RateLimitLayer<W, A, C>) -> Self {
-        Self { inner, layer, waiting: None, permit: Unused(None) }
+        Self { inner, layer, waiting: None, permit: Unused(None), is_refused: false }
     }
 
     /// The service inside.
@@ -61,12 +64,17 @@ where
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         // The service inside first: a permit in hand keeps others from theirs.
         ready!(self.inner.poll_ready(context)).map_err(Into::into)?;
-        if self.permit.0.is_none() {
+        if self.permit.0.is_none() && !self.is_refused {
             let limiter = &self.layer.limiter;
-            let waiting = self.waiting.get_or_insert_with(|| limiter.acquire_owned());
+            let waiting = self.waiting.get_or_insert_with(|| limiter.acquire_owned(1));
             let permit = ready!(Pin::new(waiting).poll(context));
             self.waiting = None;
-            self.permit.0 = Some(permit?);
+            match permit {
+                Ok(permit) => self.permit.0 = Some(permit),
+                // An error of this method would say that the service is of no use any more.
+                Err(AcquireError::Full) => self.is_refused = true,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -75,6 +83,9 @@ where
     ///
     /// If the service is not ready.
     fn call(&mut self, request: R) -> Self::Future {
+        if std::mem::take(&mut self.is_refused) {
+            return ResponseFuture::refused(AcquireError::Full, &self.layer);
+        }
         let permit = self.permit.0.take().expect("poll_ready said that it is ready");
         ResponseFuture::calling(&mut self.inner, request, permit, &self.layer)
     }
@@ -97,7 +108,7 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let weight = (self.layer.weight.0)(&request);
-        let waiting = self.layer.limiter.acquire_weight_owned(weight);
+        let waiting = self.layer.limiter.acquire_owned(weight);
         // The one that is ready goes with the request; its clone is asked anew.
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);

@@ -18,7 +18,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use fuse::{BadClock, BadRecorder, BadSubscriber, Blown};
-use strict_rate_limiter::audit::{Record, audit};
+use strict_rate_limiter::audit::{self, Record};
 use strict_rate_limiter::clock::ManualClock;
 use strict_rate_limiter::{Limit, RateLimiter};
 
@@ -135,7 +135,18 @@ impl Life {
     fn acquire(&mut self) {
         let (limiter, call) = (self.limiter.clone(), Call::start(self));
         self.spawn(async move {
-            if let Ok(permit) = limiter.acquire_owned().await {
+            if let Ok(permit) = limiter.request().owned().acquire().await {
+                drop(call());
+                give_back(|| permit.complete());
+            }
+        });
+    }
+
+    /// A call with a deadline, which waits for room in the window and gives up first, or after.
+    fn acquire_within(&mut self, wait: Duration) {
+        let (limiter, call) = (self.limiter.clone(), Call::start(self));
+        self.spawn(async move {
+            if let Ok(permit) = limiter.request().owned().within(wait).acquire().await {
                 drop(call());
                 give_back(|| permit.complete());
             }
@@ -180,7 +191,7 @@ impl Life {
 
     /// What happens, whatever panics meanwhile.
     fn live(&mut self) {
-        let in_hand = ask(|| self.limiter.try_acquire_owned().ok()).flatten();
+        let in_hand = ask(|| self.limiter.request().owned().try_acquire().ok()).flatten();
         let call = in_hand.as_ref().map(|_| Call::start(self)());
         self.run();
         self.run(); // Waits for room in the window.
@@ -191,6 +202,8 @@ impl Life {
         give_back(|| drop(in_hand)); // Abandoned: held for its grace.
         self.poll_woken();
         self.cancel(3); // From the middle of the queue, or granted.
+        self.acquire_within(2 * MS);
+        self.acquire_within(30 * MS);
         let _ = ask(|| self.limiter.stats());
         let _ = ask(|| self.limiter.try_acquire().map(drop));
         let _ = ask(|| self.limiter.pause_for(2 * MS));
@@ -200,10 +213,10 @@ impl Life {
             // Past the moments at which a head is woken ahead of its opening, and looks for itself.
             self.pass(MS / 10);
         }
-        let reconciled = ask(|| self.limiter.reconcile(0, 1));
+        let reconciled = ask(|| self.limiter.reconcile(LIMIT.parse().unwrap(), 1));
         self.pass(5 * MS);
         self.cancel(2); // The call that never answers.
-        if let Some(unused) = ask(|| self.limiter.try_acquire_owned().ok()).flatten() {
+        if let Some(unused) = ask(|| self.limiter.request().owned().try_acquire().ok()).flatten() {
             give_back(|| unused.release_unused());
         }
         self.poll_woken();
@@ -233,7 +246,7 @@ impl Life {
         assert_eq!(stats.held[0].units, 0);
         assert_eq!(self.limiter.try_acquire().is_err(), self.kind.is_aborted);
         let limit: Limit = LIMIT.parse().unwrap();
-        let audit = audit(&limit, &self.calls.lock().unwrap()).unwrap();
+        let audit = audit::check(&limit, &self.calls.lock().unwrap()).unwrap();
         assert!(audit.is_clean(), "a window overflows: {audit:?}");
     }
 }
@@ -297,6 +310,7 @@ fn a_panic_in_any_call_of_foreign_code_takes_nothing_with_it() {
         "Subscriber::record",
         "Subscriber::try_close",
         "Timer::clear",
+        "Timer::drop",
         "Timer::set",
         "Waker::clone",
         "Waker::drop",

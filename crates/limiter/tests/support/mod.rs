@@ -4,8 +4,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -58,6 +58,20 @@ impl<F: Future> ByHand<F> {
 
     pub(crate) fn is_woken(&self) -> bool {
         self.woken.0.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// What ran, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Trace(Arc<Mutex<Vec<&'static str>>>);
+
+impl Trace {
+    pub(crate) fn add(&self, what: &'static str) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    pub(crate) fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 

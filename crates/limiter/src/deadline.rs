@@ -1,0 +1,260 @@
+//! A waiter's deadline: its timer, and leaving the queue when it comes.
+//!
+//! Whether a waiter can still be granted in time is the machine's to say
+//! (`strict_rate_limiter_core`, `deadline.rs`). Here its answers are carried out: a waiter is refused
+//! before it joins, or a timer of the limiter's clock wakes its task at the deadline, and the task
+//! looks. A timer that comes early is set again; where none can be set, the task looks without one,
+//! each time that its executor comes round.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use strict_rate_limiter_core as core;
+use strict_rate_limiter_core::limit::saturating_ns;
+use strict_rate_limiter_core::{EnqueueError, Ticket};
+
+use crate::clock::{LimiterTimer, TimerSet};
+use crate::error::AcquireError;
+use crate::foreign::{self, Panic};
+use crate::inner::{Inner, Kind, Standing};
+use crate::sync::{Mutex, MutexGuard};
+
+type Entered = Result<Standing<core::Grant>, AcquireError>;
+
+/// How a waiter joins the queue, looks, and is woken for its deadline, if it has one.
+pub(crate) trait Deadline: fmt::Debug {
+    /// Granted now, or a place in the queue.
+    fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered;
+
+    /// What has become of a waiter that joined.
+    fn look(&self, inner: &Inner, ticket: Ticket, waker: &Waker) -> Entered;
+
+    /// It waits from here on, and is woken by this waker.
+    fn waits(&mut self, inner: &Inner, waker: &Waker) -> Result<(), Panic>;
+
+    /// It no longer waits.
+    fn over(&mut self);
+}
+
+/// For ever.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoDeadline;
+
+/// How long a request may wait, as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Endless,
+    /// From when it joins the queue.
+    Within(Duration),
+    Until(Instant),
+}
+
+/// The deadline of one waiter, if it has one.
+pub(crate) struct MayExpire {
+    patience: Patience,
+    /// On the limiter's timeline; known once the waiter has joined.
+    at_ns: Option<u64>,
+    alarm: Option<Alarm>,
+}
+
+/// A timer that is set for the deadline.
+struct Alarm {
+    /// Never locked: only its owner has it. A timer may be moved between threads but not shared.
+    timer: std::sync::Mutex<LimiterTimer>,
+    wakes: Arc<AlarmWaker>,
+}
+
+/// What the timer wakes, so that it need not be set anew where the task's waker changes.
+struct AlarmWaker(Mutex<AlarmState>);
+
+struct AlarmState {
+    /// `None` once it was woken.
+    waker: Option<Waker>,
+    has_come: bool,
+}
+
+impl Deadline for NoDeadline {
+    #[inline]
+    fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered {
+        inner.enter(weight, kind, waker)
+    }
+
+    #[inline]
+    fn look(&self, inner: &Inner, ticket: Ticket, waker: &Waker) -> Entered {
+        inner.look_for(ticket, waker)
+    }
+
+    #[inline]
+    fn waits(&mut self, _: &Inner, _: &Waker) -> Result<(), Panic> {
+        Ok(())
+    }
+
+    #[inline]
+    fn over(&mut self) {}
+}
+
+impl MayExpire {
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { patience, at_ns: None, alarm: None }
+    }
+}
+
+impl Deadline for MayExpire {
+    fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered {
+        match self.patience {
+            Patience::Endless => inner.enter(weight, kind, waker),
+            patience => inner.enter_by(weight, kind, waker, |now| {
+                let at_ns = match patience {
+                    Patience::Until(instant) => inner.clock.to_ns(instant),
+                    Patience::Within(wait) => now.saturating_add(saturating_ns(wait)),
+                    Patience::Endless => u64::MAX,
+                };
+                *self.at_ns.insert(at_ns)
+            }),
+        }
+    }
+
+    fn look(&self, inner: &Inner, ticket: Ticket, waker: &Waker) -> Entered {
+        match self.at_ns {
+            None => inner.look_for(ticket, waker),
+            Some(at_ns) => inner.look_by(ticket, waker, at_ns),
+        }
+    }
+
+    fn waits(&mut self, inner: &Inner, waker: &Waker) -> Result<(), Panic> {
+        let Some(at) = self.at_ns else { return Ok(()) };
+        if let Some(alarm) = &mut self.alarm
+            && alarm.will_wake(waker)?
+        {
+            return Ok(());
+        }
+        self.alarm = None;
+        let waker = foreign::call(|| waker.clone())?;
+        let wakes =
+            Arc::new(AlarmWaker(Mutex::new(AlarmState { waker: Some(waker), has_come: false })));
+        let mut timer = foreign::call(|| inner.clock.timer())?;
+        let set = foreign::call(|| timer.set(at, &Waker::from(Arc::clone(&wakes))))?;
+        if set == TimerSet::Set {
+            self.alarm = Some(Alarm { timer: std::sync::Mutex::new(timer), wakes });
+            return Ok(());
+        }
+        // It has come meanwhile, or there is no timer to be had: look again.
+        foreign::call(|| wakes.wake())
+    }
+
+    fn over(&mut self) {
+        self.alarm = None;
+    }
+}
+
+impl Alarm {
+    /// Has it wake this waker. Not, where it has come and is to be set anew.
+    fn will_wake(&mut self, waker: &Waker) -> Result<bool, Panic> {
+        if self.is_lost() {
+            return Ok(false);
+        }
+        let cloned = foreign::call(|| waker.clone())?;
+        let mut state = self.wakes.lock();
+        let old = state.waker.replace(cloned);
+        let has_come = state.has_come;
+        drop(state);
+        foreign::discard(old);
+        Ok(!has_come)
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.timer.get_mut().unwrap_or_else(PoisonError::into_inner).is_lost()
+    }
+}
+
+impl AlarmWaker {
+    fn lock(&self) -> MutexGuard<'_, AlarmState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for AlarmWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.has_come = true;
+        let waker = state.waker.take();
+        // Not woken under the lock: the task may be polled on the spot.
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for AlarmWaker {
+    fn drop(&mut self) {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        foreign::discard(state.waker.take());
+    }
+}
+
+impl Inner {
+    /// As [`Self::enter`], for a waiter that is to be granted at `deadline(now)` or before.
+    fn enter_by(
+        &self,
+        weight: u64,
+        kind: Kind,
+        waker: &Waker,
+        deadline: impl FnOnce(u64) -> u64,
+    ) -> Entered {
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        if let Err(error) = update.locked.machine.admit_by(now, weight, deadline(now)) {
+            update.end_quietly();
+            return Err(match error {
+                EnqueueError::TooLate { not_before } => {
+                    AcquireError::DeadlineExceeded { not_before: self.clock.to_instant(not_before) }
+                }
+                error => error.into(),
+            });
+        }
+        self.join(update, weight, kind, waker)
+    }
+
+    /// As [`Self::look_for`], for a waiter with a deadline: where that has come, the waiter looks once
+    /// more, and leaves without a permit.
+    fn look_by(&self, ticket: Ticket, waker: &Waker, deadline: u64) -> Entered {
+        let standing = self.look_for(ticket, waker)?;
+        if matches!(standing, Standing::Granted(_)) {
+            return Ok(standing);
+        }
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        if now < deadline {
+            update.end_quietly();
+            return Ok(standing);
+        }
+        update.drive(now);
+        if update.panics.is_some() {
+            // The place is kept: dropping the waiter gives it up.
+            update.end_and_tell();
+        }
+        if let Some(not_before) = update.locked.machine.misses(now, ticket, deadline) {
+            self.forget(&mut update, ticket);
+            update.settle(Some(now));
+            update.end_quietly();
+            let not_before = not_before.and_then(|at| self.clock.to_instant(at));
+            return Err(AcquireError::DeadlineExceeded { not_before });
+        }
+        let standing = self.standing(&mut update, ticket);
+        update.end_quietly();
+        standing
+    }
+}
+
+impl fmt::Debug for MayExpire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.patience.fmt(f)
+    }
+}
