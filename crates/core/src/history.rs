@@ -14,7 +14,7 @@ use crate::windows::Windows;
 /// Tasks that ended together, or will: at `ends_at`, in the machine's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct HistoryEntry {
+pub struct HeldEntry {
     /// When they completed, or until when they count as running.
     pub ends_at: u64,
     /// How many tasks they are.
@@ -23,7 +23,7 @@ pub struct HistoryEntry {
     pub weight: u64,
 }
 
-impl HistoryEntry {
+impl HeldEntry {
     /// One task of `weight`.
     pub const fn new(ends_at: u64, weight: u64) -> Self {
         Self { ends_at, tasks: 1, weight }
@@ -44,7 +44,7 @@ impl<T> Machine<T> {
     /// that run now count as ending at `now` and the configured grace, in one entry, and abandoned ones as their
     /// grace says. Where no limit counts weights an entry weighs 1 for each task; where none counts tasks it is one
     /// task. So a machine with other limits may hold less than it should: give it limits on the same units.
-    pub fn history(&mut self, now: u64) -> Vec<HistoryEntry> {
+    pub fn history(&mut self, now: u64) -> Vec<HeldEntry> {
         self.windows.advance(now);
         self.windows.history()
     }
@@ -54,7 +54,7 @@ impl<T> Machine<T> {
     /// running until then, within the concurrency as well.
     ///
     /// ```
-    /// # use strict_rate_limiter_core::{Config, HistoryEntry, Limit, Machine};
+    /// # use strict_rate_limiter_core::{Config, HeldEntry, Limit, Machine};
     /// let limit: Limit = "2/20ns".parse()?;
     /// let mut before = Machine::<()>::new(Config::new([limit]))?;
     /// let grant = before.try_grant(100, 1)?;
@@ -67,8 +67,8 @@ impl<T> Machine<T> {
     /// assert!(after.try_grant(126, 1).is_ok());
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
-    pub fn remember(&mut self, now: u64, entries: impl IntoIterator<Item = HistoryEntry>) {
-        let mut entries: Vec<HistoryEntry> = entries.into_iter().collect();
+    pub fn remember(&mut self, now: u64, entries: impl IntoIterator<Item = HeldEntry>) {
+        let mut entries: Vec<HeldEntry> = entries.into_iter().collect();
         entries.sort_by_key(|entry| entry.ends_at);
         self.windows.advance(now);
         for entry in entries {
@@ -80,7 +80,7 @@ impl<T> Machine<T> {
 }
 
 impl Windows {
-    fn history(&self) -> Vec<HistoryEntry> {
+    fn history(&self) -> Vec<HeldEntry> {
         let longest = |unit: Unit| {
             let of_unit = self.all.iter().filter(|window| window.limit().unit() == unit);
             let log = of_unit.max_by_key(|window| window.per_ns()).map(Window::completions);
@@ -89,32 +89,31 @@ impl Windows {
         let mut entries = match (longest(Unit::Task), longest(Unit::Weight)) {
             (Some(tasks), Some(weights)) => join(&tasks, &weights),
             (Some(tasks), None) => {
-                each(&tasks, |ends_at, tasks| HistoryEntry { ends_at, tasks, weight: tasks })
+                each(&tasks, |ends_at, tasks| HeldEntry { ends_at, tasks, weight: tasks })
             }
-            (None, Some(weights)) => each(&weights, HistoryEntry::new),
+            (None, Some(weights)) => each(&weights, HeldEntry::new),
             (None, None) => Vec::new(),
         };
         entries.extend(self.running_now());
-        entries
-            .extend(self.abandoned.iter().map(|(ends, weight)| HistoryEntry::new(*ends, *weight)));
+        entries.extend(self.abandoned.iter().map(|(ends, weight)| HeldEntry::new(*ends, *weight)));
         entries.sort_by_key(|entry| entry.ends_at);
         entries
     }
 
     /// The tasks whose grants are out or not claimed yet, as if they were all abandoned now.
-    fn running_now(&self) -> Option<HistoryEntry> {
+    fn running_now(&self) -> Option<HeldEntry> {
         let tasks = self.running.tasks - self.abandoned.len();
         let abandoned = self.abandoned.iter().map(|(_, weight)| u128::from(*weight)).sum();
         let weight = u64::try_from(self.running.weight.saturating_sub(abandoned));
-        (tasks > 0).then(|| HistoryEntry {
+        (tasks > 0).then(|| HeldEntry {
             ends_at: self.now.saturating_add(self.config.abandon_grace_ns),
             tasks: tasks as u64,
             weight: weight.unwrap_or(u64::MAX),
         })
     }
 
-    fn remember(&mut self, entry: HistoryEntry) {
-        let HistoryEntry { ends_at, tasks, weight } = entry;
+    fn remember(&mut self, entry: HeldEntry) {
+        let HeldEntry { ends_at, tasks, weight } = entry;
         let can_run =
             usize::try_from(tasks).is_ok_and(|tasks| tasks <= CONCURRENCY_MAX - self.running.tasks);
         if ends_at > self.now && can_run {
@@ -137,13 +136,13 @@ impl Windows {
     }
 }
 
-fn each(log: &[(u64, u64)], entry: impl Fn(u64, u64) -> HistoryEntry) -> Vec<HistoryEntry> {
+fn each(log: &[(u64, u64)], entry: impl Fn(u64, u64) -> HeldEntry) -> Vec<HeldEntry> {
     log.iter().map(|(at, units)| entry(*at, *units)).collect()
 }
 
 /// The entries of two logs of the same tasks: one counts them, the other weighs them.
-fn join(tasks: &[(u64, u64)], weights: &[(u64, u64)]) -> Vec<HistoryEntry> {
-    let mut entries: Vec<HistoryEntry> = Vec::new();
+fn join(tasks: &[(u64, u64)], weights: &[(u64, u64)]) -> Vec<HeldEntry> {
+    let mut entries: Vec<HeldEntry> = Vec::new();
     let (mut tasks, mut weights) = (tasks.iter().peekable(), weights.iter().peekable());
     while let Some(ends_at) =
         [tasks.peek(), weights.peek()].into_iter().flatten().map(|(at, _)| *at).min()
@@ -155,7 +154,7 @@ fn join(tasks: &[(u64, u64)], weights: &[(u64, u64)]) -> Vec<HistoryEntry> {
         while let Some((_, units)) = weights.next_if(|(at, _)| *at == ends_at) {
             weight = weight.saturating_add(*units);
         }
-        entries.push(HistoryEntry { ends_at, tasks: count, weight });
+        entries.push(HeldEntry { ends_at, tasks: count, weight });
     }
     entries
 }

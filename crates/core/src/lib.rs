@@ -84,7 +84,7 @@ mod windows;
 
 pub use audit::{Audit, AuditError, Fullest, Record};
 pub use config::{Config, ConfigError};
-pub use history::HistoryEntry;
+pub use history::HeldEntry;
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};
 pub use machine::Machine;
 pub use reentrancy::{InsideWaiter, RunningTask};

@@ -10,7 +10,7 @@ use strict_rate_limiter_core::config::{
 };
 use strict_rate_limiter_core::limit::{PER_MAX, RATE_MAX};
 use strict_rate_limiter_core::{
-    Config, Decision, HistoryEntry, Limit, Machine, TicketStatus, Unit, raw,
+    Config, Decision, HeldEntry, Limit, Machine, TicketStatus, Unit, raw,
 };
 
 /// Three at once, under a limit of tasks and one of weight, with a grace.
@@ -158,7 +158,7 @@ fn at_the_end_of_time_nothing_expires_and_the_law_holds() {
     assert!(machine.try_grant(u64::MAX, 1).is_err());
     assert_eq!(held(&mut machine, u64::MAX), [2, 10]);
     assert_eq!(machine.reconcile(u64::MAX, u64::MAX, 0, u64::MAX), 3);
-    machine.remember(u64::MAX, [HistoryEntry::new(u64::MAX, u64::MAX)]);
+    machine.remember(u64::MAX, [HeldEntry::new(u64::MAX, u64::MAX)]);
     machine.resume();
     assert!(machine.grant_at_once(1).is_none());
 }
@@ -310,7 +310,7 @@ proptest! {
                     machine.reconcile(now, ended_at, limit, used);
                 }
                 Op::Remember { weight, tasks, ends_at } => {
-                    machine.remember(now, [HistoryEntry::new(ends_at, weight).with_tasks(tasks)]);
+                    machine.remember(now, [HeldEntry::new(ends_at, weight).with_tasks(tasks)]);
                 }
             }
             let state = machine.state();

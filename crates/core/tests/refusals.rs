@@ -6,7 +6,7 @@ use strict_rate_limiter_core::config::{
     ABANDON_GRACE_NS_MAX, CLOCK_DRIFT_PPM_MAX, CONCURRENCY_MAX,
 };
 use strict_rate_limiter_core::{
-    Config, ConfigError, EnqueueError, HistoryEntry, Limit, Machine, RequestError, RunningTask,
+    Config, ConfigError, EnqueueError, HeldEntry, Limit, Machine, RequestError, RunningTask,
     StateError, TryGrantError,
 };
 
@@ -119,17 +119,17 @@ fn a_pause_that_is_ended_early_leaves_nothing_behind() {
 fn what_is_remembered_is_held_from_its_end_in_any_order() {
     let mut machine = Machine::<()>::new(Config::new([limit("10w/100ns")])).unwrap();
     // Out of order, and far more than the rate.
-    machine.remember(60, [HistoryEntry::new(50, 3), HistoryEntry::new(40, 99)]);
+    machine.remember(60, [HeldEntry::new(50, 3), HeldEntry::new(40, 99)]);
     assert_eq!(machine.stats(140).held[0].units, 102);
     assert_eq!(machine.stats(141).held[0].units, 3);
     assert_eq!(machine.stats(150).held[0].units, 3);
     assert_eq!(machine.stats(151).held[0].units, 0);
-    machine.remember(200, [HistoryEntry::new(200, 0)]);
+    machine.remember(200, [HeldEntry::new(200, 0)]);
     assert_eq!(machine.stats(200).held[0].units, 0);
-    machine.remember(300, [HistoryEntry::new(300, u64::MAX); 5]);
+    machine.remember(300, [HeldEntry::new(300, u64::MAX); 5]);
     let far = Limit::weight(strict_rate_limiter_core::limit::RATE_MAX, Duration::from_secs(1));
     let mut full = Machine::<()>::new(Config::new([far.unwrap()])).unwrap();
-    full.remember(1, [HistoryEntry::new(1, u64::MAX); 10]);
+    full.remember(1, [HeldEntry::new(1, u64::MAX); 10]);
     assert!(full.try_grant(1, 1).is_err());
     assert!(full.try_grant(1_000_000_002, 1).is_ok());
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strict_rate_limiter_core::{Config, Grant, HistoryEntry, Limit, Machine, Record, audit};
+use strict_rate_limiter_core::{Config, Grant, HeldEntry, Limit, Machine, Record, audit};
 
 fn config() -> impl Strategy<Value = Config> {
     let limit = (any::<bool>(), 3_u64..9, 1_u64..80).prop_map(|(tasks, rate, per_ns)| {
@@ -103,13 +103,9 @@ fn a_history_is_in_the_order_of_its_ends_and_says_what_is_on_the_wire() {
     machine.abandon(abandoned, 15, 15);
     assert_eq!(
         machine.history(20),
-        [
-            HistoryEntry::new(10, 8),
-            HistoryEntry::new(45, 5),
-            HistoryEntry::new(50, 5).with_tasks(2)
-        ]
+        [HeldEntry::new(10, 8), HeldEntry::new(45, 5), HeldEntry::new(50, 5).with_tasks(2)]
     );
     // The second limit's period is over, the first's is not.
     let history = machine.history(70);
-    assert_eq!(history[0], HistoryEntry::new(10, 0));
+    assert_eq!(history[0], HeldEntry::new(10, 0));
 }

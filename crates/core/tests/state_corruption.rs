@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use strict_rate_limiter_core::config::CONCURRENCY_MAX;
 use strict_rate_limiter_core::limit::RATE_MAX;
 use strict_rate_limiter_core::{
-    Config, Decision, HistoryEntry, Limit, Machine, State, StateError, raw,
+    Config, Decision, HeldEntry, Limit, Machine, State, StateError, raw,
 };
 
 const PER_NS: u64 = 100;
@@ -147,7 +147,7 @@ fn a_window_holds_as_much_as_tasks_can_overspend_and_no_more() {
 fn what_weighed_nothing_leaves_nothing_to_write_down() {
     let limit = Limit::weight(6, Duration::from_nanos(PER_NS)).unwrap();
     let mut machine: Machine<()> = Machine::new(Config::new([limit])).unwrap();
-    machine.remember(3, [HistoryEntry::new(3, 0)]);
+    machine.remember(3, [HeldEntry::new(3, 0)]);
     let permit = machine.try_grant(5, 2).unwrap();
     machine.complete(permit, 6, 6, Some(0));
     let state = machine.state();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strict_rate_limiter_core::limit::saturating_ns;
-use strict_rate_limiter_core::{Config, HistoryEntry, Limit, Machine};
+use strict_rate_limiter_core::{Config, Limit, Machine};
 
 use crate::clock::{Clock, Timeline};
 use crate::error::BuildError;
+use crate::history::HistoryEntry;
 use crate::inner::Inner;
 use crate::observe::Name;
 
@@ -30,7 +31,7 @@ use crate::observe::Name;
 pub struct RateLimiterBuilder {
     config: Config,
     clock: Option<Arc<dyn Clock>>,
-    history: Vec<(Duration, u64)>,
+    history: Vec<HistoryEntry>,
     name: Option<Arc<str>>,
     exact_clock: bool,
 }
@@ -147,8 +148,8 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// What completed before the limiter was made (how long ago, and its weight), in any order, so
-    /// that a restarted program does not burst.
+    /// What ran before the limiter was made, in any order, so that a restarted program does not burst: pairs (how long
+    /// ago it completed, its weight), or what [`RateLimiter::history`](crate::RateLimiter::history) gave out.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -160,8 +161,8 @@ impl RateLimiterBuilder {
     /// assert_eq!(limiter.stats().held[0].units, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn history(mut self, completed: impl IntoIterator<Item = (Duration, u64)>) -> Self {
-        self.history.extend(completed);
+    pub fn history(mut self, entries: impl IntoIterator<Item = impl Into<HistoryEntry>>) -> Self {
+        self.history.extend(entries.into_iter().map(Into::into));
         self
     }
 
@@ -183,10 +184,7 @@ impl RateLimiterBuilder {
         let mut machine = Machine::new(self.config)?;
         let clock = Timeline::new(self.clock, self.exact_clock);
         let now = clock.now().unwrap_or_else(|panic| panic.resume());
-        let entries = self
-            .history
-            .into_iter()
-            .map(|(ago, weight)| HistoryEntry::new(now.saturating_sub(saturating_ns(ago)), weight));
+        let entries = self.history.into_iter().map(|entry| entry.into_core(now));
         machine.remember(now, entries);
         Ok(Inner::new(machine, clock, name))
     }

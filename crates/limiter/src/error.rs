@@ -129,6 +129,9 @@ pub enum TaskError {
     /// The limiter was aborted before the task's turn came: it never ran.
     #[error("the limiter was aborted before the task's turn came")]
     Aborted,
+    /// The limits were changed, and the task is over one of them: it never ran.
+    #[error(transparent)]
+    Weight(RequestError),
     /// The task was cancelled, by its handle or because its runtime shut down.
     #[error("the task was cancelled")]
     Cancelled,
@@ -197,6 +200,7 @@ impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aborted => f.write_str("Aborted"),
+            Self::Weight(error) => f.debug_tuple("Weight").field(error).finish(),
             Self::Cancelled => f.write_str("Cancelled"),
             Self::DeadlineExceeded { not_before } => {
                 f.debug_struct("DeadlineExceeded").field("not_before", not_before).finish()

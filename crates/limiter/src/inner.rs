@@ -1,10 +1,10 @@
 //! What all handles, waiters and permits of one limiter share: the machine under its lock, the
 //! clock, the timer.
 //!
-//! Every change is a [`Update`] (`update.rs`), which decides and wakes once it is over.
+//! Every change is an [`Update`] (`update.rs`), which decides and wakes once it is over.
 //!
 //! There is no background task. The timer wakes a [`TimerWaker`], not a waiter, so that a waiter that is not
-//! polled holds its own place in the line and never the timer of those behind it.
+//! polled holds its own place in the queue and never the timer of those behind it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -23,7 +23,6 @@ use crate::foreign;
 use crate::foreign::Panic;
 use crate::observe::{Name, Observed, Observer};
 use crate::reentrancy::{self, TaskId};
-use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
 use crate::update::{Locked, TaskEnd, Update};
 use crate::wake_ahead::WakeAhead;
@@ -45,7 +44,7 @@ struct TimerWaker(Weak<Inner>);
 pub(crate) enum Kind {
     /// Whoever called: where that is a task of the same limiter, it may be waiting for itself.
     Acquire,
-    /// A pushed task, which the runtime runs in its update.
+    /// A pushed task, which the runtime runs in its turn.
     #[cfg(feature = "tokio")]
     Push,
 }
@@ -62,8 +61,7 @@ pub(crate) enum Standing<P> {
 
 impl Inner {
     pub(crate) fn new(machine: Machine<Waker>, clock: Timeline, name: Name) -> Arc<Self> {
-        let shortest_per = machine.config().limits.iter().map(core::Limit::per).min();
-        let shortest_per = shortest_per.expect("a machine has at least one limit");
+        let shortest_per = shortest_per(&machine);
         let observer = Observer::new(name, &machine.config().limits);
         Arc::new_cyclic(|this| Self {
             has_inside_waiters: AtomicBool::new(false),
@@ -73,16 +71,13 @@ impl Inner {
                 wake_timer: WakeTimer::new(
                     clock.timer(),
                     Waker::from(Arc::new(TimerWaker(Weak::clone(this)))),
-                    if clock.wakes_late() {
-                        WakeAhead::new(shortest_per)
-                    } else {
-                        WakeAhead::none()
-                    },
+                    WakeAhead::for_clock(&clock, shortest_per),
                 ),
                 drained: Vec::new(),
                 next_drained: 0,
                 inside: Vec::new(),
                 unstamped: Vec::new(),
+                refused: Vec::new(),
                 is_look_owed: false,
             }),
             observer,
@@ -224,6 +219,7 @@ impl Inner {
         }
         let waker = update.locked.machine.cancel(ticket);
         update.replaced.extend(waker);
+        update.locked.take_refusal(ticket);
         self.no_longer_waits(update, ticket);
     }
 
@@ -283,94 +279,6 @@ impl Inner {
         }
     }
 
-    /// The other side says how much of a limit is in use. `None` where there is no such limit.
-    pub(crate) fn reconcile(&self, limit: core::Limit, used: u64) -> Option<u64> {
-        let mut update = self.update();
-        let Some(now) = update.now() else { update.end_and_tell() };
-        let machine = &mut update.locked.machine;
-        let mut added = None;
-        for place in 0..machine.config().limits.len() {
-            if machine.config().limits[place] == limit {
-                added = added.max(Some(machine.reconcile(now, now, place, used)));
-            }
-        }
-        update.settle(Some(now));
-        update.end_quietly();
-        added
-    }
-
-    /// Whether a limiter made just now would decide the same from here on. Not, where the clock panics.
-    #[cfg(feature = "keyed")]
-    pub(crate) fn is_blank(&self) -> bool {
-        foreign::call(|| self.now(Machine::is_blank)).unwrap_or(false)
-    }
-
-    pub(crate) fn pause_until(&self, until: u64) {
-        let mut update = self.update();
-        update.locked.machine.pause_until(until);
-        update.settle(None);
-        update.end_quietly();
-    }
-
-    pub(crate) fn resume(&self) {
-        let mut update = self.update();
-        update.locked.machine.resume();
-        update.settle(None);
-        update.end_quietly();
-    }
-
-    pub(crate) fn backoff_ns(&self) -> u64 {
-        self.now(Machine::backoff_ns)
-    }
-
-    /// How long the pause lasts from now, in nanoseconds.
-    pub(crate) fn paused_for(&self) -> u64 {
-        self.now(|machine, now| machine.paused_until().saturating_sub(now))
-    }
-
-    /// Asks the machine something as of now, which changes nothing.
-    fn now<R>(&self, ask: impl FnOnce(&mut Machine<Waker>, u64) -> R) -> R {
-        let mut update = self.update();
-        let Some(now) = update.now() else { update.end_and_tell() };
-        let answer = ask(&mut update.locked.machine, now);
-        update.end_quietly();
-        answer
-    }
-
-    pub(crate) fn close(&self) {
-        self.lock().machine.close();
-    }
-
-    pub(crate) fn abort(&self) {
-        let mut update = self.update();
-        let aborted = update.locked.machine.abort();
-        update.wakes.extend(aborted);
-        update.settle(None);
-        update.end_quietly();
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().machine.is_closed()
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let core::Snapshot { running, queued, completed, held, next_opening, .. } =
-            self.now(Machine::stats);
-        let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
-        Stats { running, queued, completed, held, next_opening }
-    }
-
-    pub(crate) fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, core::RequestError> {
-        self.now(|machine, now| {
-            let at = machine.forecast(now, tasks, weight)?;
-            Ok(Duration::from_nanos(at.saturating_sub(now)))
-        })
-    }
-
-    pub(crate) fn limits(&self) -> Vec<core::Limit> {
-        self.lock().machine.config().limits.clone()
-    }
-
     /// Whether nothing runs and nobody waits; else `waker` is woken, once, when that is so. `id` is
     /// the listener's place, `None` before it has one.
     pub(crate) fn poll_drained(&self, id: &mut Option<u64>, waker: &Waker) -> Poll<()> {
@@ -427,8 +335,11 @@ impl Inner {
                 let permit = machine.claim(ticket);
                 permit.map(Standing::Granted).ok_or(AcquireError::Aborted)
             }
-            // `Gone`, out of the line and not granted: only `abort` does that to a waiter.
-            _ => Err(AcquireError::Aborted),
+            // Out of the queue and not granted: new limits refused it, or the limiter was aborted.
+            _ => Err(update
+                .locked
+                .take_refusal(ticket)
+                .map_or(AcquireError::Aborted, AcquireError::Weight)),
         };
         if !matches!(standing, Ok(Standing::Queued { .. })) {
             self.no_longer_waits(update, ticket);
@@ -450,10 +361,15 @@ impl Inner {
     }
 
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, Locked> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
         // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The shortest period of the limits, of which there is always one.
+pub(crate) fn shortest_per(machine: &Machine<Waker>) -> Duration {
+    machine.config().limits.iter().map(core::Limit::per).fold(Duration::MAX, Duration::min)
 }
 
 impl Observed for Inner {

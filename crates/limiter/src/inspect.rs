@@ -6,6 +6,7 @@ use std::time::Duration;
 use strict_rate_limiter_core::Limit;
 
 use crate::error::RequestError;
+use crate::history::HistoryEntry;
 use crate::limiter::RateLimiter;
 use crate::stats::Stats;
 
@@ -52,6 +53,20 @@ impl RateLimiter {
     /// A task of this weight could never run.
     pub fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, RequestError> {
         self.inner.forecast(tasks, weight)
+    }
+
+    /// Everything that the windows hold at this instant, for the [builder](crate::RateLimiterBuilder::history) of a
+    /// limiter in the next process: what completed, and what may still be on the wire. The oldest first.
+    ///
+    /// A task that runs now counts as ending now, or [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) later:
+    /// take the history when the process stops starting tasks, and wait for [`drained`](Self::drained) first if you
+    /// can. Waiters are not part of it. Where no limit counts weights an entry weighs 1 for each task, and where none
+    /// counts tasks it is one task: give the next limiter limits of the same units.
+    ///
+    /// [`HistoryEntry`] has an example.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        let (now, entries) = self.inner.history();
+        entries.into_iter().map(|entry| HistoryEntry::from_core(now, entry)).collect()
     }
 
     /// The limiter in numbers, at this instant.

@@ -112,8 +112,9 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         KeyedRateLimiterBuilder { every: settings, own: HashMap::new() }
     }
 
-    /// The limiter of a key, with all that a limiter can do: pushes, pauses, stats. It is kept for
-    /// as long as somebody holds it.
+    /// The limiter of a key, with everything that a limiter can do: pauses, stats, other limits. It is kept for as long
+    /// as a handle to it is, and for ever once its limits or its concurrency were changed: a new one would have
+    /// everyone's.
     pub fn limiter(&self, key: &K) -> RateLimiter {
         match self.keys.limiters.get(key) {
             Some(limiter) => limiter.clone(),

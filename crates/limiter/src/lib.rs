@@ -69,10 +69,12 @@
 
 mod builder;
 pub mod clock;
+mod commands;
 mod deadline;
 mod error;
 mod foreign;
 pub mod future;
+mod history;
 mod inner;
 mod inspect;
 #[cfg(feature = "keyed")]
@@ -104,6 +106,7 @@ pub use error::{
     AcquireError, BuildError, ConfigError, LimitError, ParseLimitError, PushError, PushRefusal,
     RequestError, TaskError, TryAcquireError, UnknownLimit,
 };
+pub use history::HistoryEntry;
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedRateLimiter, KeyedRateLimiterBuilder};
 pub use limiter::RateLimiter;

@@ -9,7 +9,7 @@ use strict_rate_limiter_core::Limit;
 use strict_rate_limiter_core::limit::saturating_ns;
 
 use crate::builder::RateLimiterBuilder;
-use crate::error::{AcquireError, BuildError, TryAcquireError, UnknownLimit};
+use crate::error::{AcquireError, BuildError, ConfigError, TryAcquireError, UnknownLimit};
 #[cfg(any(feature = "keyed", feature = "tower"))]
 use crate::future::AcquireOwned;
 use crate::future::{Acquire, Drained};
@@ -379,6 +379,50 @@ impl RateLimiter {
     pub fn reconcile(&self, limit: Limit, used: u64) -> Result<u64, UnknownLimit> {
         let added = self.inner.reconcile(limit, used);
         added.ok_or_else(|| UnknownLimit { limit, limits: self.limits() })
+    }
+
+    /// Replaces all limits. Running tasks go on; waiters keep their order and are granted by the new limits from now
+    /// on.
+    ///
+    /// From this instant the law holds for the new limits, over windows that began before it too. What completed goes
+    /// on being held for as long as the new limits say. A longer period would still hold some of what has expired, and
+    /// nobody knows when that completed: it counts as completing now, as much of it as the old limits let through in
+    /// the length of the new period. Of a limit that is the first on its unit (on weights, where all were on tasks)
+    /// nothing is known, and its window counts as full now.
+    ///
+    /// A waiter that is now too heavy is refused: its call answers [`AcquireError::Weight`], which names the limit.
+    ///
+    /// ```
+    /// # use strict_rate_limiter::RateLimiter;
+    /// let limiter = RateLimiter::builder().limit("1/1h".parse()?).build()?;
+    /// limiter.try_acquire()?.complete();
+    /// assert!(limiter.try_acquire().is_err());
+    /// // The provider has raised our quota. One of the two has run.
+    /// limiter.set_limits(["2/1h".parse()?])?;
+    /// limiter.try_acquire()?.complete();
+    /// assert!(limiter.try_acquire().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The [name](Self::name) stays what it was.
+    ///
+    /// # Errors
+    ///
+    /// There is no limit, or the limiter is paced and none of them counts tasks. Then nothing has changed.
+    pub fn set_limits(&self, limits: impl IntoIterator<Item = Limit>) -> Result<(), ConfigError> {
+        self.inner.set_limits(limits.into_iter().collect())
+    }
+
+    /// Changes how many tasks may run at once. More that run already go on, and nothing starts beside them.
+    ///
+    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) is decided as a call is made: a call that waits inside of a task
+    /// of this limiter may wait for ever once the concurrency is lowered under it.
+    ///
+    /// # Errors
+    ///
+    /// The number is 0, or over [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). Then nothing has changed.
+    pub fn set_concurrency(&self, tasks: usize) -> Result<(), ConfigError> {
+        self.inner.set_concurrency(tasks)
     }
 
     /// Refuses new work from now on. What was accepted still runs; [`drained`](Self::drained) tells

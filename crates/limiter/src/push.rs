@@ -93,6 +93,7 @@ impl<T> Future for TaskHandle<T> {
             Ok(Err(AcquireError::DeadlineExceeded { not_before })) => {
                 Err(TaskError::DeadlineExceeded { not_before })
             }
+            Ok(Err(AcquireError::Weight(error))) => Err(TaskError::Weight(error)),
             Ok(Err(_)) => Err(TaskError::Aborted),
             Err(error) => Err(match error.try_into_panic() {
                 Ok(payload) => TaskError::Panicked(payload),

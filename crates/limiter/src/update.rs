@@ -10,7 +10,7 @@
 use std::task::Waker;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
+use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, RequestError, Ticket};
 
 use crate::clock::{FastClock, Reading, Timeline};
 use crate::foreign::{self, FirstPanic};
@@ -40,6 +40,8 @@ pub(crate) struct Locked {
     /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than they
     /// were, so no window is loosened.
     pub(crate) unstamped: Vec<(core::Grant, TaskEnd)>,
+    /// Waiters that new limits refused, and that have not been told yet.
+    pub(crate) refused: Vec<(Ticket, RequestError)>,
     /// Whether a look failed for which no timer is set.
     pub(crate) is_look_owed: bool,
 }
@@ -216,6 +218,12 @@ impl<'a> Update<'a> {
 }
 
 impl Locked {
+    /// Why new limits refused this waiter, if they did. Once.
+    pub(crate) fn take_refusal(&mut self, ticket: Ticket) -> Option<RequestError> {
+        let index = self.refused.iter().position(|(refused, _)| *refused == ticket)?;
+        Some(self.refused.swap_remove(index).1)
+    }
+
     #[inline]
     pub(crate) fn record(
         &mut self,

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use strict_rate_limiter_core::limit::saturating_ns;
 
+use crate::clock::Timeline;
+
 /// The longest period for which the head is woken ahead. Measured throughput with and without it: 0.975
 /// and 0.906 of the limit at a period of 1 ms, 1.003 and 0.993 at 10 ms, no difference at 100 ms. At each
 /// of them it takes 1.7 times the processor time for each opening.
@@ -27,6 +29,11 @@ pub(crate) struct WakeAhead {
 }
 
 impl WakeAhead {
+    /// The lead that this clock's timers need.
+    pub(crate) fn for_clock(clock: &Timeline, shortest_per: Duration) -> Self {
+        if clock.wakes_late() { Self::new(shortest_per) } else { Self::none() }
+    }
+
     /// A lead for real clocks: a fifth of the shortest period at most, and none where that is long.
     pub(crate) fn new(shortest_per: Duration) -> Self {
         if shortest_per > WORTH_IT_UP_TO {

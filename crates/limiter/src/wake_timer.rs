@@ -66,6 +66,11 @@ impl WakeTimer {
         Self { timer, waker, wake_ahead, armed_for: None }
     }
 
+    /// Needs the timer to be disarmed.
+    pub(crate) fn set_wake_ahead(&mut self, wake_ahead: WakeAhead) {
+        self.wake_ahead = wake_ahead;
+    }
+
     #[inline]
     pub(crate) fn is_armed(&self) -> bool {
         self.armed_for.is_some()

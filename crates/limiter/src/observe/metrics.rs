@@ -8,7 +8,7 @@ use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
-use strict_rate_limiter_core::Limit;
+use strict_rate_limiter_core::{Held, Limit};
 
 use super::{Name, Observed, PermitEnd};
 use crate::foreign::{self, FirstPanic, Panic};
@@ -26,12 +26,19 @@ pub(crate) struct Metrics {
     completed: Key,
     abandoned: Key,
     overspent: Key,
-    /// Units held of each limit, and that as a share of its rate. Empty for limiters that share a name.
-    held: Vec<(Key, Key)>,
-    /// Locked while a thread sets those, so that what is set last is what was read last.
-    publishing: Mutex<()>,
+    /// `None` for limiters that share a name. Locked while a thread sets the gauges, so that what is set last is what
+    /// was read last.
+    held: Option<Mutex<Vec<HeldGauges>>>,
+    limiter: Label,
     /// Whether something has changed since they were set.
     stale: AtomicBool,
+}
+
+/// The gauges of one limit: the units held of it, and that as a share of its rate.
+struct HeldGauges {
+    limit: Limit,
+    units: Key,
+    utilisation: Key,
 }
 
 /// How often one thread publishes for others before it goes on with its own work.
@@ -52,10 +59,7 @@ impl Metrics {
         with_recorder(describe);
         let limiter = Label::new("limiter", name.to_string());
         let key = |name: &'static str| Key::from_parts(name, vec![limiter.clone()]);
-        let of_limit = |name: &'static str, limit: &Limit| {
-            Key::from_parts(name, vec![limiter.clone(), Label::new("limit", limit.to_string())])
-        };
-        let told = if name.is_shared { &[] } else { limits };
+        let held = (!name.is_shared).then(|| Mutex::new(gauges(&limiter, limits)));
         Self {
             queued: key(QUEUED),
             running: key(RUNNING),
@@ -64,12 +68,9 @@ impl Metrics {
             completed: key(COMPLETED),
             abandoned: key(ABANDONED),
             overspent: key(OVERSPENT),
-            held: told
-                .iter()
-                .map(|limit| (of_limit(HELD, limit), of_limit(UTILISATION, limit)))
-                .collect(),
-            publishing: Mutex::new(()),
+            held,
             stale: AtomicBool::new(false),
+            limiter,
         }
     }
 
@@ -128,30 +129,56 @@ impl Metrics {
     /// most [`PUBLISHED_IN_A_ROW_MAX`] times; after that the next grant or completion publishes.
     #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
     pub(super) fn publish_held(&self, limiter: &impl Observed) {
-        if self.held.is_empty() {
-            return;
-        }
+        let Some(held) = &self.held else { return };
         self.stale.store(true, Ordering::SeqCst);
         for _ in 0..PUBLISHED_IN_A_ROW_MAX {
             if !self.stale.load(Ordering::SeqCst) {
                 return;
             }
-            let _publishing = match self.publishing.try_lock() {
-                Ok(publishing) => publishing,
-                Err(TryLockError::Poisoned(publishing)) => publishing.into_inner(),
+            let mut gauges = match held.try_lock() {
+                Ok(gauges) => gauges,
+                Err(TryLockError::Poisoned(gauges)) => gauges.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
             self.stale.store(false, Ordering::SeqCst);
             let all_held = limiter.held();
+            self.follow_limits(&mut gauges, &all_held);
             with_recorder(|to| {
-                for (held, (units, used)) in all_held.iter().zip(&self.held) {
+                for (held, gauges) in all_held.iter().zip(gauges.iter()) {
                     let rate = held.limit.rate() as f64;
-                    to.register_gauge(units, &METADATA).set(held.units as f64);
-                    to.register_gauge(used, &METADATA).set(held.units as f64 / rate);
+                    to.register_gauge(&gauges.units, &METADATA).set(held.units as f64);
+                    to.register_gauge(&gauges.utilisation, &METADATA).set(held.units as f64 / rate);
                 }
             });
         }
     }
+
+    /// Where the limits have changed: nothing is held of the old ones any more, and the new ones have gauges.
+    fn follow_limits(&self, gauges: &mut Vec<HeldGauges>, all_held: &[Held]) {
+        if all_held.iter().map(|held| held.limit).eq(gauges.iter().map(|gauges| gauges.limit)) {
+            return;
+        }
+        let limits: Vec<Limit> = all_held.iter().map(|held| held.limit).collect();
+        let old = std::mem::replace(gauges, self::gauges(&self.limiter, &limits));
+        with_recorder(|to| {
+            for gone in old.iter().filter(|old| !limits.contains(&old.limit)) {
+                to.register_gauge(&gone.units, &METADATA).set(0.0);
+                to.register_gauge(&gone.utilisation, &METADATA).set(0.0);
+            }
+        });
+    }
+}
+
+fn gauges(limiter: &Label, limits: &[Limit]) -> Vec<HeldGauges> {
+    let key = |name: &'static str, limit: &Limit| {
+        Key::from_parts(name, vec![limiter.clone(), Label::new("limit", limit.to_string())])
+    };
+    let gauges = |limit: &Limit| HeldGauges {
+        limit: *limit,
+        units: key(HELD, limit),
+        utilisation: key(UTILISATION, limit),
+    };
+    limits.iter().map(gauges).collect()
 }
 
 /// Tells the recorder one thing, whatever became of what it was told before.

@@ -40,7 +40,7 @@ pub(crate) trait Observed {
 pub(crate) struct Observer {
     pub(crate) name: Name,
     #[cfg(feature = "metrics")]
-    numbers: metrics::Metrics,
+    metrics: metrics::Metrics,
 }
 
 /// The name of a limiter in spans, in metrics and in `Debug`: the name that it was given, else its limits.
@@ -100,7 +100,7 @@ impl Observer {
     pub(crate) fn new(name: Name, limits: &[Limit]) -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            numbers: metrics::Metrics::new(&name, limits),
+            metrics: metrics::Metrics::new(&name, limits),
             name,
         }
     }
@@ -108,7 +108,7 @@ impl Observer {
     /// How much is held may have changed.
     #[cfg(feature = "metrics")]
     pub(crate) fn held_changed(&self, limiter: &impl Observed) {
-        self.numbers.publish_held(limiter);
+        self.metrics.publish_held(limiter);
     }
 }
 
@@ -128,7 +128,7 @@ impl Waiting {
             && let Some(now) = panics.note(limiter.now_ns())
         {
             self.since_ns = Some(now);
-            limiter.observer().numbers.queued(&mut panics);
+            limiter.observer().metrics.queued(&mut panics);
         }
         panics.into_result()
     }
@@ -149,7 +149,7 @@ impl Waiting {
             let since = self.since_ns.take();
             let waited = since.map(|since| now.map_or(0, |now| now.saturating_sub(since)));
             running.since_ns = Some(now.or(since).unwrap_or(0));
-            limiter.observer().numbers.granted(limiter, waited, &mut panics);
+            limiter.observer().metrics.granted(limiter, waited, &mut panics);
         }
         #[cfg(feature = "tracing")]
         panics.note(self.span.granted(&limiter.observer().name, weight, &mut running.span));
@@ -163,7 +163,7 @@ impl Waiting {
         self.span.left();
         #[cfg(feature = "metrics")]
         if self.since_ns.take().is_some() {
-            limiter.observer().numbers.left();
+            limiter.observer().metrics.left();
         }
     }
 }
@@ -180,7 +180,7 @@ impl Running {
         self.span.ended(end);
         #[cfg(feature = "metrics")]
         if let Some(since) = self.since_ns.take() {
-            limiter.observer().numbers.ended(limiter, since, end);
+            limiter.observer().metrics.ended(limiter, since, end);
         }
     }
 

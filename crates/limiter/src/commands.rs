@@ -1,0 +1,144 @@
+//! Commands to a limiter and questions about it: each is one [`Update`](crate::update::Update).
+//!
+//! The machine decides what they mean. Here the waiters that a command lets through are woken, and the timer is set
+//! anew where the next opening has moved.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use strict_rate_limiter_core as core;
+use strict_rate_limiter_core::{ConfigError, HeldEntry, Machine, Refused};
+
+#[cfg(feature = "keyed")]
+use crate::foreign;
+use crate::inner::{Inner, shortest_per};
+use crate::stats::Stats;
+use crate::wake_ahead::WakeAhead;
+
+impl Inner {
+    /// The other side says how much of a limit is in use. `None` where there is no such limit.
+    pub(crate) fn reconcile(&self, limit: core::Limit, used: u64) -> Option<u64> {
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        let machine = &mut update.locked.machine;
+        let mut added = None;
+        for place in 0..machine.config().limits.len() {
+            if machine.config().limits[place] == limit {
+                added = added.max(Some(machine.reconcile(now, now, place, used)));
+            }
+        }
+        update.settle(Some(now));
+        update.end_quietly();
+        added
+    }
+
+    /// Whether a limiter made just now would decide the same from here on. Not, where the clock panics.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_blank(&self) -> bool {
+        foreign::call(|| self.now(Machine::is_blank)).unwrap_or(false)
+    }
+
+    pub(crate) fn pause_until(&self, until: u64) {
+        let mut update = self.update();
+        update.locked.machine.pause_until(until);
+        update.settle(None);
+        update.end_quietly();
+    }
+
+    pub(crate) fn resume(&self) {
+        let mut update = self.update();
+        update.locked.machine.resume();
+        update.settle(None);
+        update.end_quietly();
+    }
+
+    pub(crate) fn backoff_ns(&self) -> u64 {
+        self.now(Machine::backoff_ns)
+    }
+
+    /// How long the pause lasts from now, in nanoseconds.
+    pub(crate) fn paused_for(&self) -> u64 {
+        self.now(|machine, now| machine.paused_until().saturating_sub(now))
+    }
+
+    /// Asks the machine something as of now, which changes nothing.
+    pub(crate) fn now<R>(&self, ask: impl FnOnce(&mut Machine<Waker>, u64) -> R) -> R {
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        let answer = ask(&mut update.locked.machine, now);
+        update.end_quietly();
+        answer
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().machine.close();
+    }
+
+    pub(crate) fn abort(&self) {
+        let mut update = self.update();
+        let aborted = update.locked.machine.abort();
+        update.wakes.extend(aborted);
+        update.settle(None);
+        update.end_quietly();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().machine.is_closed()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let core::Snapshot { running, queued, completed, held, next_opening, .. } =
+            self.now(Machine::stats);
+        let next_opening = next_opening.and_then(|at| self.clock.to_instant(at));
+        Stats { running, queued, completed, held, next_opening }
+    }
+
+    pub(crate) fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, core::RequestError> {
+        self.now(|machine, now| {
+            let at = machine.forecast(now, tasks, weight)?;
+            Ok(Duration::from_nanos(at.saturating_sub(now)))
+        })
+    }
+
+    pub(crate) fn limits(&self) -> Vec<core::Limit> {
+        self.lock().machine.config().limits.clone()
+    }
+
+    /// New limits. Waiters that are now too heavy are woken to be told.
+    pub(crate) fn set_limits(&self, limits: Vec<core::Limit>) -> Result<(), ConfigError> {
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        let refused = match update.locked.machine.set_limits(now, now, limits) {
+            Ok(refused) => refused,
+            Err(error) => {
+                update.end_quietly();
+                return Err(error);
+            }
+        };
+        for Refused { ticket, waiter, error, .. } in refused {
+            update.locked.refused.push((ticket, error));
+            update.wakes.push(waiter);
+        }
+        let shortest_per = shortest_per(&update.locked.machine);
+        update.locked.fast_clock = self.clock.fast_clock(shortest_per);
+        // The next opening has moved, and so may the head of the queue have.
+        update.disarm();
+        update.locked.wake_timer.set_wake_ahead(WakeAhead::for_clock(&self.clock, shortest_per));
+        update.settle(Some(now));
+        update.end_quietly();
+        Ok(())
+    }
+
+    pub(crate) fn set_concurrency(&self, tasks: usize) -> Result<(), ConfigError> {
+        let mut update = self.update();
+        let set = update.locked.machine.set_concurrency(tasks);
+        update.settle(None);
+        update.end_quietly();
+        set
+    }
+
+    /// Everything that is held, and the time at which it is.
+    pub(crate) fn history(&self) -> (u64, Vec<HeldEntry>) {
+        self.now(|machine, now| (now, machine.history(now)))
+    }
+}

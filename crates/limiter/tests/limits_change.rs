@@ -1,0 +1,148 @@
+//! Limits and concurrency that change while tasks run and wait, in manual time.
+
+mod support;
+
+use std::time::Duration;
+
+use strict_rate_limiter::{
+    AcquireError, ConfigError, HistoryEntry, Limit, RateLimiter, RequestError, TaskError,
+};
+use support::{ByHand, MS, NS, limiter, settle};
+
+fn limits(texts: &[&str]) -> Vec<Limit> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_higher_limit_wakes_who_waits_for_it_at_once() {
+    let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
+    limiter.try_acquire().unwrap().complete();
+    let mut waiter = ByHand::waiting(limiter.acquire());
+    limiter.set_limits(limits(&["2/10ms"])).unwrap();
+    waiter.poll_if_woken().unwrap().unwrap().complete();
+    assert_eq!(clock.advance_to_next_timer(), None, "nobody waits for the old opening");
+    assert_eq!(limiter.limits(), limits(&["2/10ms"]));
+    assert_eq!(limiter.name(), "1/10ms");
+}
+
+#[test]
+fn a_lower_limit_moves_the_opening_that_the_timer_is_set_for() {
+    let (limiter, clock) = limiter(&["2/10ms"], |builder| builder.concurrency(2));
+    for _ in 0..2 {
+        limiter.try_acquire().unwrap().complete();
+        clock.advance(MS);
+    }
+    let mut waiter = ByHand::waiting(limiter.acquire());
+    limiter.set_limits(limits(&["1/10ms"])).unwrap();
+    // The second of the two that ran, 1 ms ago, still fills the new window when the first has expired.
+    assert_eq!(clock.advance_to_next_timer(), Some(9 * MS + NS));
+    waiter.poll_if_woken().unwrap().unwrap().complete();
+}
+
+#[test]
+fn who_is_too_heavy_now_is_told_which_limit_it_is_over() {
+    let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
+    limiter.request().weight(10).try_acquire().unwrap().complete();
+    let [mut light, mut heavy, dropped, mut lost] =
+        [2, 8, 9, 7].map(|weight| ByHand::waiting(limiter.request().weight(weight).acquire()));
+    limiter.set_limits(limits(&["5w/10ms"])).unwrap();
+    let limit = limits(&["5w/10ms"])[0];
+    let too_heavy = |weight| AcquireError::Weight(RequestError::TooHeavy { weight, limit });
+    assert_eq!(heavy.poll_if_woken().unwrap().unwrap_err(), too_heavy(8));
+    assert!(dropped.is_woken());
+    drop(dropped);
+    // Refused it stays, whatever the limits are by the time it looks.
+    limiter.set_limits(limits(&["10w/10ms"])).unwrap();
+    let error = lost.poll_if_woken().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "weight 7 is over the limit 5w/10ms: it could never run");
+    assert_eq!(limiter.stats().queued, 1);
+    assert!(light.poll().is_none(), "its turn is yet to come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushed_task_that_is_too_heavy_now_never_runs_and_says_why() {
+    let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
+    limiter.request().weight(10).try_acquire().unwrap().complete();
+    let pushed = limiter.request().weight(6).try_push(|| async { "it ran" }).unwrap();
+    settle().await;
+    limiter.set_limits(limits(&["5w/10ms"])).unwrap();
+    let error = pushed.await.unwrap_err();
+    assert!(
+        matches!(error, TaskError::Weight(RequestError::TooHeavy { weight: 6, .. })),
+        "{error:?}"
+    );
+    assert_eq!(error.to_string(), "weight 6 is over the limit 5w/10ms: it could never run");
+}
+
+#[test]
+fn a_higher_concurrency_wakes_and_a_lower_one_lets_running_tasks_end() {
+    let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder);
+    let first = limiter.try_acquire().unwrap();
+    let mut waiters = [ByHand::waiting(limiter.acquire()), ByHand::waiting(limiter.acquire())];
+    limiter.set_concurrency(3).unwrap();
+    let permits = waiters.each_mut().map(|waiter| waiter.poll_if_woken().unwrap().unwrap());
+    limiter.set_concurrency(1).unwrap();
+    let mut last = ByHand::waiting(limiter.acquire());
+    permits.into_iter().for_each(|permit| permit.complete());
+    assert!(last.poll_if_woken().is_none(), "the first still runs");
+    first.complete();
+    last.poll_if_woken().unwrap().unwrap().complete();
+}
+
+#[test]
+fn settings_that_do_not_work_change_nothing() {
+    let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder.paced());
+    assert_eq!(limiter.set_limits([]), Err(ConfigError::NoLimit));
+    let of_weights = limits(&["5w/10ms"]);
+    assert_eq!(limiter.set_limits(of_weights), Err(ConfigError::PacedWithoutTaskLimit));
+    assert_eq!(limiter.set_concurrency(0), Err(ConfigError::ZeroConcurrency));
+    assert_eq!(limiter.limits(), limits(&["9/10ms"]));
+}
+
+#[test]
+fn a_key_with_limits_of_its_own_is_not_forgotten() {
+    let every = RateLimiter::builder().limit("9/1ms".parse().unwrap());
+    let keyed = strict_rate_limiter::KeyedRateLimiter::new(every).unwrap();
+    keyed.limiter(&"strict").set_limits(limits(&["1/1ms"])).unwrap();
+    drop(keyed.limiter(&"idle"));
+    keyed.forget_idle();
+    assert_eq!(keyed.len(), 1);
+    assert_eq!(keyed.limiter(&"strict").limits(), limits(&["1/1ms"]));
+}
+
+#[test]
+fn a_history_goes_over_a_restart_with_what_is_on_the_wire() {
+    let settings = |builder: strict_rate_limiter::RateLimiterBuilder| {
+        builder.concurrency(3).abandon_grace(5 * MS)
+    };
+    let (before, clock) = limiter(&["4/20ms", "30w/20ms"], settings);
+    before.request().weight(7).try_acquire().unwrap().complete();
+    clock.advance(2 * MS);
+    drop(before.request().weight(5).try_acquire().unwrap());
+    clock.advance(MS);
+    let running = before.request().weight(3).try_acquire().unwrap();
+    let history = before.history();
+    assert_eq!(
+        history,
+        [
+            HistoryEntry::completed(3 * MS, 7),
+            HistoryEntry::in_flight(4 * MS, 5),
+            HistoryEntry::in_flight(5 * MS, 3),
+        ]
+    );
+    drop(running);
+
+    let down = Duration::from_micros(4_500);
+    let history: Vec<_> = history.into_iter().map(|entry| entry.aged_by(down)).collect();
+    assert_eq!(history[1].ago(), Some(Duration::from_micros(500)));
+    assert_eq!(history[2].remaining(), Some(Duration::from_micros(500)));
+    let (after, clock) =
+        limiter(&["4/20ms", "30w/20ms"], |builder| settings(builder).history(history));
+    let stats = after.stats();
+    assert_eq!((stats.running, stats.held[0].units, stats.held[1].units), (1, 3, 15));
+    after.try_acquire().unwrap().complete();
+    assert!(after.try_acquire().is_err());
+    clock.advance(20 * MS - Duration::from_micros(7_500) + NS);
+    after.try_acquire().unwrap().complete();
+    assert!(after.try_acquire().is_err());
+}
