@@ -155,6 +155,7 @@ impl Life {
             Decision::LookAgainAt(at) => format!("look {at}"),
             Decision::WaitForCompletion => "wait".into(),
             Decision::Idle => "idle".into(),
+            decision => panic!("{decision:?}"),
         };
         self.tell(&format!("poll {now}"), &answer);
     }
