@@ -158,7 +158,8 @@ async fn run(peer: Peer, latency: Latency, arrivals: Arrivals, calls: u32) -> Se
     counted_ns.sort_unstable();
     let records = counted_ns.iter().map(|&at| Record { start: at, end: at, weight: 1 });
     let limit = Limit::tasks(RATE.into(), PER).expect("in range");
-    let audit = audit(&limit, &records.collect::<Vec<_>>()).expect("nothing ends before it starts");
+    let audit =
+        audit::check(&limit, &records.collect::<Vec<_>>()).expect("nothing ends before it starts");
     let fullest = audit.worst.units as u64;
     // The last window takes no time: its calls start at once.
     let ideal = PER * (calls / RATE - 1);

@@ -73,7 +73,7 @@ pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>
         let permit = tokio::select! {
             biased;
             () = context.shutdown.reached(Level::Graceful) => return report,
-            permit = context.limiter.acquire_weight_owned(report.item.weight) => permit,
+            permit = context.limiter.request().weight(report.item.weight).owned().acquire() => permit,
         };
         let permit = match permit {
             Ok(permit) => permit,

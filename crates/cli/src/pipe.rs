@@ -186,7 +186,7 @@ impl Copier<'_> {
             let mut not_before = None;
             let unread = self.granted + self.unread.bytes();
             if unread == 0 || (unread + piece) as u64 <= self.bytes_max {
-                match self.limiter.try_acquire_weight(weight) {
+                match self.limiter.request().weight(weight).try_acquire() {
                     Ok(permit) => break permit,
                     Err(TryAcquireError::Busy { not_before: at }) => not_before = at,
                     Err(_) => unreachable!("nobody closes it, and no piece is too heavy"),
@@ -201,7 +201,7 @@ impl Copier<'_> {
                 if near.is_some_and(|near| near > Instant::now()) {
                     self.unread.wait(None, near)?;
                 } else {
-                    let permit = self.limiter.acquire_weight_blocking(weight);
+                    let permit = self.limiter.request().weight(weight).acquire_blocking();
                     break permit.expect("nobody closes it, and no piece is too heavy");
                 }
             }

@@ -128,7 +128,7 @@ impl Resumption<'_> {
                     }
                     None => ahead.ended = true,
                 },
-                permit = careful.acquire_weight(first.unwrap_or(1)), if first.is_some() => {
+                permit = careful.request().weight(first.unwrap_or(1)).acquire(), if first.is_some() => {
                     // The first item could start now, even in the worst case.
                     permit.map(Permit::release_unused).ok();
                     return Ok(careful.clone());

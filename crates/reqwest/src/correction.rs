@@ -60,9 +60,5 @@ impl Correction {
 /// Does nothing if the limiter does not have the limit.
 pub(crate) fn correct(limiter: &RateLimiter, limit: Limit, weight: u64, used: u64) {
     let used = used.min(limit.rate()).saturating_sub(limit.units(weight));
-    for (place, known) in limiter.limits().iter().enumerate() {
-        if *known == limit {
-            limiter.reconcile(place, used);
-        }
-    }
+    _ = limiter.reconcile(limit, used);
 }

@@ -104,7 +104,7 @@ impl Pauses {
     }
 
     async fn wait(&self, target: &Target, weight: u64, max_pause: Duration) -> Result<OwnedPermit> {
-        let mut permit = pin!(target.limiter.acquire_weight_owned(weight));
+        let mut permit = pin!(target.limiter.request().weight(weight).owned().acquire());
         loop {
             // Register for notification before checking, so that no pause is missed.
             let mut added = pin!(self.added.notified());

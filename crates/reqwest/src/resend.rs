@@ -67,9 +67,9 @@ pub(crate) fn was_redirected(asked: &Url, answered: &Url) -> Option<UncountedReq
 /// Counts the requests that may have been sent besides the permitted one.
 pub(crate) fn count(limiter: &RateLimiter, weight: u64) {
     let held = limiter.stats().held;
-    for (place, (limit, held)) in limiter.limits().iter().zip(held).enumerate() {
-        let unseen = limit.units(weight).saturating_mul(REQWEST_FOLLOWS);
-        limiter.reconcile(place, held.units.saturating_add(unseen));
+    for held in held {
+        let unseen = held.limit.units(weight).saturating_mul(REQWEST_FOLLOWS);
+        _ = limiter.reconcile(held.limit, held.units.saturating_add(unseen));
     }
 }
 

@@ -310,7 +310,7 @@ impl Simulation {
             return Err(format!("{tasks} tasks started and {} ended", checker.records.len()));
         }
         for limit in &self.scenario.config.limits {
-            let audit = audit(limit, &checker.records).map_err(|error| error.to_string())?;
+            let audit = audit::check(limit, &checker.records).map_err(|error| error.to_string())?;
             if !audit.is_clean() {
                 return Err(format!("a window overflows: {audit:?}"));
             }

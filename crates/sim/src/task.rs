@@ -52,7 +52,7 @@ async fn ask_alone(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
 }
 
 async fn acquire(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
-    let acquire = limiter.acquire_weight_owned(task.weight);
+    let acquire = limiter.request().weight(task.weight).owned().acquire();
     drop(limiter);
     let probe = RequestProbe::new(&env, task.weight);
     match watch(&env, probe.id, task.weight, false, acquire).await {
@@ -84,7 +84,7 @@ async fn acquire(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
 async fn try_acquire(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
     let probe = RequestProbe::new(&env, task.weight);
     let now = env.clock.reading_ns();
-    match limiter.try_acquire_weight_owned(task.weight) {
+    match limiter.request().weight(task.weight).owned().try_acquire() {
         Ok(permit) => {
             drop(limiter);
             let mut running = probe.start();
@@ -121,7 +121,7 @@ async fn run(env: Arc<Environment>, limiter: RateLimiter, mut task: Task) {
     let probe = RequestProbe::new(&env, weight);
     let id = probe.id;
     let body = body(probe, task, child.map(|child| (limiter.clone(), child)));
-    match watch(&env, id, weight, false, limiter.run_weight(weight, body)).await {
+    match watch(&env, id, weight, false, limiter.request().weight(weight).run(body)).await {
         Ok(answer) => expect_answer(&env, id, answer),
         Err(error) => refused(&env, id, weight, error),
     }
@@ -133,10 +133,11 @@ async fn push(env: Arc<Environment>, limiter: RateLimiter, mut task: Task) {
     let probe = RequestProbe::new(&env, weight);
     let id = probe.id;
     let pushed = if call == Call::PushFn {
-        let push = limiter.push_fn_weight(weight, move || body_at_once(probe, &task, child));
+        let push =
+            limiter.request().weight(weight).push_fn(move || body_at_once(probe, &task, child));
         watch(&env, id, weight, true, push).await.map_err(|error| error.reason)
     } else {
-        let push = limiter.push_weight(weight, move || body(probe, task, child));
+        let push = limiter.request().weight(weight).push(move || body(probe, task, child));
         watch(&env, id, weight, true, push).await.map_err(|error| error.reason)
     };
     match pushed {
@@ -168,7 +169,7 @@ fn try_push(
         model.may_grant_newcomer(weight, now)
     };
     let child = child.map(|child| (limiter.clone(), child));
-    match limiter.try_push_weight(weight, move || body(probe, task, child)) {
+    match limiter.request().weight(weight).try_push(move || body(probe, task, child)) {
         Ok(handle) if has_room => {
             env.checker().model.take_in_hand(id, weight);
             Some((handle, id))
@@ -267,7 +268,7 @@ fn panic_if(panics: bool) {
 /// for this task itself is an error.
 fn push_child(env: &Arc<Environment>, child: Option<(RateLimiter, Box<Task>)>) {
     let Some((limiter, child)) = child else { return };
-    let mut acquire = pin!(limiter.acquire_owned());
+    let mut acquire = pin!(limiter.request().owned().acquire());
     let one_at_a_time = env.checker().model.runs_one_at_a_time();
     if one_at_a_time {
         let polled = acquire.as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -141,7 +141,7 @@ pub(crate) fn assert_clean(rows: &[Row], limits: &[&str]) {
     let records: Vec<Record> = rows.iter().map(|row| row.record).collect();
     for limit in limits {
         let limit: Limit = limit.parse().unwrap();
-        let audit = audit(&limit, &records).unwrap();
+        let audit = audit::check(&limit, &records).unwrap();
         assert!(audit.is_clean(), "{audit:?}");
     }
 }
