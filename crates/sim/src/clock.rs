@@ -25,21 +25,34 @@ struct State {
     fast_ppm: u64,
     /// By how much it has been set back in all.
     behind_ns: u64,
-    /// What the limiter's timers are set for, by this clock.
+    /// What the limiter's own timer is set for, by this clock.
     timers: TimerQueue,
+    /// When waiters are to be woken for their deadlines, by this clock.
+    deadlines: TimerQueue,
+    /// Whether the limiter has asked for its own timer, which is the first.
+    has_timer: bool,
     wakes_late: bool,
 }
 
 struct SimTimer {
     clock: SimClock,
+    is_deadline: bool,
     slot: TimerSlot,
 }
 
 impl SimClock {
     pub(crate) fn new(fast_ppm: u64, wakes_late: bool) -> Self {
         let begin = Instant::now();
-        let timers = TimerQueue::new();
-        let state = State { begin, true_ns: BEGIN_NS, fast_ppm, behind_ns: 0, timers, wakes_late };
+        let state = State {
+            begin,
+            true_ns: BEGIN_NS,
+            fast_ppm,
+            behind_ns: 0,
+            timers: TimerQueue::new(),
+            deadlines: TimerQueue::new(),
+            has_timer: false,
+            wakes_late,
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -70,9 +83,20 @@ impl SimClock {
     /// When the timer is due, in true time.
     pub(crate) fn timer_due(&self) -> Option<u64> {
         let state = self.lock();
-        let at = state.timers.next_ns()?;
-        let scaled = u128::from(at + state.behind_ns) * 1_000_000;
-        Some(scaled.div_ceil(1_000_000 + u128::from(state.fast_ppm)) as u64)
+        Some(state.to_true_ns(state.timers.next_ns()?))
+    }
+
+    /// When the next deadline is due, in true time.
+    pub(crate) fn deadline_due(&self) -> Option<u64> {
+        let state = self.lock();
+        Some(state.to_true_ns(state.deadlines.next_ns()?))
+    }
+
+    /// Takes the waker of a deadline that has come.
+    pub(crate) fn take_deadline(&self) -> Option<Waker> {
+        let mut state = self.lock();
+        let now = state.reading_ns();
+        state.deadlines.pop_due(now)
     }
 
     /// When the timer is due, as a reading.
@@ -91,9 +115,19 @@ impl SimClock {
 }
 
 impl State {
+    fn queue(&mut self, is_deadline: bool) -> &mut TimerQueue {
+        if is_deadline { &mut self.deadlines } else { &mut self.timers }
+    }
+
     fn reading_ns(&self) -> u64 {
         let gained = u128::from(self.true_ns) * u128::from(self.fast_ppm) / 1_000_000;
         self.true_ns + gained as u64 - self.behind_ns
+    }
+
+    /// When the limiter reads this, in true time.
+    fn to_true_ns(&self, reading: u64) -> u64 {
+        let scaled = u128::from(reading + self.behind_ns) * 1_000_000;
+        scaled.div_ceil(1_000_000 + u128::from(self.fast_ppm)) as u64
     }
 }
 
@@ -103,7 +137,8 @@ impl Clock for SimClock {
     }
 
     fn timer(&self) -> Box<dyn Timer> {
-        Box::new(SimTimer { clock: self.clone(), slot: TimerSlot::default() })
+        let is_deadline = std::mem::replace(&mut self.lock().has_timer, true);
+        Box::new(SimTimer { clock: self.clone(), is_deadline, slot: TimerSlot::default() })
     }
 
     fn wakes_late(&self) -> bool {
@@ -119,11 +154,11 @@ impl Timer for SimTimer {
     fn set(&mut self, at_ns: u64, waker: &Waker) -> Poll<()> {
         let mut state = self.clock.lock();
         let now_ns = state.reading_ns();
-        state.timers.set(&mut self.slot, at_ns, now_ns, waker)
+        state.queue(self.is_deadline).set(&mut self.slot, at_ns, now_ns, waker)
     }
 
     fn clear(&mut self) {
-        self.clock.lock().timers.clear(&mut self.slot);
+        self.clock.lock().queue(self.is_deadline).clear(&mut self.slot);
     }
 }
 

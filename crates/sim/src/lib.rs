@@ -17,6 +17,7 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod clock;
+mod deadline;
 mod environment;
 mod executor;
 mod model;
@@ -65,3 +66,8 @@ impl std::error::Error for Finding {}
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So is that of the page for those who come from elsewhere.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/coming-from.md")]
+struct ComingFrom;

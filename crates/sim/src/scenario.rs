@@ -58,6 +58,8 @@ pub(crate) struct Task {
     pub(crate) stall_ns: u64,
     /// The caller is dropped after this time.
     pub(crate) patience_ns: Option<u64>,
+    /// How long the request may wait for its permit, where it acquires one or is run.
+    pub(crate) within_ns: Option<u64>,
     /// Another future in the same task of the executor panics after this time.
     pub(crate) panics_beside_ns: Option<u64>,
     /// What the task pushes to its own limiter.
@@ -180,6 +182,7 @@ impl Scenario {
             },
             stall_ns: if self.is_trouble(rng) { self.some_time(rng) } else { 0 },
             patience_ns: self.is_trouble(rng).then(|| self.some_time(rng)),
+            within_ns: (rng.u8(..6) == 0).then(|| self.some_time(rng)),
             panics_beside_ns: self.is_trouble(rng).then(|| self.some_time(rng)),
             child: (may_have_child && self.is_trouble(rng))
                 .then(|| Box::new(self.task(rng, false))),

@@ -116,8 +116,8 @@ impl Simulation {
     /// earlier, or later. `false`: nothing is to come.
     fn let_time_pass(&mut self) -> bool {
         let clock = &self.env.clock;
-        let next = [self.env.next_event_at(), clock.timer_due()].into_iter().flatten().min();
-        let Some(next) = next else { return false };
+        let next = [self.env.next_event_at(), clock.timer_due(), clock.deadline_due()];
+        let Some(next) = next.into_iter().flatten().min() else { return false };
         let by = next.saturating_sub(clock.true_ns());
         match self.rng.u8(..16) {
             0 => {
@@ -129,6 +129,9 @@ impl Simulation {
         }
         while let Some(event) = self.env.take_due() {
             self.happen(event);
+        }
+        while let Some(waker) = self.env.clock.take_deadline() {
+            waker.wake();
         }
         self.timer();
         true

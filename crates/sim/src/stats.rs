@@ -15,6 +15,8 @@ pub struct Stats {
     pub panicked: u64,
     /// Callers that gave up waiting.
     pub gave_up: u64,
+    /// Callers that left because their deadline came; they are among those that gave up.
+    pub missed: u64,
     /// Grants that were undone because the caller had gone.
     pub undone: u64,
     /// Waiters that were aborted.
@@ -49,6 +51,7 @@ impl Stats {
         self.abandoned += other.abandoned;
         self.panicked += other.panicked;
         self.gave_up += other.gave_up;
+        self.missed += other.missed;
         self.undone += other.undone;
         self.aborted += other.aborted;
         self.refused += other.refused;
@@ -72,11 +75,15 @@ impl Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { runs, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } = self;
-        let Self { set_back, stalls, bad_timers, compared, audits, full, fullest, .. } = self;
+        let Self { missed, set_back, stalls, bad_timers, compared, audits, full, fullest, .. } =
+            self;
         let hours = self.simulated_ns as f64 / 3.6e12;
         writeln!(f, "{tasks} tasks in {runs} runs, {hours:.1} hours of simulated time")?;
         writeln!(f, "  {abandoned} dropped while they ran, {panicked} panicked")?;
-        writeln!(f, "  {gave_up} gave up waiting, {undone} of them when already granted")?;
+        writeln!(
+            f,
+            "  {gave_up} gave up waiting, {missed} at their deadlines, {undone} when already granted"
+        )?;
         writeln!(f, "  {refused} refused, {aborted} aborted in the queue")?;
         writeln!(f, "  {stalls} stalls, {set_back} clocks set back, {bad_timers} bad timers")?;
         writeln!(f, "  {compared} comparisons with the model")?;

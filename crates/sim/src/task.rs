@@ -13,6 +13,7 @@ use strict_rate_limiter::{
     AcquireError, PushRefusal, Pushed, RateLimiter, TaskError, TaskHandle, TryAcquireError,
 };
 
+use crate::deadline::{deadline, missed, request};
 use crate::environment::Environment;
 use crate::executor::SimPanic;
 use crate::model::Status;
@@ -52,11 +53,12 @@ async fn ask_alone(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
 }
 
 async fn acquire(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
-    let acquire = limiter.request().weight(task.weight).owned().acquire();
+    let acquire = request(&limiter, &task).owned().acquire();
     drop(limiter);
     let probe = RequestProbe::new(&env, task.weight);
+    let deadline = deadline(&env, &task);
     match watch(&env, probe.id, task.weight, false, acquire).await {
-        Err(error) => refused(&env, probe.id, task.weight, error),
+        Err(error) => refused(&env, probe.id, task.weight, deadline, error),
         Ok(permit) => {
             let mut running = probe.start();
             run_through(&env, &task, None, || ()).await;
@@ -120,10 +122,11 @@ async fn run(env: Arc<Environment>, limiter: RateLimiter, mut task: Task) {
     let (weight, child) = (task.weight, task.child.take());
     let probe = RequestProbe::new(&env, weight);
     let id = probe.id;
+    let (request, deadline) = (request(&limiter, &task), deadline(&env, &task));
     let body = body(probe, task, child.map(|child| (limiter.clone(), child)));
-    match watch(&env, id, weight, false, limiter.request().weight(weight).run(body)).await {
+    match watch(&env, id, weight, false, request.run(body)).await {
         Ok(answer) => expect_answer(&env, id, answer),
-        Err(error) => refused(&env, id, weight, error),
+        Err(error) => refused(&env, id, weight, deadline, error),
     }
 }
 
@@ -290,8 +293,18 @@ fn expect_answer(env: &Environment, id: u32, answer: u32) {
     }
 }
 
-fn refused(env: &Environment, id: u32, weight: u64, error: AcquireError) {
+fn refused(env: &Environment, id: u32, weight: u64, deadline: Option<u64>, error: AcquireError) {
+    let now = env.clock.reading_ns();
     let mut checker = env.checker();
+    if let (AcquireError::DeadlineExceeded { not_before }, Some(deadline)) = (&error, deadline) {
+        let not_before = not_before.map(|at| env.clock.to_reading(at));
+        let is_right = missed(&mut checker, id, weight, now, deadline, not_before);
+        if !is_right {
+            checker
+                .report(format!("{id} has missed {deadline} at {now}: not before {not_before:?}"));
+        }
+        return;
+    }
     checker.stats.refused += 1;
     let is_right = match error {
         AcquireError::Weight(_) => !checker.model.could_ever_run(weight),
@@ -309,7 +322,7 @@ fn push_refused(env: &Environment, id: u32, weight: u64, reason: PushRefusal) {
         PushRefusal::Closed => AcquireError::Closed,
         _ => return env.checker().report(format!("the push of {id} is refused: {reason:?}")),
     };
-    refused(env, id, weight, error);
+    refused(env, id, weight, None, error);
 }
 
 /// Polls a waiting future and tells the model what each poll means.
