@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use loom::future::block_on;
 use loom::thread;
-use strict_rate_limiter::clock::ManualClock;
+use strict_rate_limiter::clock::{Clock, ManualClock};
 use strict_rate_limiter::{AcquireError, RateLimiter};
 
 fn every_order(model: impl Fn() + Sync + Send + 'static) {
@@ -280,4 +280,60 @@ fn who_takes_the_last_unit_of_a_window_takes_it_alone() {
 
 fn try_to_run(limiter: &RateLimiter) -> bool {
     limiter.try_acquire().map(strict_rate_limiter::Permit::complete).is_ok()
+}
+
+#[test]
+fn a_deadline_that_comes_as_the_waiter_is_granted_gives_a_permit_or_an_error_and_no_trace() {
+    every_order(|| {
+        let ((limiter, clock), running) = (one_at_a_time(), Running::default());
+        let first = limiter.request().owned().try_acquire().unwrap();
+        let deadline = clock.now() + Duration::from_millis(1);
+        let waits = {
+            let (limiter, running) = (limiter.clone(), running.clone());
+            thread::spawn(move || match block_on(limiter.request().until(deadline).acquire()) {
+                Ok(permit) => {
+                    running.task(1);
+                    permit.complete();
+                    1
+                }
+                Err(AcquireError::DeadlineExceeded { .. }) => 0,
+                Err(error) => panic!("{error}"),
+            })
+        };
+        let time = thread::spawn(move || clock.advance(Duration::from_millis(1)));
+        first.complete();
+        time.join().unwrap();
+        let ran = waits.join().unwrap();
+        let stats = limiter.stats();
+        assert_eq!((stats.running, stats.queued, stats.completed), (0, 0, 1 + ran));
+        acquire_and_run(&limiter, &running);
+    });
+}
+
+#[test]
+fn a_waiter_whose_deadline_comes_is_woken_and_lets_the_next_one_through() {
+    every_order(|| {
+        let clock = ManualClock::new();
+        let builder = RateLimiter::builder().limit("2w/1s".parse().unwrap()).concurrency(2);
+        let limiter = builder.clock(clock.clone()).build().unwrap();
+        let first = limiter.request().owned().try_acquire().unwrap();
+        let deadline = clock.now() + Duration::from_millis(1);
+        let heavy = {
+            let limiter = limiter.clone();
+            thread::spawn(move || {
+                // It never fits: the first runs until both are over.
+                let permit = block_on(limiter.request().weight(2).until(deadline).acquire());
+                assert!(matches!(permit, Err(AcquireError::DeadlineExceeded { .. })));
+            })
+        };
+        let light = {
+            let limiter = limiter.clone();
+            thread::spawn(move || block_on(limiter.acquire()).unwrap().complete())
+        };
+        clock.advance(Duration::from_millis(1));
+        heavy.join().unwrap();
+        light.join().unwrap();
+        first.complete();
+        assert_eq!(limiter.stats().completed, 2);
+    });
 }
