@@ -133,7 +133,7 @@ impl RateLimiterBuilder {
 
     /// Uses this clock instead of the real one. An `Arc` of a clock is a clock, for several limiters.
     ///
-    /// On `wasm32-unknown-unknown`, which has no real clock, a limiter needs one: building it without panics.
+    /// `wasm32-unknown-unknown` has no real clock: building a limiter there without a clock of yours panics.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
