@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plotters::coord::ranged1d::{IntoSegmentedCoord, SegmentValue};
 use plotters::prelude::*;
+use strict_rate_limiter_core::limit::saturating_ns;
 
 use crate::peers::PEERS;
 use crate::report::Figures;
@@ -36,7 +37,7 @@ pub(crate) fn draw(figures: &Figures, folder: &Path) -> Drawn {
 
 /// The number of calls in the window that ends at each time.
 fn window_over_time(counted_ns: &[u64]) -> Vec<(f64, f64)> {
-    let per_ns = PER.as_nanos() as u64;
+    let per_ns = saturating_ns(PER);
     // Each call enters the window when it is counted, and leaves it just after a period.
     let comes = counted_ns.iter().map(|at| (*at, 1.0));
     let goes = counted_ns.iter().map(|at| (*at + per_ns + 1, -1.0));

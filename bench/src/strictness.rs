@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use serde::Serialize;
+use strict_rate_limiter_core::limit::saturating_ns;
 use strict_rate_limiter_core::{Limit, Record, audit};
 use tokio::runtime::Runtime;
 
@@ -141,7 +142,7 @@ async fn run(peer: Peer, latency: Latency, arrivals: Arrivals, calls: u32) -> Se
         let call: Call = Box::pin(async move {
             travel(there).await;
             let now = begin.elapsed();
-            counted.lock().unwrap_or_else(PoisonError::into_inner).push(now.as_nanos() as u64);
+            counted.lock().unwrap_or_else(PoisonError::into_inner).push(saturating_ns(now));
             travel(back).await;
         });
         tokio::spawn(async move {

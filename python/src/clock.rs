@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use strict_rate_limiter_core::limit::saturating_ns;
 
 use crate::names::names;
 
@@ -90,6 +91,5 @@ impl Clock {
 }
 
 fn nanoseconds_since(start: Instant) -> u64 {
-    // 2^64 ns are 584 years.
-    start.elapsed().as_nanos() as u64
+    saturating_ns(start.elapsed())
 }
