@@ -5,9 +5,10 @@ mod support;
 
 use std::future::{pending, ready};
 use std::sync::Arc;
-use std::task::Waker;
-use std::time::Duration;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
+use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 use strict_rate_limiter::{AcquireError, PushRefusal, Pushed, RateLimiter, TaskError};
 use support::{ByHand, MS, NS, Woken, limiter, settle};
 
@@ -235,6 +236,52 @@ async fn a_push_that_waits_for_room_at_its_deadline_hands_its_task_back() {
     assert_eq!(refused.reason, PushRefusal::DeadlineExceeded { not_before: None });
     assert_eq!((refused.task)().await, 7);
     assert_eq!(limiter.stats().queued, 1);
+}
+
+/// A clock whose timers come early, and once: at half of the time that is left.
+#[derive(Debug)]
+struct Early(ManualClock);
+
+struct EarlyTimer(ManualClock, Box<dyn Timer>);
+
+impl Clock for Early {
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
+    }
+
+    fn instant_pair(&self) -> Option<(Instant, u64)> {
+        self.0.instant_pair()
+    }
+
+    fn timer(&self) -> Box<dyn Timer> {
+        Box::new(EarlyTimer(self.0.clone(), self.0.timer()))
+    }
+}
+
+impl Timer for EarlyTimer {
+    fn set(&mut self, at_ns: u64, waker: &Waker) -> Poll<()> {
+        let now_ns = self.0.now_ns();
+        self.1.set(now_ns + at_ns.saturating_sub(now_ns) / 2, waker)
+    }
+
+    fn clear(&mut self) {
+        self.1.clear();
+    }
+}
+
+#[test]
+fn a_timer_that_comes_early_is_set_again() {
+    let clock = ManualClock::new();
+    let builder = RateLimiter::builder().limit("1/10ms".parse().unwrap());
+    let limiter = builder.clock(Early(clock.clone())).build().unwrap();
+    let _running = limiter.try_acquire().unwrap();
+    let mut waits = ByHand::waiting(limiter.request().within(4 * PER).acquire());
+    for left in [2 * PER, PER, PER / 2] {
+        assert_eq!(clock.advance_to_next_timer(), Some(left));
+        assert!(waits.is_woken() && waits.poll_if_woken().is_none());
+    }
+    clock.advance(PER / 2);
+    assert_eq!(waits.poll().unwrap().unwrap_err(), MISSED);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,10 @@
 
 mod support;
 
-use std::time::Duration;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
+use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 use strict_rate_limiter::{
     AcquireError, BuildError, ConfigError, LimitError, PushRefusal, Pushed, RateLimiter,
     RateLimiterBuilder, RequestError, TryAcquireError,
@@ -242,4 +244,43 @@ fn a_push_without_a_runtime_hands_the_task_back() {
     let refused = limiter.request().try_push(|| async { 3 }).unwrap_err();
     assert_eq!(refused.reason, PushRefusal::NoRuntime);
     assert_eq!((limiter.stats().queued, limiter.stats().running), (0, 0));
+}
+
+/// A clock whose timers never come.
+#[derive(Debug)]
+struct NoTimers(ManualClock);
+
+struct NoTimer;
+
+impl Clock for NoTimers {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn timer(&self) -> Box<dyn Timer> {
+        Box::new(NoTimer)
+    }
+}
+
+impl Timer for NoTimer {
+    fn set(&mut self, _: Instant, _: &Waker) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn clear(&mut self) {}
+}
+
+#[test]
+fn a_full_queue_whose_head_has_its_opening_takes_the_newcomer() {
+    let clock = ManualClock::new();
+    let builder = RateLimiter::builder().limit("1/10ms".parse().unwrap());
+    let builder = builder.queue_capacity(1).refuse_when_full().clock(NoTimers(clock.clone()));
+    let limiter = builder.build().unwrap();
+    limiter.try_acquire().unwrap().complete();
+    let mut head = ByHand::waiting(limiter.acquire());
+    let mut refused = ByHand::new(limiter.acquire());
+    assert_eq!(refused.poll().unwrap().unwrap_err(), AcquireError::Full);
+    clock.advance(10 * MS + NS);
+    let _newcomer = ByHand::waiting(limiter.acquire());
+    assert!(head.is_woken() && head.poll().is_some());
 }
