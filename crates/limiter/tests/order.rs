@@ -253,8 +253,8 @@ struct NoTimers(ManualClock);
 struct NoTimer;
 
 impl Clock for NoTimers {
-    fn now(&self) -> Instant {
-        self.0.now()
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
     }
 
     fn timer(&self) -> Box<dyn Timer> {
@@ -263,7 +263,7 @@ impl Clock for NoTimers {
 }
 
 impl Timer for NoTimer {
-    fn set(&mut self, _: Instant, _: &Waker) -> Poll<()> {
+    fn set(&mut self, _: u64, _: &Waker) -> Poll<()> {
         Poll::Pending
     }
 
