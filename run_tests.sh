@@ -118,6 +118,7 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc "${all[@]}" --no-deps --quiet; }
 installs() {
     proof/check --install
     fuzz/run --install
+    packaging/check --install
     python/run_tests.sh --install
 }
 
@@ -166,6 +167,7 @@ step "every order in which threads can meet" every_order
 step "the proofs, and the machine beside the proven one" finish proofs
 step "Python" finish python
 
+step "what is published, and how" packaging/check
 step "the demonstration: no call of ours is refused" demonstration
 step "the main job, as the README has it" main_job
 step "a minute of simulated lives, from a fresh seed" target/release/sim --seconds 60
