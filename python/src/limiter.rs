@@ -173,7 +173,7 @@ impl RateLimiter {
             return Err(PyRuntimeError::new_err("the limiter was left without being entered"));
         }
         let ending = if cancelled { Ending::Cancelled } else { Ending::COMPLETED };
-        line::end(slf, Granted::from_weight(1), ending);
+        line::end(slf, strict_rate_limiter_core::raw::grant(1), ending);
         Nothing::get(slf.py())
     }
 

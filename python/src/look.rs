@@ -173,9 +173,8 @@ impl Inner {
                 {
                     return Next::LookAgainAt(at);
                 }
-                Decision::LookAgainAt(_) | Decision::WaitForCompletion | Decision::Idle => {
-                    return Next::Nothing;
-                }
+                // A wait without an end in sight, or for nobody.
+                _ => return Next::Nothing,
             }
         }
     }

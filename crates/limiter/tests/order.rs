@@ -3,7 +3,7 @@
 mod support;
 
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 use strict_rate_limiter::{
