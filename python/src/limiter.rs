@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDateTime, PyDelta};
 use pyo3::{PyTraverseError, PyVisit, intern};
-use strict_rate_limiter_core::{Grant as Granted, Limit, TryGrantError};
+use strict_rate_limiter_core::{Limit, TryGrantError};
 
 use crate::error;
 use crate::line::{self, Ending, Line, Waiter};
