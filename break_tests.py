@@ -5,11 +5,11 @@ A guarantee is only as good as the checks that fail when it is lost. `breaks/*.t
 could catch each, and how many of those must:
 
   oracle      core's tests: the machine beside a limiter that remembers everything and scans it
-  model       the proven machine, extracted from Coq, beside random traces of the real one
+  model       the proved machine, extracted from Coq, beside random traces of the real one
   simulator   random runs of the library, compared with a slow model and checked by the audit
   library     the library's own tests, in manual time and on real threads
   loom        every order in which threads can meet
-  hints       the tests of what an HTTP answer means
+  hints       the tests of crates/hints
   middleware  the tests of the middleware for reqwest
   command     the command's tests: the real binary, real processes
 
@@ -66,7 +66,7 @@ def read_breaks() -> list:
     for path in sorted((ROOT / "breaks").glob("*.toml")):
         told = tomllib.loads(path.read_text())
         for each in told["break"]:
-            breaks.append(Break(path.stem, means=told["means"], least=told["least"], **each))
+            breaks.append(Break(path.stem, **{"means": told["means"], "least": told["least"], **each}))
     return breaks
 
 

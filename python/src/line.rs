@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 use strict_rate_limiter_core::{
-    Config, Grant, Machine, Place, RequestError, Ticket, TryGrantError,
+    Config, Enqueued, Grant, Machine, RequestError, Ticket, TryGrantError,
 };
 
 use crate::clock::Clock;
@@ -206,7 +206,7 @@ pub(crate) fn join(
     limiter: &Bound<'_, RateLimiter>,
     weight: u64,
     waiter: Waiter,
-) -> PyResult<Place> {
+) -> PyResult<Enqueued> {
     let mut inner = limiter.get().line.lock();
     if inner.machine.is_closed() {
         // Refused here, the waiter ends after the lock does.

@@ -1,10 +1,10 @@
-//! Takes machines through random lives and prints all that happens to them, for the proven model to
-//! say whether it would have answered the same: `proof/check` does that.
+//! Performs random operations on machines and prints each with its answer, so that `proof/check` can compare
+//! the answers with the proved model's.
 //!
 //! `cargo run -p strict-rate-limiter-core --example trace -- SEED MACHINES`
 //!
-//! One line for each thing that happens: `OPERATION = ANSWER; RUNNING QUEUED HELD…`. A permit has no
-//! name of its own; here it is called by how many were granted before it.
+//! One line for each operation: `OPERATION = ANSWER; RUNNING QUEUED HELD…`. A permit is named by the
+//! number of grants before it.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -24,29 +24,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut rng, machines) = (Rng::with_seed(seed?), machines?);
     let mut output = BufWriter::new(io::stdout().lock());
     for _ in 0..machines {
-        let mut life = Life::new(&mut rng)?;
+        let mut run = Run::new(&mut rng)?;
         for _ in 0..rng.u32(10..150) {
-            life.happen(&mut rng);
+            run.step(&mut rng);
         }
-        output.write_all(life.told.as_bytes())?;
+        output.write_all(run.told.as_bytes())?;
     }
     output.flush()?;
     Ok(())
 }
 
-struct Life {
+struct Run {
     machine: Machine<()>,
     now: u64,
-    /// How many were granted so far.
+    /// The number of grants so far.
     granted: u64,
     unclaimed: Vec<(Ticket, u64)>,
     permits: Vec<(u64, Grant)>,
-    /// Tickets of those who have asked and were not granted.
+    /// Tickets of the waiters.
     waiting: Vec<u64>,
     told: String,
 }
 
-impl Life {
+impl Run {
     fn new(rng: &mut Rng) -> Result<Self, Box<dyn Error>> {
         let limits = (0..rng.u8(1..4)).map(|_| {
             let make = if rng.bool() { Limit::tasks } else { Limit::weight };
@@ -71,7 +71,7 @@ impl Life {
         Ok(Self { machine, now: 0, granted: 0, unclaimed, permits, waiting, told })
     }
 
-    fn happen(&mut self, rng: &mut Rng) {
+    fn step(&mut self, rng: &mut Rng) {
         self.now += [0, 0, 1, rng.u64(..20), rng.u64(..100)][rng.usize(..5)];
         // Now and then the clock is behind what it said before.
         let now = if rng.u8(..16) == 0 { self.now.saturating_sub(rng.u64(..40)) } else { self.now };
@@ -96,10 +96,10 @@ impl Life {
             }
             16..28 => {
                 let answer = match self.machine.enqueue(weight, ()) {
-                    Ok(place) => {
-                        self.waiting.push(raw::ticket_number(place.ticket));
-                        let accepted = if place.accepted { "accepted" } else { "behind" };
-                        format!("queued {} {accepted}", raw::ticket_number(place.ticket))
+                    Ok(queued) => {
+                        self.waiting.push(raw::ticket_number(queued.ticket));
+                        let accepted = if queued.accepted { "accepted" } else { "behind" };
+                        format!("queued {} {accepted}", raw::ticket_number(queued.ticket))
                     }
                     Err(EnqueueError::Closed) => "closed".into(),
                     Err(_) => "too heavy".into(),
@@ -169,7 +169,7 @@ impl Life {
         }
         if self.permits.is_empty() {
             if rng.u8(..4) == 0 {
-                // None is out, so this one was made up.
+                // No permit is out, so this one is made up.
                 let (weight, ended) = (rng.u64(..9), now + rng.u64(..4));
                 self.machine.complete(raw::grant(weight), now, ended, None);
                 self.tell(&format!("complete-unknown {weight} {now} {ended}"), "done");
@@ -177,7 +177,7 @@ impl Life {
             return;
         }
         let (name, permit) = self.permits.swap_remove(rng.usize(..self.permits.len()));
-        // A clock that is in doubt says at the latest when the task can have ended.
+        // A clock with an error bound gives the latest time at which the task can have ended.
         let ended = now + if rng.u8(..4) == 0 { rng.u64(..4) } else { 0 };
         match rng.u8(..8) {
             0 => {

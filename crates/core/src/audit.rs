@@ -1,18 +1,18 @@
-//! The audit: given what ran, did any window overflow, and where?
+//! The audit: finds the fullest window of a log, and so whether any window overflowed.
 //!
-//! It takes records of tasks and knows nothing of the machine that let them run, so it judges any
-//! program's log, ours included. Three counts, each exact and each in `O(n log n)`:
+//! It takes records of tasks and shares no code with the machine, so it checks the log of any
+//! program, ours included. It makes three counts, each exact and in `O(n log n)`:
 //!
 //! * **starts**: every task counted when it started;
 //! * **ends**: every task counted when it ended;
-//! * **worst**: every task counted at whichever moment between its start and its end makes the
-//!   window fullest. No protected system, however it counts, can have seen more than this.
+//! * **worst**: every task counted at the moment between its start and its end that makes the window
+//!   fullest. No protected system, however it counts, can have seen more.
 //!
 //! The worst choice needs no sampling. A task can be counted in the closed window `[y - per, y]`
 //! exactly if `start <= y` and `end + per >= y`, whatever the others do; so the fullest window is
 //! the deepest overlap of the intervals `[start, end + per]`, and a sweep over their ends finds it.
 //!
-//! [`audit_coarse`] says what can be known where the log's times are not exact.
+//! [`audit_coarse`] audits logs whose times are not exact.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -41,7 +41,7 @@ pub struct Fullest {
     pub begin: i128,
 }
 
-/// What the audit of one limit found.
+/// The result of the audit of one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Audit {
     /// The limit that was audited.
@@ -55,7 +55,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Whether no window overflowed, wherever between its start and its end each task counted.
+    /// Whether no window overflowed, wherever between its start and its end each task is counted.
     pub fn is_clean(&self) -> bool {
         self.worst.units <= u128::from(self.limit.rate())
     }
@@ -64,7 +64,7 @@ impl Audit {
 /// A record that ends before it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditError {
-    /// Which record, counted from 0.
+    /// The position of the record, counted from 0.
     pub index: usize,
     /// The record.
     pub record: Record,
@@ -94,9 +94,9 @@ pub fn check(limit: &Limit, records: &[Record]) -> Result<Audit, AuditError> {
 
 /// How full the window `[at - per, at]` can have been, at each instant at which that changes.
 ///
-/// Every task is counted wherever between its start and its end it makes the window fullest; the
-/// highest of the steps is [`Audit::worst`]. `each` is called in the order of time, several times for an
-/// instant at which several tasks start.
+/// Every task is counted at the moment between its start and its end that makes the window fullest; the
+/// highest step is [`Audit::worst`]. `each` is called in the order of time, several times for an instant
+/// at which several tasks start.
 pub fn over_time(
     limit: &Limit,
     records: &[Record],
@@ -109,7 +109,7 @@ pub fn over_time(
     Ok(())
 }
 
-/// A change of how full the window that ends at an instant is.
+/// A change of the number of units in the window that ends at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// The instant.
@@ -157,9 +157,9 @@ pub(crate) fn fullest(overlap: Overlap<'_>) -> Fullest {
     fullest
 }
 
-/// The overlap of the closed intervals `[from, until + per]`, change by change; the two ends of each
-/// are given in lists of their own, sorted by time. What is entered at the same instant as something
-/// else is left overlaps it.
+/// The overlap of the closed intervals `[from, until + per]`, change by change. The starts and the ends
+/// are two lists, each sorted by time. An interval that starts at the instant at which another ends
+/// overlaps it.
 pub(crate) struct Overlap<'a> {
     pub(crate) from: &'a [(u64, u64)],
     pub(crate) until: &'a [(u64, u64)],
@@ -171,7 +171,7 @@ impl Iterator for Overlap<'_> {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
-        // What ends at an instant is still in at it, and out just after.
+        // An interval that ends at an instant still contains that instant.
         let out = |(until, units): &(u64, u64)| {
             (u128::from(*until) + u128::from(self.per_ns) + 1, u128::from(*units))
         };

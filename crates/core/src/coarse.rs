@@ -1,19 +1,19 @@
-//! The audit of a log whose times are not exact: stamps cut off to whole seconds, durations in
+//! The audit of a log whose times are not exact: times cut off to whole seconds, durations in
 //! milliseconds, a start that was computed from an end.
 //!
 //! Each record then has many readings: its start and its end may lie anywhere within the
-//! [`ErrorBounds`] of the log. Two numbers enclose what the fullest window can have held:
+//! [`ErrorBounds`] of the log. Two numbers bound the units in the fullest window:
 //!
-//! * **at most**: every task is read as long as it can have been. Exact: it is the audit of the
-//!   widened records, and a reading that reaches it exists.
-//! * **at least**: what no reading can avoid. Every unit of it is proved by one of two arguments, so a
-//!   log that is called broken is broken in every reading:
-//!   - *overlap*: a task is held from its latest start until `per` after its earliest end in every
-//!     reading, if the one is before the other. A sweep finds the deepest overlap of these.
-//!   - *places*: in a reading that keeps the limit, the `k`-th unit to start does so more than `per`
-//!     after the `(k - rate)`-th. Giving each unit the earliest place that this allows either finds
-//!     a place for all of them or shows that there is none. (Tasks of one log all have windows of one
-//!     length, so first come, first served is the best order.)
+//! * **at most**: every task is read as long as it can have been. Exact: this is the audit of the
+//!   widened records, and one of the readings reaches it.
+//! * **at least**: the units that the fullest window has in every reading. One of two arguments proves
+//!   it, so a log that is called broken is broken in every reading:
+//!   - *overlap*: in every reading, a task is held from its latest start until `per` after its earliest
+//!     end, if the one is before the other. A sweep finds the deepest overlap of these.
+//!   - *schedule*: in a reading that keeps the limit, the `k`-th unit starts more than `per` after the
+//!     `(k - rate)`-th. Giving each unit the earliest time that this allows either finds a time for all
+//!     of them or shows that there is none. (All units have windows of the same length, so the order of
+//!     the times is the best order.)
 //!
 //! For records of one moment each and limits on tasks, the two together decide exactly: if neither
 //! argument holds, some reading keeps the limit.
@@ -25,7 +25,7 @@ use crate::audit::{
 };
 use crate::limit::Limit;
 
-/// How far the times of a log may be from the truth, in nanoseconds; the same for all its records.
+/// How far the times of a log may be from the true times, in nanoseconds; the same for all records.
 ///
 /// Times that were cut off to whole seconds, for example, are up to a second too early: the truth may
 /// be `999_999_999` ns later than each says, and no earlier.
@@ -41,21 +41,21 @@ pub struct ErrorBounds {
     pub end_late_ns: u64,
 }
 
-/// What is known of a limit.
+/// Whether a log kept a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// No reading of the log overflows a window.
     Kept,
     /// Every reading of the log overflows a window.
     Broken,
-    /// Neither is shown: the times are too coarse to tell.
+    /// Neither is proved: the times are too coarse to tell.
     Undecided,
 }
 
-/// What the audit of one limit found, where times are not exact.
+/// The result of the audit of one limit with inexact times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoarseAudit {
-    /// `starts` and `ends` count each task when its record says; `worst` is the fullest window of any
+    /// `starts` and `ends` count each task at its recorded times; `worst` is the fullest window of any
     /// reading.
     pub most: Audit,
     /// The fullest window of every reading holds at least this many units.
@@ -63,7 +63,7 @@ pub struct CoarseAudit {
 }
 
 impl ErrorBounds {
-    /// Every time is right to the nanosecond.
+    /// All times are exact to the nanosecond.
     pub const EXACT: Self =
         Self { start_early_ns: 0, start_late_ns: 0, end_early_ns: 0, end_late_ns: 0 };
 
@@ -79,7 +79,7 @@ impl ErrorBounds {
 }
 
 impl CoarseAudit {
-    /// What is known of the limit.
+    /// Whether the log kept the limit.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.most.is_clean() {
@@ -92,9 +92,9 @@ impl CoarseAudit {
     }
 }
 
-/// Audits records whose times are only known within bounds, in any order, against one limit.
+/// Audits records whose times are known only within error bounds, in any order, against one limit.
 ///
-/// A record may end before it starts as far as the bounds explain it.
+/// A record may end before it starts if the bounds explain it.
 ///
 /// ```
 /// use strict_rate_limiter_core::audit::{ErrorBounds, Record, Verdict, audit_coarse};
@@ -133,9 +133,9 @@ pub fn audit_coarse(
     let of_ends = count(&ends, &ends);
     let start_error = (bounds.start_early_ns, bounds.start_late_ns);
     let end_error = (bounds.end_early_ns, bounds.end_late_ns);
-    let no_place = !exact
-        && (!have_places(limit, &starts, start_error) || !have_places(limit, &ends, end_error));
-    // From here on each record is read as long as it can have been. That leaves the order as it is.
+    let no_schedule = !exact
+        && (!have_schedule(limit, &starts, start_error) || !have_schedule(limit, &ends, end_error));
+    // From here on each record is read as long as it can have been. This keeps the order.
     for (at, _) in &mut starts {
         *at = at.saturating_sub(bounds.start_early_ns);
     }
@@ -144,7 +144,7 @@ pub fn audit_coarse(
     }
     let worst = count(&starts, &ends);
     let rate = u128::from(limit.rate());
-    let least = match (exact, no_place) {
+    let least = match (exact, no_schedule) {
         (true, _) => worst.units,
         (false, true) => overlap.max(rate + 1),
         (false, false) => overlap,
@@ -153,7 +153,7 @@ pub fn audit_coarse(
     Ok(CoarseAudit { most, least })
 }
 
-/// The deepest overlap of what is held in every reading.
+/// The deepest overlap of the units that are held in every reading.
 fn certain_overlap(limit: &Limit, records: &[Record], bounds: &ErrorBounds) -> Fullest {
     let certain = || {
         records.iter().filter_map(|record| {
@@ -168,18 +168,18 @@ fn certain_overlap(limit: &Limit, records: &[Record], bounds: &ErrorBounds) -> F
     fullest(Overlap { from: &from, until: &until, per_ns: limit.per_ns(), units: 0 })
 }
 
-/// Whether each of these units can have a moment within `(early, late)` of its time, such that no
+/// Whether each of these units can have a time within `(early, late)` of its recorded time, such that no
 /// window of the limit holds more than its rate. `false` is certain.
 ///
-/// Units of one record all get the place of its first one, which is no later than each has in
-/// truth, so what follows them is placed no later than in truth either.
-fn have_places(limit: &Limit, counts: &[(u64, u64)], (early, late): (u64, u64)) -> bool {
+/// All units of one record get the time of its first one. That is no later than the true time of each,
+/// so the units that follow are not scheduled later than their true times either.
+fn have_schedule(limit: &Limit, counts: &[(u64, u64)], (early, late): (u64, u64)) -> bool {
     let rate = u128::from(limit.rate());
     let apart = u128::from(limit.per_ns()) + 1;
-    // Of records placed: how many units there are up to and with it, and its place. The first of them
-    // holds the unit `rate` before the first of the record at hand; `by_last` is which of them holds the
-    // one `rate` before its last.
-    let mut placed: VecDeque<(u128, u128)> = VecDeque::new();
+    // For each scheduled record: the units up to and including it, and its time. The first entry has the
+    // unit that is `rate` before the first unit of the present record; the entry `by_last` has the one
+    // that is `rate` before its last unit.
+    let mut scheduled: VecDeque<(u128, u128)> = VecDeque::new();
     let mut by_last = 0_usize;
     let mut before = 0_u128;
     for (at, units) in counts.iter().filter(|(_, units)| *units > 0) {
@@ -188,26 +188,26 @@ fn have_places(limit: &Limit, counts: &[(u64, u64)], (early, late): (u64, u64)) 
         if u128::from(*units) > rate {
             return false;
         }
-        // Units are counted from 1; the first `rate` have nothing to keep away from.
-        let mut place = earliest;
+        // Units are counted from 1; the first `rate` of them need no distance.
+        let mut time = earliest;
         if let Some(earlier) = (before + 1).checked_sub(rate).filter(|earlier| *earlier > 0) {
-            while placed[0].0 < earlier {
-                placed.pop_front();
+            while scheduled[0].0 < earlier {
+                scheduled.pop_front();
                 by_last = by_last.saturating_sub(1);
             }
-            place = place.max(placed[0].1 + apart);
+            time = time.max(scheduled[0].1 + apart);
         }
-        let mut last_place = place;
+        let mut last_time = time;
         if let Some(earlier) = with.checked_sub(rate).filter(|earlier| *earlier > 0) {
-            while placed[by_last].0 < earlier {
+            while scheduled[by_last].0 < earlier {
                 by_last += 1;
             }
-            last_place = last_place.max(placed[by_last].1 + apart);
+            last_time = last_time.max(scheduled[by_last].1 + apart);
         }
-        if last_place > u128::from(latest) {
+        if last_time > u128::from(latest) {
             return false;
         }
-        placed.push_back((with, place));
+        scheduled.push_back((with, time));
         before = with;
     }
     true

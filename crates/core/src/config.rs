@@ -1,4 +1,4 @@
-//! Everything a limiter is told before it starts.
+//! The settings of a machine, and which of them are refused.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -8,14 +8,15 @@ use crate::limit::{Limit, Unit};
 /// The most tasks that may run at once: 2²² (4,194,304).
 pub const CONCURRENCY_MAX: usize = 1 << 22;
 
-/// The most that our clock may run fast against a server's, in parts per million: twice as fast.
+/// The greatest clock drift, in parts per million: our clock runs twice as fast as the server's.
 pub const CLOCK_DRIFT_PPM_MAX: u32 = 1_000_000;
 
 /// The longest grace for an abandoned task, in nanoseconds: as long as the longest period.
 pub const ABANDON_GRACE_NS_MAX: u64 = 1 << 58;
 
-/// What a [`Machine`](crate::Machine) is made from. Plain data: it is checked when the machine is
-/// made. Start from [`Config::new`] and set the rest by struct update, as below: fields may be added.
+/// The settings of a [`Machine`](crate::Machine). Plain data: [`Machine::new`](crate::Machine::new)
+/// checks it. Start from [`Config::new`] and set the rest by struct update, as below: fields may be
+/// added.
 ///
 /// ```
 /// # use strict_rate_limiter_core::{Config, ConfigError, Limit, Machine};
@@ -29,29 +30,28 @@ pub const ABANDON_GRACE_NS_MAX: u64 = 1 << 58;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The limits. Every one of them must allow a task; there is at least one.
+    /// The limits, at least one. A task needs room in all of them.
     pub limits: Vec<Limit>,
-    /// Adds one more limit for each task limit: 1 task per `per / rate`, rounded up, so that tasks
-    /// are spread over the period and never run back to back. Needs a task limit.
+    /// Adds one more limit for each task limit: 1 task per `per / rate`, rounded up. So tasks are
+    /// spread over the period and never run back to back. Needs a task limit.
     pub paced: bool,
-    /// How many tasks may run at once, from 1 (the default) to [`CONCURRENCY_MAX`].
+    /// How many tasks may run at once: 1 (the default) to [`CONCURRENCY_MAX`].
     pub concurrency: usize,
-    /// How many waiters are accepted at a time; unbounded by default. 0 means that nothing is
-    /// ever left waiting on its own.
+    /// How many waiters are accepted at a time; unbounded by default. With 0 no waiter is ever accepted.
     pub queue_capacity: usize,
-    /// Whether a waiter that finds the queue full is [refused](crate::EnqueueError::Full). Otherwise
-    /// it joins behind those that are accepted, and is accepted when there is room. Default `false`.
+    /// Whether a waiter is [refused](crate::EnqueueError::Full) if the queue is full. Otherwise it joins
+    /// behind the accepted waiters, and is accepted when there is room. Default `false`.
     pub refuse_when_full: bool,
-    /// How long after it was abandoned a task still counts as running, in nanoseconds, at most
+    /// How long an abandoned task still counts as running, in nanoseconds, at most
     /// [`ABANDON_GRACE_NS_MAX`]. Default 0.
     pub abandon_grace_ns: u64,
-    /// How much faster than the protected system's our clock may run, in parts per million, at
-    /// most [`CLOCK_DRIFT_PPM_MAX`]. Stretches every period. Default 0.
+    /// How much faster our clock may run than the protected system's, in parts per million, at most
+    /// [`CLOCK_DRIFT_PPM_MAX`]. Stretches every period. Default 0.
     pub clock_drift_ppm: u32,
 }
 
 impl Config {
-    /// The defaults, one task at a time, under these limits.
+    /// The defaults with these limits: one task at a time.
     pub fn new(limits: impl IntoIterator<Item = Limit>) -> Self {
         Self {
             limits: limits.into_iter().collect(),
@@ -64,7 +64,7 @@ impl Config {
         }
     }
 
-    /// Checks the ranges, and gives every limit there is to keep: those asked for, then the pace.
+    /// Checks the ranges, and returns all limits: those of the settings, then the pace.
     pub(crate) fn checked_limits(&self) -> Result<Vec<Limit>, ConfigError> {
         if self.limits.is_empty() {
             return Err(ConfigError::NoLimit);
@@ -83,7 +83,7 @@ impl Config {
         }
         let mut limits = self.limits.clone();
         if self.paced {
-            // Of several paces only the slowest ever binds.
+            // Of several paces only the slowest has an effect.
             let task_limits = self.limits.iter().filter(|limit| limit.unit() == Unit::Task);
             let slowest = task_limits.map(Limit::pace).max_by_key(Limit::per_ns);
             limits.push(slowest.ok_or(ConfigError::PacedWithoutTaskLimit)?);
@@ -92,17 +92,17 @@ impl Config {
     }
 }
 
-/// Why a configuration does not work.
+/// Why settings are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// There is no limit to keep.
+    /// There is no limit.
     NoLimit,
-    /// Nothing may ever run.
+    /// The concurrency is 0, so no task could ever run.
     ZeroConcurrency,
     /// The concurrency is over [`CONCURRENCY_MAX`].
     ConcurrencyTooHigh(usize),
-    /// Pacing spreads a task limit over its period, and there is none.
+    /// Pacing needs a task limit, and there is none.
     PacedWithoutTaskLimit,
     /// The grace is over [`ABANDON_GRACE_NS_MAX`].
     AbandonGraceTooLong(u64),

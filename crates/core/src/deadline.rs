@@ -1,14 +1,14 @@
 //! Deadlines: whether a waiter can still be granted in time.
 //!
-//! A front that waits no longer than a deadline asks [`Machine::admit_by`] before it joins, and
-//! [`Machine::misses`] each time it looks. The machine keeps no deadlines: a waiter that has missed
-//! its own leaves by [`Machine::cancel`], as any other does.
+//! The caller checks [`Machine::admit_by`] before a waiter joins, and [`Machine::misses`] at each
+//! look. The machine stores no deadlines: a waiter that has missed its deadline leaves by
+//! [`Machine::cancel`], like any other.
 //!
-//! The first answer is a bound that holds whatever those who run and wait do, except leave without
-//! a task: it assumes that everyone ahead in the queue takes its turn, that no permit is handed back
-//! unused, that no pause is ended early and that no limit is raised. What a task weighs in the end is not known before it
-//! ends, so in a limit on weights only what has completed counts. In a limit on tasks each task is 1,
-//! so there those who run and those who wait count as well.
+//! `admit_by` compares the deadline with a lower bound of the grant. The bound assumes that all waiters
+//! ahead in the queue run a task, that no permit is given back unused, that no pause is ended early
+//! and that no limit is raised. A task's actual weight is unknown before it ends, so for a limit on
+//! weights only completions count. For a limit on tasks each task counts 1, so running tasks and
+//! waiters count as well.
 
 use crate::forecast::Steps;
 use crate::limit::Unit;
@@ -17,12 +17,12 @@ use crate::types::{EnqueueError, Ticket};
 use crate::window::Window;
 
 impl<T> Machine<T> {
-    /// Whether a task of `weight` that joined the queue now could be granted at `deadline` or before.
-    /// Call it before [`Self::enqueue`]; it changes nothing.
+    /// Whether a task of `weight` that joins the queue now could be granted at `deadline` or before.
+    /// Call it before [`Self::enqueue`]; it changes nothing but the latest time seen.
     ///
-    /// It errs on the side of waiting: what it refuses would not have been granted in time, as long
-    /// as everyone ahead takes its turn. The earliest time is in the error,
-    /// [`EnqueueError::TooLate`]. Costs the logarithm of what is held, however long the queue is.
+    /// It refuses only if a grant in time is impossible, provided that all waiters ahead run a task.
+    /// The error, [`EnqueueError::TooLate`], has the earliest possible time. Costs `O(log n)` in the
+    /// number of completions held, whatever the length of the queue.
     ///
     /// ```
     /// # use strict_rate_limiter_core::{Config, EnqueueError, Limit, Machine};
@@ -48,9 +48,10 @@ impl<T> Machine<T> {
     }
 
     /// Whether a waiter has missed its deadline: the deadline has come, and the waiter is still in the
-    /// queue. Call it when nothing is left to [`poll`](Self::poll) at `now`, so that a grant at exactly
-    /// the deadline is made first. `Some`: it is to [leave](Self::cancel), and no grant to the head of
-    /// the queue was possible before the time inside, `None` while that depends on running tasks.
+    /// queue. Call it after [polling](Self::poll) to the end at `now`, so that a grant at exactly the
+    /// deadline is made first. `Some`: the waiter must [leave](Self::cancel). The value inside is the
+    /// next opening, the earliest grant to the head of the queue; `None` while that depends on running
+    /// tasks.
     pub fn misses(&mut self, now: u64, ticket: Ticket, deadline: u64) -> Option<Option<u64>> {
         if now < deadline || self.queue.is_accepted(ticket).is_none() {
             return None;
@@ -59,7 +60,7 @@ impl<T> Machine<T> {
         Some(self.windows.not_before(self.queue.head().map_or(1, |(_, weight)| weight)))
     }
 
-    /// No task of `weight` that joined the queue now could be granted before this.
+    /// A task of `weight` that joins the queue now cannot be granted before this time.
     fn earliest_grant(&self, weight: u64) -> u64 {
         let head = self.queue.head().map(|(_, weight)| weight);
         let weighs = |window: &&Window| window.limit().unit() == Unit::Weight;

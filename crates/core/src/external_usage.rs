@@ -1,18 +1,18 @@
 //! Usage without a grant of this machine: by other clients, or under a grant that was made up. It only ever adds
-//! to what is held.
+//! held units.
 
 use crate::machine::Machine;
 use crate::windows::Windows;
 
 impl<T> Machine<T> {
-    /// The protected system says that `used` units of a limit (by its position in the settings) are in use.
-    /// Running tasks may not be in its count. Anything it reports beyond the completions in this window is other
-    /// clients' usage, and counts as having completed at `ended_at`. Never more than the rate is counted, and nothing is ever taken back:
-    /// this only tightens. Returns the units that were added. Times as in [`Self::complete`].
+    /// Enters the protected system's count: it says that `used` units of a limit (by its position in the settings)
+    /// are in use. Running tasks may not be in its count. Anything it reports beyond the completions in this window
+    /// is other clients' usage, and counts as completed at `ended_at`. Counts at most the rate, and never takes
+    /// units back: it only tightens. Returns the units that were added. Times as in [`Self::complete`].
     ///
     /// # Panics
     ///
-    /// If there is no such limit.
+    /// If there is no limit at that position.
     pub fn reconcile(&mut self, now: u64, ended_at: u64, limit: usize, used: u64) -> u64 {
         let windows = &mut self.windows;
         assert!(limit < windows.config.limits.len(), "there is no limit {limit}");
@@ -28,7 +28,7 @@ impl<T> Machine<T> {
 }
 
 impl Windows {
-    /// A task that no grant was given for has ended.
+    /// A task without a grant has ended.
     #[cold]
     pub(crate) fn complete_unknown(&mut self, actual: u64, ended_at: u64) -> u64 {
         let stamp = self.stamp(ended_at);

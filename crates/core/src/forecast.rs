@@ -1,11 +1,11 @@
-//! When the last of many tasks could be granted: for a progress bar's time left. It decides nothing.
+//! When the last of many tasks could be granted: for the time left in a progress bar. It decides nothing.
 //!
-//! Tasks of no length complete as they are granted. Where a limit has room for `k` of them in a
+//! The tasks are assumed to complete as they are granted. If a limit has room for `k` of them in a
 //! period, task `j` cannot be granted before `per + 1` ns after task `j - k`, and the first `k` not
-//! before what is held now leaves room for so many. With one limit, that is when it is granted. With
-//! several, the latest is found by stepping back from the last task, whole periods of one limit at a
-//! time: those of the limit that binds most in the long run first, then what is left over by the next.
-//! Each such chain of steps is a bound that no schedule can beat.
+//! before the held units leave room for them. With one limit, this bound is the time of the grant. With
+//! several, we step back from the last task in whole periods of one limit: first those of the limit that
+//! is slowest in the long run, then the rest by the next limit. Each chain of steps is a lower bound
+//! for every schedule.
 
 use alloc::vec::Vec;
 
@@ -13,25 +13,25 @@ use crate::machine::Machine;
 use crate::types::RequestError;
 use crate::window::Window;
 
-/// A limit, as tasks of one weight see it.
+/// A limit for tasks of one weight.
 pub(crate) struct Steps<'a> {
     window: &'a Window,
-    /// How many tasks fit into one period.
+    /// The number of tasks that fit into one period.
     tasks: u64,
-    /// The least time between a task and the one that many after it.
+    /// The least time between a task and the one `tasks` after it.
     ns: u64,
-    /// What each task takes.
+    /// The units that each task takes.
     units: u64,
 }
 
 impl<T> Machine<T> {
-    /// When the last of `tasks` more tasks of `weight` each could be granted at the earliest, beside
-    /// what is held now: as if each of them took no time, and what runs now completed now. Tasks that
-    /// wait in the line already are to be counted among `tasks`.
+    /// The earliest time at which the last of `tasks` more tasks of `weight` each could be granted,
+    /// beside the units held now. Assumes that each task takes no time and that running tasks complete
+    /// now. `tasks` includes the waiters in the queue.
     ///
-    /// It is never later than the last grant can be. For one limit it is exact to the nanosecond; for
-    /// several whose periods interlock, or with a pace, it may be too early by up to two of the longest
-    /// periods. Costs the logarithm of what is held, however many tasks there are.
+    /// The last grant is never earlier. For one limit the time is exact to the nanosecond. For several
+    /// whose periods interlock, or with a pace, it may be too early by up to two of the longest periods.
+    /// Costs `O(log n)` in the number of completions held, whatever the number of tasks.
     ///
     /// ```
     /// # use strict_rate_limiter_core::{Config, Limit, Machine};
@@ -52,10 +52,10 @@ impl<T> Machine<T> {
         Ok(self.last_of(limits, tasks))
     }
 
-    /// When the last of `tasks`, at least 1, could be granted, as far as these limits say.
+    /// When the last of `tasks` (at least 1) could be granted by these limits.
     pub(crate) fn last_of(&self, mut limits: Vec<Steps<'_>>, tasks: u64) -> u64 {
         let begin = self.windows.now.max(self.windows.paused_until);
-        // The one that binds most in the long run first.
+        // The slowest limit in the long run first.
         let binds = |a: &Steps<'_>, b: &Steps<'_>| u128::from(a.ns) * u128::from(b.tasks);
         limits.sort_by(|a, b| binds(b, a).cmp(&binds(a, b)));
 
@@ -75,8 +75,8 @@ impl<T> Machine<T> {
         latest
     }
 
-    /// When the `tasks`-th from now could be granted, as far as the limits say that have room for so
-    /// many in one period.
+    /// When the `tasks`-th task from now could be granted, by the limits that have room for that many in
+    /// one period.
     fn fits(&self, limits: &[Steps<'_>], tasks: u64, begin: u64) -> u64 {
         let say = limits.iter().filter(|limit| tasks <= limit.tasks);
         let fits = say.map(|limit| {
@@ -85,7 +85,7 @@ impl<T> Machine<T> {
                 .surplus(self.windows.running_units(limit.window), tasks * limit.units)
             {
                 0 => begin,
-                // What has not completed completes now.
+                // Running tasks complete now.
                 surplus => {
                     let frees = limit.window.frees(surplus);
                     frees

@@ -1,7 +1,7 @@
-//! What a window holds as plain entries: out before a restart, and back in after it.
+//! The held units as plain entries: out before a restart, and back in after it.
 //!
-//! Entries stand for completions, and for tasks that may still be running: a restart does not end the calls that
-//! are on the wire.
+//! An entry stands for completions, or for tasks that may still be running: a restart does not end calls that are on
+//! the wire.
 
 use alloc::vec::Vec;
 
@@ -11,15 +11,15 @@ use crate::machine::Machine;
 use crate::window::Window;
 use crate::windows::Windows;
 
-/// Tasks that ended together, or will: at `ends_at`, in the machine's time.
+/// Tasks that end together at `ends_at`, in the machine's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeldEntry {
-    /// When they completed, or until when they count as running.
+    /// When they completed, or the time until which they count as running.
     pub ends_at: u64,
-    /// How many tasks they are.
+    /// The number of tasks.
     pub tasks: u64,
-    /// What they weigh together.
+    /// The sum of their weights.
     pub weight: u64,
 }
 
@@ -29,7 +29,7 @@ impl HeldEntry {
         Self { ends_at, tasks: 1, weight }
     }
 
-    /// As many tasks, which weigh together what they weighed.
+    /// Sets the number of tasks and keeps the sum of their weights.
     #[must_use]
     pub const fn with_tasks(self, tasks: u64) -> Self {
         Self { tasks, ..self }
@@ -37,21 +37,20 @@ impl HeldEntry {
 }
 
 impl<T> Machine<T> {
-    /// Everything that is held, in the order of its end, for [`Self::remember`] after a restart. Waiters are not
-    /// part of it.
+    /// All held units, in the order of their ends, for [`Self::remember`] after a restart. Waiters are not included.
     ///
-    /// A completion is as the window holds it: past 65,536 of them, neighbours are merged into one entry. Tasks
-    /// that run now count as ending at `now` and the configured grace, in one entry, and abandoned ones as their
-    /// grace says. Where no limit counts weights an entry weighs 1 for each task; where none counts tasks it is one
-    /// task. So a machine with other limits may hold less than it should: give it limits on the same units.
+    /// Completions are as the window's log has them: beyond 65,536, neighbours are merged into one entry. Tasks that
+    /// run now are one entry that ends at `now` and the configured grace; abandoned tasks end with their grace. If no
+    /// limit is on weights, an entry weighs 1 for each task; if no limit is on tasks, each entry is one task. So give
+    /// the next machine limits on the same units: with others it may hold less than it should.
     pub fn history(&mut self, now: u64) -> Vec<HeldEntry> {
         self.windows.advance(now);
         self.windows.history()
     }
 
-    /// Puts back what was held before this machine began, so that a restart never bursts. Call it before anything
-    /// is granted. An entry that has ended by `now` counts as having completed then; one that has not counts as
-    /// running until then, within the concurrency as well.
+    /// Adds the entries of an earlier machine, so that a restart never bursts. Call it before anything is granted. An
+    /// entry with `ends_at <= now` counts as completed at `ends_at`. A later one counts as running until then, and
+    /// takes part in the concurrency.
     ///
     /// ```
     /// # use strict_rate_limiter_core::{Config, HeldEntry, Limit, Machine};
@@ -100,7 +99,7 @@ impl Windows {
         entries
     }
 
-    /// The tasks whose grants are out or not claimed yet, as if they were all abandoned now.
+    /// The tasks whose grants are out or not yet claimed, as if all were abandoned now.
     fn running_now(&self) -> Option<HeldEntry> {
         let tasks = self.running.tasks - self.abandoned.len();
         let abandoned = self.abandoned.iter().map(|(_, weight)| u128::from(*weight)).sum();
@@ -119,7 +118,7 @@ impl Windows {
         if ends_at > self.now && can_run {
             let ends_at = self.abandoned.back().map_or(ends_at, |(last, _)| ends_at.max(*last));
             for left in (0..tasks).rev() {
-                // All end together, so only the sum of their weights matters.
+                // They all end together, so only the sum of their weights matters.
                 let weight = if left == 0 { weight.saturating_sub(tasks - 1).max(1) } else { 1 };
                 self.running.add(weight);
                 self.kept.add(weight);
@@ -130,7 +129,7 @@ impl Windows {
         let stamp = self.stamp(ends_at);
         for window in &mut self.all {
             window.count_past(tasks, weight, stamp);
-            // The earlier machine may have let through anything that these limits allow.
+            // Any number of units may have expired in the earlier machine.
             window.expired = u64::MAX;
         }
     }

@@ -1,9 +1,9 @@
 //! The strict sliding window, as a state machine that never touches a clock.
 //!
-//! This crate decides; it does nothing else. Time comes in as a number of nanoseconds, decisions
-//! go out as values, and whoever owns the [`Machine`] carries them out: an async library, a
-//! Python extension, a command, a simulator. Nothing here reads a clock, sleeps, wakes, locks or
-//! allocates behind the caller's back beyond the queue and the window log themselves.
+//! This crate only decides. The caller passes the time as a number of nanoseconds, the [`Machine`]
+//! returns decisions as values, and the caller carries them out: an async library, a Python
+//! extension, a simulator. Nothing here reads a clock, sleeps, wakes or locks. It allocates only the
+//! queue and the window logs.
 //!
 //! # The law
 //!
@@ -14,24 +14,27 @@
 //! task counted in `[x, x + per]` has `g <= x + per` and `c + per >= x + per`, so it is held at the
 //! one instant `x + per`, and there the law bounds the sum.
 //!
-//! # The rooms
+//! # Modules
 //!
-//! | module | holds |
+//! | module | does |
 //! |---|---|
 //! | [`limit`] | [`Limit`]: `rate` units in any `per`, its text form and its errors |
-//! | [`config`] | [`Config`]: everything a limiter is told before it starts |
-//! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the one place that grants |
-//! | `reentrancy` | whether a waiter inside of running tasks could ever be granted |
-//! | `external_usage` | what was used without a permit of this machine's |
+//! | [`config`] | [`Config`]: the settings of a machine |
+//! | [`machine`] | [`Machine`]: requests in, [`Decision`]s out; the queue and all grants |
+//! | `windows` | the windows of all limits, the running tasks, the pause; whether there is room |
+//! | `window` | one limit's window: the units held and when they are free again |
+//! | `queue` | the queue of waiters: order, cancelling, capacity |
+//! | `limits_change` | limits and concurrency that change while tasks run and wait |
+//! | `history` | [`HeldEntry`]: the held units before a restart, out and back in |
 //! | `deadline` | whether a waiter can still be granted in time |
+//! | `reentrancy` | whether a waiter that was requested inside running tasks could ever be granted |
+//! | `external_usage` | usage without a permit of this machine, as by other clients |
 //! | `forecast` | when the last of many tasks could be granted |
-//! | `types` | what it answers: permits, decisions, refusals, numbers |
-//! | `queue` | the line of waiters: order, cancelling, capacity |
-//! | `window` | one limit's window: what is held, since when, and when it opens |
-//! | `stats` | what can be asked of the machine about itself |
+//! | `types` | what the machine returns: tickets, grants, decisions, refusals, numbers |
+//! | `stats` | how full the machine is, and how long to pause after a refusal |
 //! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
-//! | [`raw`] | permits and tickets as plain numbers, for fronts that keep them elsewhere |
-//! | [`audit`] | given records of what ran, the fullest window and where it is |
+//! | [`raw`] | permits and tickets as plain numbers, for callers that store them elsewhere |
+//! | [`audit`] | the fullest window of a log, and where it is |
 //!
 //! # Example
 //!
@@ -42,9 +45,9 @@
 //! let limit = Limit::tasks(1, Duration::from_nanos(100))?;
 //! let mut machine = Machine::new(Config::new([limit]))?;
 //!
-//! // The first task fits and is granted on the spot.
+//! // The first task fits and is granted at once.
 //! let first = machine.try_grant(1_000, 1)?;
-//! // The second has to queue. It carries whatever its owner needs to be told: here, a name.
+//! // The second has to queue. The caller stores a value with each waiter: here, a name.
 //! let second = machine.enqueue(1, "second")?.ticket;
 //! assert_eq!(machine.poll(1_010), Decision::WaitForCompletion);
 //!
@@ -90,7 +93,7 @@ pub use machine::Machine;
 pub use reentrancy::{InsideWaiter, RunningTask};
 pub use state::{STATE_VERSION, State, StateError, WindowState};
 pub use types::{
-    Decision, EnqueueError, Grant, Held, Place, Refused, RequestError, Snapshot, Ticket,
+    Decision, EnqueueError, Enqueued, Grant, Held, Refused, RequestError, Snapshot, Ticket,
     TicketStatus, TryGrantError,
 };
 

@@ -1,7 +1,7 @@
 //! What a limit is: `rate` units in any closed interval of length `per`.
 //!
-//! A [`Limit`] that exists is valid: its parts were checked when it was made, whether from numbers
-//! or from text, and nothing downstream checks them again.
+//! A [`Limit`] that exists is valid: its parts are checked when it is made from numbers or from text,
+//! and never again.
 
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -17,7 +17,7 @@ pub const RATE_MAX: u64 = 1 << 40;
 /// The longest period: 2⁵⁸ nanoseconds (about nine years).
 pub const PER_MAX: Duration = Duration::from_nanos(1 << 58);
 
-/// A duration in nanoseconds, as this crate counts time; `u64::MAX` (584 years) where it is longer.
+/// A duration in nanoseconds, as this crate counts time; `u64::MAX` (584 years) if it is longer.
 ///
 /// ```
 /// # use core::time::Duration;
@@ -30,13 +30,13 @@ pub fn saturating_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a limit counts.
+/// The unit that a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
     /// Each task takes one unit, however heavy it is.
     Task,
-    /// Each task takes its weight in units: bytes, tokens, rows.
+    /// Each task takes its weight: bytes, tokens, rows.
     Weight,
 }
 
@@ -68,11 +68,11 @@ pub struct Limit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitError {
-    /// The rate is 0: nothing could ever run.
+    /// The rate is 0, so no task could ever run.
     ZeroRate,
     /// The rate is over [`RATE_MAX`].
     RateTooHigh(u64),
-    /// The period is 0: there is no window to speak of.
+    /// The period is 0, so there is no window.
     ZeroPeriod,
     /// The period is over [`PER_MAX`].
     PeriodTooLong(Duration),
@@ -130,7 +130,7 @@ impl Limit {
         Ok(Self { unit, rate, per_ns: saturating_ns(per) })
     }
 
-    /// What this limit counts.
+    /// The unit that this limit counts.
     pub const fn unit(&self) -> Unit {
         self.unit
     }
@@ -205,7 +205,7 @@ impl FromStr for Limit {
 }
 
 /// Digits, grouped by `_` or not. Saturates, so that a number far out of range is reported as out
-/// of range and not as no number.
+/// of range and not as malformed.
 fn parse_whole(digits: &str) -> Option<u64> {
     if !digits.starts_with(|c: char| c.is_ascii_digit()) {
         return None;

@@ -1,7 +1,7 @@
 //! Limits and concurrency that change while tasks run and wait.
 //!
-//! From the change on, the law holds for the new limits, over windows that began before it too. Each new limit
-//! takes over what the earlier limits on its unit know (`Window::take_over`).
+//! From the change on, the law holds for the new limits, also in windows that began before the change. Each new limit
+//! takes over the history of the earlier limits on its unit (`Window::take_over`).
 
 use alloc::vec::Vec;
 
@@ -13,14 +13,15 @@ use crate::window::Window;
 use crate::windows::Windows;
 
 impl<T> Machine<T> {
-    /// Replaces all limits. Running tasks keep their grants; waiters keep their order, but for those that are now
-    /// too heavy ever to run, which leave the queue and are handed back. Poll afterwards.
+    /// Replaces all limits. Running tasks keep their grants. Waiters keep their order; those that are now too heavy
+    /// ever to run leave the queue and are returned. Poll afterwards.
     ///
-    /// What completed goes on being held for as long as the new limits say. A longer period would still hold some
-    /// of what has expired, and nobody knows when that completed: it counts as completing at the change, as much
-    /// of it as the old limits let through in the length of the new period. Of a limit that is the first on its unit
-    /// (on weights, where all were on tasks) nothing is known: it counts as full at the change, which
-    /// [`Self::stats`] says as [`RATE_MAX`](crate::limit::RATE_MAX) units.
+    /// Units that are held stay held for the new periods. A longer period would also hold units that have expired
+    /// already, and their times are forgotten. So these count as completing at the change: at most as many as have
+    /// expired, and at most as many as the old limits allow in the added length (in whole old periods, rounded up)
+    /// and did not bound. Nothing is known about a limit that is the first on its unit (on weights, if all earlier
+    /// limits were on tasks): it counts as full at the change, and [`Self::stats`] then shows
+    /// [`RATE_MAX`](crate::limit::RATE_MAX) units.
     ///
     /// Times as in [`Self::complete`]: `now` is no later than the true time, `changed_at` no earlier.
     ///
@@ -42,7 +43,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     ///
-    /// As for [`Self::new`]; then nothing has changed.
+    /// As for [`Self::new`]. Then nothing changes.
     pub fn set_limits(
         &mut self,
         now: u64,
@@ -61,11 +62,11 @@ impl<T> Machine<T> {
         Ok(refused.collect())
     }
 
-    /// Changes how many tasks may run at once. More that run already go on. Poll afterwards.
+    /// Changes how many tasks may run at once. If more run already, they go on. Poll afterwards.
     ///
     /// # Errors
     ///
-    /// As for [`Self::new`]; then nothing has changed.
+    /// As for [`Self::new`]. Then nothing changes.
     pub fn set_concurrency(&mut self, tasks: usize) -> Result<(), ConfigError> {
         let config = Config { concurrency: tasks, ..self.windows.config.clone() };
         config.checked_limits()?;
@@ -91,7 +92,7 @@ impl Windows {
         let changed_at = self.stamp(changed_at.max(self.now));
         let successor = |limit: Limit| {
             let mut window = Window::new(limit, config.clock_drift_ppm);
-            // The pace knows nothing that the limits do not.
+            // The pace's log has nothing that the limits' logs do not have.
             let same_unit = |old: &&Window| old.limit().unit() == limit.unit();
             let earlier: Vec<&Window> = self.asked_for().iter().filter(same_unit).collect();
             window.take_over(&earlier, changed_at);

@@ -1,45 +1,45 @@
-//! The machine: requests and completions go in with the time, decisions come out.
+//! The machine: takes requests and completions with the time, returns decisions.
 //!
 //! # Calling order
 //!
-//! * **Ask**: [`Machine::grant_at_once`] and [`Machine::try_grant`] answer on the spot and never
-//!   overtake a waiter; [`Machine::enqueue`] joins the line and [`Machine::cancel`] leaves it.
-//! * **Drive**: after anything that may have made room (and when a time that it named has come),
-//!   call [`Machine::poll`] until it no longer answers [`Decision::Grant`] or [`Decision::Accept`].
-//!   Calling it too early, too late or too often is harmless: a timer decides when to look, never
-//!   whether to grant.
-//! * **Carry out**: whoever was granted calls [`Machine::claim`] for its [`Grant`], reads the
-//!   clock no later than its task starts, and hands the permit back through [`Machine::complete`]
-//!   or [`Machine::abandon`].
+//! * **Request**: [`Machine::grant_at_once`] and [`Machine::try_grant`] answer at once and never
+//!   overtake a waiter; [`Machine::enqueue`] joins the queue and [`Machine::cancel`] leaves it.
+//! * **Drive**: after any change that may have made room, and at the time of the last
+//!   [`Decision::LookAgainAt`], call [`Machine::poll`] until it returns neither [`Decision::Grant`]
+//!   nor [`Decision::Accept`]. Calling it too early, too late or too often is harmless: a timer decides
+//!   when to look, never whether to grant.
+//! * **Carry out**: a granted waiter calls [`Machine::claim`] for its [`Grant`], reads the clock no
+//!   later than its task starts, and returns the permit through [`Machine::complete`] or
+//!   [`Machine::abandon`].
 //!
 //! # Invariants
 //!
-//! * The law: for every limit, what is held never exceeds the rate, unless a task reported more
+//! * The law: for every limit, the held units never exceed the rate, unless a task reported more
 //!   than it had reserved; then nothing is granted until the excess has expired.
-//! * The line is served strictly first in, first out: only its head is ever looked at.
-//! * Time never goes backwards in here: an earlier `now` counts as the latest one seen.
-//! * It fails closed: one answer says whether there is room (`has_room`), and everything that
-//!   grants asks it. A permit made up from a number frees no more than a permit that is out can
-//!   hold, and nothing where none is out.
+//! * The queue is strictly first in, first out: only its head is ever looked at.
+//! * Time never goes backwards: an earlier `now` counts as the latest one seen.
+//! * It fails closed: one function (`has_room`) says whether there is room, and everything that
+//!   grants calls it. A permit made up from a number frees no more than a permit that is out can
+//!   hold, and nothing if none is out.
 
 use alloc::collections::VecDeque;
 
 use crate::config::{Config, ConfigError};
 use crate::queue::Queue;
 use crate::types::{
-    Decision, EnqueueError, Grant, Place, RequestError, Ticket, TicketStatus, TryGrantError,
+    Decision, EnqueueError, Enqueued, Grant, RequestError, Ticket, TicketStatus, TryGrantError,
 };
 use crate::window::Opening;
 use crate::windows::Windows;
 
 /// The strict sliding window for any number of limits, with its queue of waiters.
 ///
-/// `T` is what the owner keeps with each waiter: a waker, a task, nothing.
+/// `T` is a value that the caller stores with each waiter: a waker, a task, nothing.
 #[derive(Debug)]
 pub struct Machine<T> {
     pub(crate) windows: Windows,
     pub(crate) queue: Queue<T>,
-    /// Granted, and not yet claimed by their waiters, in the order of their tickets.
+    /// Waiters that were granted and have not claimed their grants, in the order of their tickets.
     pub(crate) unclaimed: VecDeque<(Ticket, u64)>,
     pub(crate) closed: bool,
 }
@@ -52,7 +52,7 @@ impl<T> Machine<T> {
         Ok(Self { windows, queue, unclaimed: VecDeque::new(), closed: false })
     }
 
-    /// The settings: those that the machine was made with, but for what was changed since.
+    /// The present settings, with all changes since the machine was made.
     pub fn config(&self) -> &Config {
         &self.windows.config
     }
@@ -62,9 +62,9 @@ impl<T> Machine<T> {
         self.windows.check(weight)
     }
 
-    /// Grants where there is room even for everything that was held when the machine last looked
-    /// at the time. It needs no `now`: what is held only shrinks as time passes. `None` says
-    /// nothing; ask [`Self::try_grant`].
+    /// Grants if there is room beside everything that was held at the latest `now`. It needs no
+    /// `now` itself: held units only become fewer as time passes. `None` does not mean that there is
+    /// no room; call [`Self::try_grant`].
     #[inline]
     pub fn grant_at_once(&mut self, weight: u64) -> Option<Grant> {
         let asks_in_turn = weight != 0 && !self.closed && self.queue.is_empty();
@@ -90,15 +90,15 @@ impl<T> Machine<T> {
         self.windows.awaits_completion()
     }
 
-    /// Joins the end of the line.
+    /// Adds a waiter to the end of the queue.
     #[inline]
-    pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Place, EnqueueError> {
+    pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Enqueued, EnqueueError> {
         self.admit(weight)?;
         Ok(self.queue.push(weight, waiter))
     }
 
-    /// Whether a waiter of `weight` may join now. Where the queue is full, [poll](Self::poll) first:
-    /// that may make room.
+    /// Whether a waiter of `weight` may join now. If the queue is full, [poll](Self::poll) first, which
+    /// may make room.
     #[inline]
     pub fn admit(&self, weight: u64) -> Result<(), EnqueueError> {
         self.check(weight).map_err(EnqueueError::Request)?;
@@ -112,7 +112,7 @@ impl<T> Machine<T> {
         Ok(())
     }
 
-    /// Where a waiter stands.
+    /// The state of a waiter.
     pub fn status(&self, ticket: Ticket) -> TicketStatus {
         match self.queue.is_accepted(ticket) {
             Some(accepted) => TicketStatus::Queued { accepted },
@@ -121,22 +121,23 @@ impl<T> Machine<T> {
         }
     }
 
-    /// What a waiter in the line left when it joined.
+    /// The value stored with a waiter in the queue.
     pub fn waiter_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
         self.queue.waiter_mut(ticket)
     }
 
-    /// What everyone in the line left, first to last: for an owner that has to trace what it owns.
+    /// The values stored with all waiters in the queue, first to last: for a garbage collector that
+    /// must visit them.
     pub fn waiters(&self) -> impl Iterator<Item = &T> {
         self.queue.waiters()
     }
 
-    /// Whoever is first in the line.
+    /// The first waiter in the queue.
     pub fn head(&self) -> Option<Ticket> {
         self.queue.head().map(|(ticket, _)| ticket)
     }
 
-    /// The permit of a waiter that was granted. Once.
+    /// The permit of a waiter that was granted. Returns it once.
     #[inline]
     pub fn claim(&mut self, ticket: Ticket) -> Option<Grant> {
         let (_, weight) = match self.unclaimed.front() {
@@ -146,8 +147,9 @@ impl<T> Machine<T> {
         Some(self.windows.hand_out(weight))
     }
 
-    /// A waiter leaves. In the line, it leaves no trace and what it left is handed back; granted
-    /// and not yet claimed, the grant is undone in full. Poll afterwards: others may move up.
+    /// A waiter leaves. If it is in the queue, it leaves no trace, and its value is returned. If it
+    /// was granted and has not claimed its grant, the grant is undone in full. Poll afterwards: others
+    /// may move up.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
         if let Some(permit) = self.claim(ticket) {
             self.undo(permit);
@@ -156,37 +158,37 @@ impl<T> Machine<T> {
         self.queue.cancel(ticket)
     }
 
-    /// Takes a grant back whose task never started, as if it had never been. Poll afterwards.
-    /// Where no permit is out, this one was made up, and nothing changes.
+    /// Undoes a grant whose task never started, as if it had not been made. Poll afterwards. If no
+    /// permit is out, this one was made up, and nothing changes.
     pub fn undo(&mut self, permit: Grant) {
         self.windows.undo(permit);
     }
 
     /// A task has ended, however it ended. Poll afterwards.
     ///
-    /// A clock that cannot tell the time exactly passes both ends of its doubt: `now`, no later
-    /// than the true time, lets expire what was held; `ended_at`, no earlier than it, is when the
-    /// task counts as completed.
+    /// A clock with an error bound passes both ends of it. By `now`, no later than the true time,
+    /// held units expire. `ended_at`, no earlier than the true time, is when the task counts as
+    /// completed. An exact clock passes the same number twice.
     ///
-    /// `actual` is the weight that it turned out to have, where that is known. Less than reserved
-    /// frees the rest at once; more is recorded, and later grants wait for it. Returns what it
-    /// used beyond its reservation. (Beyond the rate the record stops: one rate's worth already
-    /// bars every other task until it expires.)
+    /// `actual` is the weight that the task turned out to have, if known. Less than reserved: the
+    /// rest is free at once. More: it is recorded, and later grants wait for it. Returns the units
+    /// used beyond the reservation. (At most the rate is recorded: that already keeps out every other
+    /// task until it expires.)
     ///
-    /// Where no permit is out, this one was [made up](crate::raw::grant): nothing is freed. A call
-    /// may have gone out all the same, so what it used is held like any other task's.
+    /// If no permit is out, this one was [made up](crate::raw::grant) and frees nothing. Its call may
+    /// have gone out all the same, so its usage is held like that of any other task.
     #[inline]
     pub fn complete(&mut self, permit: Grant, now: u64, ended_at: u64, actual: Option<u64>) -> u64 {
         self.windows.complete(permit, now, ended_at, actual)
     }
 
-    /// A task was dropped while it ran. Its call may still be on the wire: it counts as running for
-    /// the configured grace, and completes then. Times as in [`Self::complete`]. Poll afterwards.
+    /// A task was dropped while it ran. Its call may still be on the wire, so it counts as running for
+    /// the configured grace, and then completes. Times as in [`Self::complete`]. Poll afterwards.
     pub fn abandon(&mut self, permit: Grant, now: u64, ended_at: u64) {
         self.windows.abandon(permit, now, ended_at);
     }
 
-    /// Decides one thing. See the module's calling order. Where it names a time, that is later than
+    /// Decides one thing. See the module's calling order. A time in the decision is always later than
     /// `now`.
     #[inline]
     pub fn poll(&mut self, now: u64) -> Decision<T> {
@@ -198,7 +200,7 @@ impl<T> Machine<T> {
             return Decision::WaitForCompletion;
         }
         let Some((_, weight)) = self.queue.head() else {
-            // Nobody waits; but abandoned tasks still end by the clock.
+            // The queue is empty, but abandoned tasks still end by the clock.
             let next_end = self.windows.abandoned.front();
             return next_end.map_or(Decision::Idle, |(ends, _)| Decision::LookAgainAt(*ends));
         };
@@ -209,35 +211,34 @@ impl<T> Machine<T> {
         }
     }
 
-    /// No grant before `until`. A later pause than the present one extends it; an earlier one
-    /// changes nothing; [`Self::resume`] ends it.
+    /// Pauses grants until `until`. A later time extends the pause; an earlier one changes nothing;
+    /// [`Self::resume`] ends it.
     pub fn pause_until(&mut self, until: u64) {
         self.windows.pause_until(until);
     }
 
-    /// Ends a pause, whenever it was to end. The limits hold as ever: this makes room only where
-    /// nothing but the pause was in the way. Poll afterwards.
+    /// Ends a pause now. The limits hold as before. Poll afterwards.
     pub fn resume(&mut self) {
         self.windows.paused_until = 0;
     }
 
-    /// Until when it is paused, 0 where it is not: as of the last look at the time.
+    /// The end of the pause, 0 if there is none, as of the latest `now`.
     pub fn paused_until(&self) -> u64 {
         self.windows.paused_until
     }
 
-    /// Refuses new work from now on. What is in the line still runs.
+    /// Refuses new requests from now on. Waiters in the queue still run.
     pub fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Closes, and hands back everyone in the line. What was granted still runs.
+    /// Closes, empties the queue and returns the waiters' values. Granted tasks still run.
     pub fn abort(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.closed = true;
         self.queue.take_all()
     }
 
-    /// Whether new work is refused.
+    /// Whether new requests are refused.
     pub fn is_closed(&self) -> bool {
         self.closed
     }

@@ -1,37 +1,36 @@
-//! The line: who waits, in the order they came.
+//! The queue of waiters, first in, first out.
 //!
-//! Tickets are handed out in increasing order and the entries stay sorted by them, so a waiter is
-//! found by searching for its ticket and needs no link to its entry. A waiter that leaves from the
-//! middle leaves a blank behind; blanks are dropped as soon as they reach either end, and all at
-//! once when they outnumber the waiters, so each costs constant time in the long run and the
-//! line is never more than twice as long as what waits in it.
+//! Tickets rise and the entries stay sorted by them, so a binary search for its ticket finds a waiter.
+//! A waiter that leaves from the middle leaves a *tombstone*. Tombstones at either end are dropped at
+//! once, and all of them when they outnumber the waiters. So each costs constant time (amortised), and
+//! the queue has at most twice as many entries as waiters (and 16).
 //!
 //! The first `capacity` waiters are *accepted*; those behind them wait for room. Acceptance follows
-//! the order of the line, so one boundary ticket says who is accepted.
+//! the order of the queue, so one boundary separates the accepted waiters from the others.
 
 use alloc::collections::VecDeque;
 
-use crate::types::{Place, Ticket};
+use crate::types::{Enqueued, Ticket};
 
 #[derive(Debug)]
 struct Entry<T> {
     ticket: Ticket,
     weight: u64,
-    /// `None` once cancelled: a blank.
+    /// `None` once cancelled: a tombstone.
     waiter: Option<T>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
-    /// Sorted by ticket. Neither the first nor the last entry is a blank.
+    /// Sorted by ticket. Neither the first nor the last entry is a tombstone.
     entries: VecDeque<Entry<T>>,
     waiting: usize,
     next: Ticket,
     capacity: usize,
-    /// How many of the first entries lie before the boundary, blanks included.
+    /// How many of the first entries lie before the boundary, tombstones included.
     accepted_entries: usize,
-    /// How many of those are waiting: `min(waiting, capacity)`, except while a waiter that moved
-    /// up is yet to be announced.
+    /// How many of those are waiters. Equals `min(waiting, capacity)`, except between a waiter moving
+    /// up and [`Queue::accept_next`] returning it.
     accepted: usize,
 }
 
@@ -60,33 +59,33 @@ impl<T> Queue<T> {
         self.next
     }
 
-    /// The tickets and weights of all who wait, first to last.
+    /// The tickets and weights of all waiters, first to last.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (Ticket, u64)> {
         let waiting = self.entries.iter().filter(|entry| entry.waiter.is_some());
         waiting.map(|entry| (entry.ticket, entry.weight))
     }
 
-    /// The ticket and weight of whoever is first.
+    /// The ticket and weight of the first waiter.
     pub(crate) fn head(&self) -> Option<(Ticket, u64)> {
         self.entries.front().map(|entry| (entry.ticket, entry.weight))
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Place {
+    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Enqueued {
         let ticket = self.next;
         self.next = Ticket(ticket.0 + 1);
         let accepted = self.push_as(ticket, weight, waiter);
-        Place { ticket, accepted }
+        Enqueued { ticket, accepted }
     }
 
-    /// Puts a waiter back that already has a ticket, later than all in the line. Whether it is
+    /// Adds a waiter that already has a ticket, later than all in the queue. Returns whether it is
     /// accepted.
     #[inline]
     pub(crate) fn push_as(&mut self, ticket: Ticket, weight: u64, waiter: T) -> bool {
         debug_assert!(self.entries.back().is_none_or(|last| last.ticket < ticket));
         debug_assert!(ticket < self.next);
-        let everyone_accepted = self.accepted_entries == self.entries.len();
-        let accepted = everyone_accepted && self.accepted < self.capacity;
+        let all_accepted = self.accepted_entries == self.entries.len();
+        let accepted = all_accepted && self.accepted < self.capacity;
         self.entries.push_back(Entry { ticket, weight, waiter: Some(waiter) });
         self.waiting += 1;
         if accepted {
@@ -96,7 +95,7 @@ impl<T> Queue<T> {
         accepted
     }
 
-    /// Removes whoever is first.
+    /// Removes the first waiter.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(Ticket, u64, T)> {
         let Entry { ticket, weight, waiter } = self.pop_front_entry()?;
@@ -105,10 +104,10 @@ impl<T> Queue<T> {
         while self.entries.front().is_some_and(|entry| entry.waiter.is_none()) {
             self.pop_front_entry();
         }
-        Some((ticket, weight, waiter.expect("the first entry is not a blank")))
+        Some((ticket, weight, waiter.expect("the first entry is not a tombstone")))
     }
 
-    /// Removes a waiter from wherever it is.
+    /// Removes a waiter from anywhere in the queue.
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Option<T> {
         let index = self.find(ticket)?;
         let waiter = self.entries[index].waiter.take()?;
@@ -118,12 +117,12 @@ impl<T> Queue<T> {
         }
         self.trim();
         if self.entries.len() > 2 * self.waiting + 16 {
-            self.drop_blanks();
+            self.drop_tombstones();
         }
         Some(waiter)
     }
 
-    /// Moves the boundary past the next waiter if there is room for it, and says who that is.
+    /// Moves the boundary past the next waiter if there is room for it, and returns that waiter.
     #[inline]
     pub(crate) fn accept_next(&mut self) -> Option<(Ticket, &mut T)> {
         if self.accepted >= self.capacity || self.accepted_entries == self.entries.len() {
@@ -136,7 +135,7 @@ impl<T> Queue<T> {
         Some((entry.ticket, entry.waiter.as_mut().expect("found because it is there")))
     }
 
-    /// Whether a waiter in the line is accepted; `None` if it is not in the line.
+    /// Whether a waiter in the queue is accepted; `None` if it is not in the queue.
     #[inline]
     pub(crate) fn is_accepted(&self, ticket: Ticket) -> Option<bool> {
         let index = self.find(ticket)?;
@@ -148,18 +147,18 @@ impl<T> Queue<T> {
         self.entries[index].waiter.as_mut()
     }
 
-    /// Everyone in the line, first to last, as (ticket, weight).
+    /// All waiters, first to last, as (ticket, weight).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Ticket, u64)> {
         let waiting = self.entries.iter().filter(|entry| entry.waiter.is_some());
         waiting.map(|entry| (entry.ticket, entry.weight))
     }
 
-    /// What everyone in the line left, first to last.
+    /// The waiters' values, first to last.
     pub(crate) fn waiters(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().filter_map(|entry| entry.waiter.as_ref())
     }
 
-    /// Empties the line, handing back everyone in it.
+    /// Empties the queue and returns the waiters' values.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
         let entries = core::mem::take(&mut self.entries);
         self.waiting = 0;
@@ -168,8 +167,8 @@ impl<T> Queue<T> {
         entries.into_iter().filter_map(|entry| entry.waiter)
     }
 
-    /// The index of a waiter's entry. Tickets are consecutive where no blank was dropped, so the
-    /// distance from the first is the index or a little over it.
+    /// The index of a waiter's entry. Tickets are consecutive unless a tombstone was dropped between
+    /// them, so the distance from the first is the index or a little more.
     #[inline]
     fn find(&self, ticket: Ticket) -> Option<usize> {
         let distance = ticket.0.checked_sub(self.entries.front()?.ticket.0)?;
@@ -187,7 +186,7 @@ impl<T> Queue<T> {
         Some(entry)
     }
 
-    /// Drops the blanks at either end.
+    /// Drops the tombstones at either end.
     fn trim(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.waiter.is_none()) {
             self.pop_front_entry();
@@ -199,10 +198,10 @@ impl<T> Queue<T> {
     }
 
     #[cold]
-    fn drop_blanks(&mut self) {
+    fn drop_tombstones(&mut self) {
         self.entries.retain(|entry| entry.waiter.is_some());
         self.entries.shrink_to(2 * self.waiting + 16);
-        // Blanks before the boundary are gone: what is left there is exactly who is accepted.
+        // The tombstones before the boundary are gone: only accepted waiters are left there.
         self.accepted_entries = self.accepted;
     }
 }
@@ -211,7 +210,7 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
-    fn line_of(waiters: u64) -> Queue<u64> {
+    fn queue_of(waiters: u64) -> Queue<u64> {
         let mut queue = Queue::new(usize::MAX, Ticket(0));
         (0..waiters).for_each(|waiter| {
             queue.push(1, waiter);
@@ -220,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_never_more_than_twice_as_long_as_what_waits_in_it() {
-        let mut queue = line_of(10_000);
+    fn the_queue_has_at_most_twice_as_many_entries_as_waiters() {
+        let mut queue = queue_of(10_000);
         for waiter in 1..9_999 {
             assert_eq!(queue.cancel(Ticket(waiter)), Some(waiter));
             assert!(queue.entries.len() <= 2 * queue.waiting + 16, "{}", queue.entries.len());
@@ -234,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn blanks_are_dropped_only_when_they_outnumber_the_waiters() {
-        let mut queue = line_of(1_000);
+    fn tombstones_are_dropped_only_when_they_outnumber_the_waiters() {
+        let mut queue = queue_of(1_000);
         for waiter in 1..508 {
             queue.cancel(Ticket(waiter));
             assert_eq!(queue.entries.len(), 1_000, "after {waiter}");

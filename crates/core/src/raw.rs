@@ -1,31 +1,28 @@
-//! Permits and tickets as plain numbers: for a front that keeps them elsewhere, such as in another
+//! Permits and tickets as plain numbers: for callers that store them elsewhere, such as in another
 //! language, and for tests.
 //!
-//! Everything here can be made up. What the machine makes of that is said at each function.
+//! Any number can be passed. Each function says what the machine does with one that is wrong.
 
 use crate::types::{Grant, Ticket};
 
-/// A permit that stands for one granted earlier, whose weight a front kept as a number.
+/// A permit that was granted earlier, made again from its weight.
 ///
-/// The machine cannot tell such a permit from the one that it granted, so it trusts the number
-/// as far as it can be true, and errs on the side of holding too much:
+/// The machine cannot tell it from the permit that it granted. So it accepts the number only as far as
+/// it can be true, and holds too much rather than too little:
 ///
-/// * One that comes back while no permit is out was never granted, or comes twice. It frees
-///   nothing; what it is said to have used counts as a completion.
-/// * One heavier than what is out frees no more than a single permit can hold there: the other
-///   permits that are out keep 1 unit each, and granted or abandoned tasks whose permits are not
-///   out keep all that they hold.
-/// * One lighter than the permit it stands for leaves the difference held for as long as the
-///   machine lives.
-///
-/// One that comes back in place of a permit that is still out ends that permit's task for the
-/// machine, which has no way to know better.
+/// * Returned while no permit is out, it was never granted or is returned twice. It frees nothing, and
+///   its usage counts as a completion.
+/// * Heavier than the running tasks allow, it frees no more than one permit can hold: the other
+///   permits that are out keep 1 unit each, and granted or abandoned tasks whose permits are not out
+///   keep their full weights.
+/// * Lighter than the permit that it stands for, it leaves the difference held for as long as the
+///   machine exists.
+/// * Returned instead of another permit that is still out, it ends that permit's task.
 pub const fn grant(weight: u64) -> Grant {
     Grant::of_weight(weight)
 }
 
-/// The ticket that a plain number stands for. A ticket that was never handed out is unknown to every
-/// machine, and harmless.
+/// A ticket from its number. A machine ignores tickets that it never gave out.
 pub const fn ticket(number: u64) -> Ticket {
     Ticket(number)
 }

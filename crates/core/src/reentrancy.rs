@@ -1,7 +1,7 @@
-//! Waiters that are asked for inside of running tasks of the same machine, which wait for them.
+//! Requests inside running tasks of the same machine: whether they can ever be granted.
 //!
-//! Such a task keeps its permit while it waits, so it may be waiting for itself, alone or with others like
-//! it. The machine knows nothing of who asks; a front that does asks it here before it joins.
+//! Such a task keeps its permit while it waits, so it may wait for itself, alone or together with others.
+//! The machine does not know which task makes a request. A caller that knows checks here before the waiter joins.
 
 use alloc::vec::Vec;
 
@@ -13,43 +13,43 @@ use crate::window::Window;
 /// A task that holds a permit of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunningTask {
-    /// Tells it apart from the others that run; the front's to choose.
+    /// Identifies the task among those that run; the caller chooses it.
     pub id: u64,
     /// The weight that its permit reserves.
     pub weight: u64,
 }
 
-/// A waiter in the line that was asked for inside of running tasks.
+/// A waiter in the queue that was requested inside running tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InsideWaiter {
-    /// Its place in the line.
+    /// Its ticket.
     pub ticket: Ticket,
-    /// The tasks that it was asked for inside of. None of them is taken to end before it is granted.
+    /// The tasks inside which it was requested. None of them ends before it is granted.
     pub tasks: Vec<RunningTask>,
 }
 
-/// A running task, and how many waiters it waits for.
+/// A running task, and the number of waiters that it waits for.
 struct Stuck {
     task: RunningTask,
     waiters: usize,
 }
 
 impl<T> Machine<T> {
-    /// Whether a newcomer of `weight`, asked for inside of the running `tasks`, could ever be granted.
-    /// `inside` are the waiters that were asked for in the same way before.
+    /// Whether a new waiter of `weight`, requested inside the running `tasks`, could ever be granted.
+    /// `inside` are the earlier waiters that were requested inside running tasks.
     ///
-    /// It could not, where all that could make room for it or for someone ahead of it in the line waits
-    /// inside as well. Every other task is taken to end, and every window to empty.
+    /// It could not if all tasks that could make room for it, or for a waiter ahead of it, wait inside as
+    /// well. All other tasks are assumed to end, and all windows to empty.
     ///
-    /// It costs time in the length of the line, where there are limits on weight.
+    /// Takes time linear in the length of the queue if there are limits on weight.
     pub fn could_nest(&self, tasks: &[RunningTask], weight: u64, inside: &[InsideWaiter]) -> bool {
         let waits = |waiter: &&InsideWaiter| self.queue.is_accepted(waiter.ticket).is_some();
         let mut stuck = Vec::new();
-        let in_line = inside.iter().filter(waits).flat_map(|waiter| &waiter.tasks);
-        in_line.chain(tasks).for_each(|task| wait_for_one_more(&mut stuck, *task));
+        let in_queue = inside.iter().filter(waits).flat_map(|waiter| &waiter.tasks);
+        in_queue.chain(tasks).for_each(|task| wait_for_one_more(&mut stuck, *task));
         let counts_tasks = |limit: Limit| limit.unit() == Unit::Task;
         if self.windows.all.iter().map(Window::limit).all(counts_tasks) {
-            // All in the line need the same, and what is stuck only becomes less.
+            // All waiters need the same, and stuck tasks only become fewer.
             return self.fits_beside(&stuck, weight);
         }
         for (ticket, waiting) in self.queue.waiting() {

@@ -1,9 +1,9 @@
 //! The whole machine as plain data: out with [`Machine::state`], back in with
 //! [`Machine::restore`].
 //!
-//! A [`State`] has public fields and no invariants, so that any store can hold it and any format
-//! can carry it. Whatever comes back in is checked: a state that no machine could have been in is
-//! an error, never a panic and never a burst.
+//! A [`State`] has public fields and no invariants, so any format can carry it. [`Machine::restore`]
+//! checks all of it: a state that no machine could have had is an error, never a panic and never a
+//! burst.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -20,8 +20,8 @@ use crate::windows::Load;
 /// The version of [`State`] that this crate writes and reads. It changes whenever the meaning of a state does.
 pub const STATE_VERSION: u32 = 1;
 
-/// Everything a [`Machine`] knows, except what its owner left with each waiter. Times are in the
-/// same nanoseconds that the machine was given.
+/// Everything in a [`Machine`], except the values stored with its waiters. Times are in the same
+/// nanoseconds that the machine was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// The version of this form: the writer's [`STATE_VERSION`].
@@ -30,15 +30,15 @@ pub struct State {
     pub config: Config,
     /// One window for each limit of the configuration, then one for the pace if it is paced.
     pub windows: Vec<WindowState>,
-    /// The line, first to last: ticket and weight.
+    /// The queue, first to last: ticket and weight.
     pub queue: Vec<(u64, u64)>,
-    /// Granted and not yet claimed, in the order of their tickets: ticket and weight.
+    /// Waiters granted and not yet claimed, in the order of their tickets: ticket and weight.
     pub unclaimed: Vec<(u64, u64)>,
-    /// Abandoned tasks, in the order in which they will complete: that time, and weight.
+    /// Abandoned tasks, in the order in which they will complete: completion time and weight.
     pub abandoned: Vec<(u64, u64)>,
-    /// Tasks that hold a grant, the unclaimed and the abandoned among them.
+    /// Tasks that hold a grant, including the unclaimed and the abandoned.
     pub running: usize,
-    /// What they weigh together.
+    /// The sum of their weights.
     pub running_weight: u128,
     /// Tasks completed so far.
     pub completed: u64,
@@ -48,20 +48,20 @@ pub struct State {
     pub now: u64,
     /// The latest completion stamped.
     pub last_end: u64,
-    /// No grant before this time; 0 when not paused.
+    /// The end of the pause; 0 if there is none.
     pub paused_until: u64,
-    /// Whether new work is refused.
+    /// Whether new requests are refused.
     pub closed: bool,
 }
 
 /// One limit's window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowState {
-    /// What completed and is still held, oldest first: completion time and units.
+    /// The completions that are still held, oldest first: completion time and units.
     pub completions: Vec<(u64, u64)>,
     /// The units that have expired so far, as far as 64 bits can count.
     pub expired: u64,
-    /// Units that the limit did not bound: used without a grant or beyond it, or under earlier limits.
+    /// Units that the limit did not bound: used without a grant, beyond a grant, or under earlier limits.
     pub unbounded: u64,
 }
 
@@ -69,16 +69,16 @@ pub struct WindowState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StateError {
-    /// It was written by a version of this crate that this one does not know.
+    /// This crate cannot read this version of a state.
     Version(u32),
-    /// The settings in it do not work.
+    /// Its settings are refused.
     Config(ConfigError),
     /// It contradicts itself; the text says where.
     Corrupt(&'static str),
 }
 
 impl<T> Machine<T> {
-    /// Writes the machine down.
+    /// The whole machine as plain data.
     pub fn state(&self) -> State {
         let plain = |(ticket, weight): (Ticket, u64)| (ticket.0, weight);
         let windows = &self.windows;
@@ -105,10 +105,10 @@ impl<T> Machine<T> {
         }
     }
 
-    /// Reads a machine back. `waiter` makes what the owner leaves with each waiter in the line.
+    /// Makes a machine from a state. `waiter` makes the value to store with each waiter in the queue.
     ///
-    /// Tickets and permits from before stay good, as does the order of the line. The first of the
-    /// line, as many as the capacity, are accepted.
+    /// Earlier tickets and permits stay valid, and the queue keeps its order. The first `capacity`
+    /// waiters are accepted.
     ///
     /// ```
     /// # use core::time::Duration;
@@ -132,7 +132,7 @@ impl<T> Machine<T> {
         }
         let mut machine = Self::new(state.config.clone()).map_err(StateError::Config)?;
         machine.read_back(state, &mut waiter).map_err(StateError::Corrupt)?;
-        // No machine leaves anything that is over by its own time; what was made up may.
+        // A machine never keeps what has ended by its own time; a made-up state may.
         machine.windows.catch_up();
         Ok(machine)
     }
@@ -171,7 +171,7 @@ impl<T> Machine<T> {
 }
 
 impl State {
-    /// What is held of each limit, then of the pace if there is one: by running tasks and by completions.
+    /// The units held of each limit, then of the pace if there is one: by running tasks and by completions.
     pub fn held(&self) -> Vec<u64> {
         let running = Load { tasks: self.running, weight: self.running_weight };
         let limits = self.config.checked_limits().unwrap_or_default();
@@ -207,7 +207,7 @@ impl State {
         self.check_running()
     }
 
-    /// Limits and concurrency may have changed since a task began: it may be over both.
+    /// Limits and concurrency may have changed since a task began, so running tasks may exceed both.
     fn check_running(&self) -> Result<(), &'static str> {
         let kept = || self.unclaimed.iter().chain(&self.abandoned).map(|(_, weight)| *weight);
         let kept_weight = kept().map(u128::from).sum::<u128>();

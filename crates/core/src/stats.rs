@@ -1,16 +1,17 @@
-//! What can be asked of the machine about itself, and changes nothing but the time it has seen.
+//! Questions about the machine: how full it is, how many tasks run and wait, how long to pause after a refusal.
+//! They change nothing but the latest time seen.
 
 use crate::machine::Machine;
 use crate::types::{Held, Snapshot};
 use crate::window::Window;
 
 impl<T> Machine<T> {
-    /// How many tasks run and how many wait. As [`Self::stats`] says it, without a look at the time.
+    /// The numbers of running and of waiting tasks, as in [`Self::stats`], as of the latest `now`.
     pub fn load(&self) -> (usize, usize) {
         (self.windows.running.tasks, self.queue.len())
     }
 
-    /// Whether nothing runs and nobody waits.
+    /// Whether no task runs and no task waits.
     pub fn is_drained(&self) -> bool {
         self.windows.running.tasks == 0 && self.queue.is_empty()
     }
@@ -29,19 +30,19 @@ impl<T> Machine<T> {
         }
     }
 
-    /// Whether a new machine would decide the same from here on: nothing is held, runs or waits, it is neither
-    /// paused nor closed, and its settings were not changed. To drop it then loosens nothing.
-    pub fn is_blank(&mut self, now: u64) -> bool {
+    /// Whether a new machine would decide the same from now on: nothing is held, runs or waits, the machine is
+    /// neither paused nor closed, and its settings were not changed. Then it can be dropped and made anew.
+    pub fn is_like_new(&mut self, now: u64) -> bool {
         self.windows.advance(now);
         let holds_nothing = self.windows.all.iter().all(|window| window.completed() == 0);
         let is_open = self.windows.paused_until == 0 && !self.closed;
         holds_nothing && self.is_drained() && is_open && !self.windows.is_changed
     }
 
-    /// How long to pause where the protected system refuses a task and does not say for how long,
-    /// in nanoseconds: the shortest period, stretched by the clock drift, among the limits that have
-    /// no unit left, running tasks included. Where each has a unit left, the shortest of all
-    /// periods. The pace is no limit of the protected system's, and is not among them.
+    /// How long to pause after the protected system refused a task without saying for how long, in
+    /// nanoseconds: the shortest period, stretched by the clock drift, among the limits that have no
+    /// unit left, running tasks included. If each limit has a unit left, the shortest of all periods.
+    /// The pace does not count, as the protected system has no such limit.
     ///
     /// ```
     /// # use strict_rate_limiter_core::{Config, Limit, Machine};

@@ -1,20 +1,20 @@
-//! What the machine answers: permits, decisions, refusals, numbers.
+//! What the machine returns: tickets, grants, decisions, refusals, numbers.
 //!
-//! Plain values, made by the machine alone. Nothing here decides anything.
+//! Plain values that only the machine makes. Nothing here decides anything.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::limit::Limit;
 
-/// A place in the line. Later tickets are larger.
+/// Identifies a waiter. Later tickets are larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(crate) u64);
 
-/// The right to run one task. Handed back exactly once, so it can be neither copied nor forged
-/// except by [`raw::grant`](crate::raw::grant), for a front that keeps it elsewhere.
+/// A permit: the right to run one task. It is returned exactly once, so it cannot be copied. Only
+/// [`raw::grant`](crate::raw::grant) makes one from a number.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a permit that is not handed back is held for ever"]
+#[must_use = "a permit that is not returned to the machine is held for ever"]
 pub struct Grant {
     weight: u64,
 }
@@ -23,49 +23,49 @@ pub struct Grant {
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision<T> {
-    /// This waiter may run its task: it is out of the line and its permit is held from now on.
+    /// This waiter may run its task. It has left the queue, and its permit is held from now on.
     Grant {
         /// The ticket to [`claim`](crate::Machine::claim) the permit with.
         ticket: Ticket,
-        /// What it left when it joined.
+        /// The value stored with it.
         waiter: T,
     },
-    /// This waiter has moved up into the queue's capacity. It stays in the line;
-    /// [`Machine::waiter_mut`](crate::Machine::waiter_mut) reaches what it left.
+    /// This waiter has moved up into the queue's capacity. It stays in the queue;
+    /// [`Machine::waiter_mut`](crate::Machine::waiter_mut) gives access to its value.
     Accept {
         /// The waiter's ticket.
         ticket: Ticket,
     },
-    /// Nothing before this time, unless a task completes or a waiter leaves: look again then.
+    /// No grant before this time, unless a task completes or a waiter leaves: poll again then.
     LookAgainAt(u64),
-    /// Nothing until a running task completes.
+    /// No grant until a running task completes.
     WaitForCompletion,
-    /// The line is empty.
+    /// The queue is empty.
     Idle,
 }
 
-/// A waiter's place, as it joins the line.
+/// A waiter that has joined the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Place {
+pub struct Enqueued {
     /// Its ticket from now on.
     pub ticket: Ticket,
     /// Whether it is within the queue's capacity.
     pub accepted: bool,
 }
 
-/// Where a waiter stands.
+/// The state of a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TicketStatus {
-    /// In the line.
+    /// In the queue.
     Queued {
         /// Whether it is within the queue's capacity.
         accepted: bool,
     },
     /// Granted and not yet claimed.
     Granted,
-    /// Neither: it was claimed, cancelled or aborted, or never was.
+    /// Neither: it has claimed its grant, was cancelled or aborted, or never joined.
     Gone,
 }
 
@@ -73,7 +73,7 @@ pub enum TicketStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// A task of no weight takes nothing and cannot be limited.
+    /// The weight is 0: it would take nothing from any limit.
     ZeroWeight,
     /// The weight alone is over a limit.
     TooHeavy {
@@ -84,7 +84,7 @@ pub enum RequestError {
     },
 }
 
-/// Why a waiter could not join the line.
+/// Why a waiter could not join the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnqueueError {
@@ -92,17 +92,16 @@ pub enum EnqueueError {
     Request(RequestError),
     /// The machine was closed.
     Closed,
-    /// It would not be granted by its deadline.
+    /// No grant is possible by its deadline.
     TooLate {
         /// No grant is possible before this time.
         not_before: u64,
     },
-    /// The queue is full, and the [configuration](crate::Config::refuse_when_full) has such a
-    /// waiter refused.
+    /// The queue is full, and [`Config::refuse_when_full`](crate::Config::refuse_when_full) is set.
     Full,
 }
 
-/// Why a permit was not granted on the spot.
+/// Why a permit was not granted at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryGrantError {
@@ -110,7 +109,7 @@ pub enum TryGrantError {
     Request(RequestError),
     /// The machine was closed.
     Closed,
-    /// The law forbids it now, or others are waiting.
+    /// There is no room now, or the queue is not empty.
     Busy {
         /// No grant is possible before this time; `None` while that depends on running tasks.
         not_before: Option<u64>,
@@ -124,7 +123,7 @@ pub enum TryGrantError {
 pub struct Refused<T> {
     /// Its ticket.
     pub ticket: Ticket,
-    /// What it left when it joined.
+    /// The value stored with it.
     pub waiter: T,
     /// The limit that it is over.
     pub error: RequestError,
@@ -136,18 +135,19 @@ pub struct Refused<T> {
 pub struct Snapshot {
     /// Tasks that hold a permit and have not completed.
     pub running: usize,
-    /// Waiters in the line.
+    /// Waiters in the queue.
     pub queued: usize,
     /// Tasks completed since the machine was made.
     pub completed: u64,
-    /// What is held of each limit, in the order they were given.
+    /// The units held of each limit, in the order of the settings.
     pub held: Vec<Held>,
-    /// When the head of the line could be granted (a task of weight 1 where nobody waits): a time
-    /// that has passed means at once, `None` that it depends on running tasks.
+    /// The next opening: the earliest time at which the head of the queue (a task of weight 1 if the
+    /// queue is empty) can be granted. A time that has passed means now; `None` means that it depends on
+    /// running tasks.
     pub next_opening: Option<u64>,
 }
 
-/// What is held of one limit.
+/// The units held of one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Held {

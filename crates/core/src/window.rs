@@ -1,13 +1,13 @@
-//! One limit's window: a log of what completed, and when it leaves room again.
+//! One limit's window: a log of completions, and when their units are free again.
 //!
 //! The units of a completed task are held from its completion `c` up to and including `c + per`. The log keeps
-//! each completion as the pair (`c`, units completed up to and including it): with running totals instead of
-//! weights, "when will `n` units be free again" is a binary search, and merging two neighbours is dropping the
-//! earlier one. What running tasks hold is an argument, as all windows share it (`windows.rs`).
+//! each completion as the pair (`c`, units completed up to and including it). With running totals instead of
+//! weights, "when are `n` units free again" is a binary search, and merging two neighbours drops the earlier one.
+//! The units of running tasks are an argument, as all windows share the running tasks (`windows.rs`).
 //!
 //! Invariants: stamps never decrease; an entry is stamped with the latest completion that it stands for; the log
-//! has at most [`ENTRIES_MAX`] entries; no sum wraps, whatever is said to have completed. Nothing here knows of
-//! order, concurrency or who asks.
+//! has at most [`ENTRIES_MAX`] entries; no sum wraps, whatever a completion reports. Nothing here knows the queue or
+//! the concurrency.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -16,8 +16,8 @@ use alloc::vec::Vec;
 use crate::config::CONCURRENCY_MAX;
 use crate::limit::{Limit, RATE_MAX, Unit};
 
-/// The log keeps completions one by one up to [`ENTRIES_MAX`]; past that, and for one period after it,
-/// those within `per / SLOTS` of each other share one entry.
+/// The log keeps up to [`ENTRIES_MAX`] completions one by one. Beyond that, and for one period afterwards,
+/// completions within `per / SLOTS` of each other share one entry.
 pub(crate) const SLOTS: u64 = 65_536;
 
 /// The most entries a log holds: 16 bytes each, 1.06 MiB in all. 1/16 of slack over [`SLOTS`]: a merge leaves at
@@ -28,7 +28,7 @@ pub(crate) const ENTRIES_MAX: usize = SLOTS as usize + SLOTS as usize / 16;
 /// run at once, rounded up to a power of two.
 pub(crate) const HELD_MAX: u64 = 2 * RATE_MAX * CONCURRENCY_MAX as u64;
 
-/// As much as the log holds at most of what no grant reserved. It leaves room for every task that runs.
+/// The log counts units that no grant reserved only up to this sum, which leaves room for every running task.
 const UNKNOWN_MAX: u64 = HELD_MAX / 2 - RATE_MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) struct Window {
     expired_total: u64,
     /// The units that have left the log so far, as far as 64 bits can count.
     pub(crate) expired: u64,
-    /// Units that this limit did not bound: used without a grant or beyond it, or under earlier limits. With
+    /// Units that this limit did not bound: used without a grant, beyond a grant, or under earlier limits. With
     /// [`Self::expired`] it bounds what a longer period would still hold.
     pub(crate) unbounded: u64,
     /// Until when completions are merged as they come: one period from the last merge.
@@ -67,14 +67,14 @@ pub(crate) enum Opening {
     Now,
     /// There is room at this instant and not a nanosecond earlier, if nothing else happens.
     At(u64),
-    /// There is no telling: tasks that have not completed hold too much.
+    /// Unknown: running tasks hold too much.
     AfterCompletion,
 }
 
 impl Opening {
-    /// An opening later than `now`, where there is no room now: `opens_at`, as far as that is known
-    /// and to come. Else something here is wrong, or `now` is the end of time: then there is no room
-    /// either, and a `period` later is soon enough to look again.
+    /// An opening later than `now`, for when there is no room now: `opens_at`, if it is known and later
+    /// than `now`. Else something is wrong, or `now` is the greatest time. There is no room then either,
+    /// and it is soon enough to look again after one `period`.
     pub(crate) fn later(opens_at: Option<u64>, now: u64, period: u64) -> Self {
         let to_come = |at: &u64| *at > now;
         let in_a_period = now.saturating_add(period);
@@ -109,19 +109,19 @@ impl Window {
         self.per_ns
     }
 
-    /// What is held: by running tasks, which hold `running` units, and by the completions in the log.
+    /// The held units: `running` by running tasks, the others by completions in the log.
     #[inline]
     pub(crate) fn held(&self, running: u64) -> u64 {
         self.completed.saturating_add(running)
     }
 
-    /// What is held by completions.
+    /// The units held by completions.
     pub(crate) fn completed(&self) -> u64 {
         self.completed
     }
 
-    /// Whether a task of `weight` fits beside everything held as of the last [`Self::expire`].
-    /// What is held only ever shrinks as time passes, so what fits stays fitting.
+    /// Whether a task of `weight` fits beside everything held as of the last [`Self::expire`]. Held
+    /// units only become fewer as time passes, so a task that fits once goes on fitting.
     #[inline]
     pub(crate) fn has_room(&self, running: u64, weight: u64) -> bool {
         self.limit.units(weight) <= self.limit.rate().saturating_sub(self.held(running))
@@ -136,8 +136,8 @@ impl Window {
         frees_enough.map_or(Opening::AfterCompletion, Opening::At)
     }
 
-    /// As [`Self::opening`], where whatever runs could turn out to have used nothing: no task of
-    /// `weight` fits earlier, however much the running tasks give back. 0 where it may fit now.
+    /// As [`Self::opening`], if all running tasks turned out to have used nothing. So no task of
+    /// `weight` fits earlier, whatever the running tasks give back. 0 if it may fit now.
     pub(crate) fn opens_no_earlier(&self, weight: u64) -> u64 {
         let asked = self.completed.saturating_add(self.limit.units(weight));
         match asked.saturating_sub(self.limit.rate()) {
@@ -146,13 +146,12 @@ impl Window {
         }
     }
 
-    /// How many units are too many where `units` more are asked for.
+    /// How many units are too many if `units` more are requested.
     pub(crate) fn surplus(&self, running: u64, units: u64) -> u64 {
         self.held(running).saturating_add(units).saturating_sub(self.limit.rate())
     }
 
-    /// When `units` of what has completed, at least 1, are free again. `None` where that is more than
-    /// has completed.
+    /// When `units` (at least 1) of the completed units are free again. `None` if fewer have completed.
     pub(crate) fn frees(&self, units: u64) -> Option<u64> {
         let first_enough =
             self.log.partition_point(|entry| entry.total.wrapping_sub(self.expired_total) < units);
@@ -161,7 +160,7 @@ impl Window {
         Some(entry.at.saturating_add(self.per_ns).saturating_add(1))
     }
 
-    /// Drops what is no longer held at `now`.
+    /// Drops the entries that are no longer held at `now`.
     #[inline]
     pub(crate) fn expire(&mut self, now: u64) {
         while let Some(entry) = self.log.front() {
@@ -180,8 +179,7 @@ impl Window {
     /// earlier than any stamp before it.
     #[inline]
     pub(crate) fn complete(&mut self, reserved: u64, actual: u64, at: u64) {
-        // No limit is over RATE_MAX: to record more would change no decision, and the bound keeps the sums within
-        // 64 bits.
+        // No rate is over RATE_MAX, so more units would change no decision. The bound keeps sums within 64 bits.
         let units = self.limit.units(actual).min(RATE_MAX);
         if actual > reserved {
             self.spend_beyond(units - self.limit.units(reserved).min(units));
@@ -189,9 +187,8 @@ impl Window {
         self.count(units, at);
     }
 
-    /// A task that took nothing here completes at `at`, having used `actual`: it ran elsewhere, or
-    /// before this machine began. What is over [`UNKNOWN_MAX`], which no law-abiding past could hold,
-    /// does not count.
+    /// A task without a grant of this machine completes at `at`, having used `actual`. Units over
+    /// [`UNKNOWN_MAX`], which no past that kept the limit can hold, are not counted.
     pub(crate) fn complete_unknown(&mut self, actual: u64, at: u64) {
         let units = self.limit.units(actual).min(RATE_MAX);
         self.count_unknown(units, at);
@@ -206,8 +203,7 @@ impl Window {
         self.count_unknown(units, at);
     }
 
-    /// `units` that no grant reserved are held from `at` on, as far as the log then holds at most
-    /// [`UNKNOWN_MAX`].
+    /// Counts `units` that no grant reserved, completed at `at`, up to a sum of [`UNKNOWN_MAX`] in the log.
     pub(crate) fn count_unknown(&mut self, units: u64, at: u64) {
         let units = units.min(UNKNOWN_MAX.saturating_sub(self.completed));
         self.spend_beyond(units);
@@ -219,7 +215,7 @@ impl Window {
         self.unbounded = self.unbounded.saturating_add(units);
     }
 
-    /// Units are held from `at` on. Needs `at` to be no earlier than any stamp before it.
+    /// Counts units as completed at `at`. Needs `at` to be no earlier than any stamp before it.
     #[inline]
     fn count(&mut self, units: u64, at: u64) {
         self.completed += units;
@@ -228,21 +224,21 @@ impl Window {
         }
     }
 
-    /// Reads back a whole log, as [`Self::completions`] gave it. Needs the completions to be sorted and to add up
-    /// to no more than [`HELD_MAX`].
+    /// Reads back a whole log from [`Self::completions`]. Needs the completions to be sorted and to add up to no
+    /// more than [`HELD_MAX`].
     pub(crate) fn restore(&mut self, completions: impl IntoIterator<Item = (u64, u64)>) {
         for (at, units) in completions {
             self.count(units, at);
         }
     }
 
-    /// This limit takes over from earlier ones of the same unit, at `at`. Everything that one of them holds goes on
-    /// being held. What they dropped, a longer period would still hold, but nobody knows any longer when that
-    /// completed: it counts as completing at `at`, as much of it as there can be.
+    /// Takes over the history of the earlier limits on the same unit, at `at`. All that the earlier windows hold
+    /// stays held for the new period. If the new period is longer than the longest earlier one, it would still hold
+    /// some units that have already expired. Their times are forgotten, so they count as completing at `at`.
     ///
-    /// That is no more than they have dropped, and no more than a window of the new length, full at the old rate,
-    /// and what that rate did not bound. Where there is no earlier limit nothing is known, and the window is full
-    /// for any rate.
+    /// Their number is the least of three: the units that have expired so far; what the old rate allows in the
+    /// added length (in whole old periods, rounded up), plus the units that it did not bound; and [`RATE_MAX`]. If
+    /// there is no earlier limit on the unit, the window counts as full for any rate ([`RATE_MAX`]).
     pub(crate) fn take_over(&mut self, earlier: &[&Self], at: u64) {
         let most =
             |number: fn(&Self) -> u64| earlier.iter().map(|old| number(old)).max().unwrap_or(0);
@@ -258,7 +254,7 @@ impl Window {
         if self.per_ns > longest.per_ns {
             let more_periods = self.per_ns.div_ceil(longest.per_ns) - 1;
             let at_old_rate = longest.limit.rate().saturating_mul(more_periods);
-            // No rate lets anything in beside RATE_MAX units.
+            // Beside RATE_MAX units no rate has room.
             let unknown = expired.min(at_old_rate.saturating_add(unbounded)).min(RATE_MAX);
             self.count(unknown.min(UNKNOWN_MAX.saturating_sub(self.completed)), at);
         }
@@ -282,8 +278,8 @@ impl Window {
         self.group_start = at;
     }
 
-    /// Makes room for one more entry: by merging where the log is at its bound, else by allocating
-    /// a quarter more, but never past what the limit can fill.
+    /// Makes room for one more entry: merges if the log is at its bound, else allocates a quarter more,
+    /// but never more entries than the limit can fill.
     #[cold]
     fn grow(&mut self) {
         let len = self.log.len();
@@ -333,8 +329,8 @@ impl Window {
     }
 }
 
-/// The log of several windows of the same tasks: from any instant on, it holds as much as the one that knows of
-/// most. (One of them may know of other clients' usage, or of a longer past.) Oldest first.
+/// Joins the logs of several windows of the same tasks. From any instant on, the result holds as many units as the
+/// log that holds most. (One log may have other clients' usage, or a longer past.) Oldest first.
 fn most_of_all(windows: &[&Window]) -> Vec<(u64, u64)> {
     let mut logs: Vec<_> =
         windows.iter().map(|window| window.completions().collect::<Vec<_>>()).collect();
@@ -363,7 +359,7 @@ mod tests {
     use crate::limit::PER_MAX;
 
     #[test]
-    fn where_there_is_no_room_the_opening_is_always_yet_to_come() {
+    fn without_room_now_the_opening_is_always_later_than_now() {
         for opens_at in [None, Some(0), Some(99), Some(100)] {
             assert_eq!(Opening::later(opens_at, 100, 7), Opening::At(107), "{opens_at:?}");
         }
@@ -374,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_completes_wraps_what_is_held() {
+    fn no_completion_wraps_the_sum_of_held_units() {
         let mut window = Window::new(Limit::weight(RATE_MAX, PER_MAX).unwrap(), 0);
         let completions = HELD_MAX / RATE_MAX + 3;
         (0..completions).for_each(|at| window.complete_unknown(u64::MAX, at));

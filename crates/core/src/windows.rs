@@ -1,11 +1,11 @@
-//! What is held, of all limits together: the windows, the tasks that run, the pause.
+//! The windows of all limits, the running tasks and the pause.
 //!
-//! A task takes units of every limit at once or of none. [`Windows::has_room`] is the one answer to whether a
-//! task may start, and [`Windows::take`] the one place that starts it. Nothing here knows who waits.
+//! A task takes units of every limit at once or of none. Only [`Windows::has_room`] says whether a task may start,
+//! and only [`Windows::take`] starts one. Nothing here knows the queue.
 //!
 //! Invariants: time never goes backwards (an earlier `now` counts as the latest one seen); completions are
 //! stamped in the order in which they were recorded; a grant that was made up frees no more than a grant that is
-//! out can hold, and nothing where none is out.
+//! out can hold, and nothing if none is out.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use crate::limit::Unit;
 use crate::types::{Grant, RequestError};
 use crate::window::{Opening, Window};
 
-/// A number of tasks, and what they weigh together. A sum of weights has 128 bits, as only a limit on weight
+/// A number of tasks, and the sum of their weights. A sum of weights has 128 bits, as only a limit on weight
 /// bounds the weight of a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Load {
@@ -26,12 +26,12 @@ pub(crate) struct Load {
 #[derive(Debug)]
 pub(crate) struct Windows {
     pub(crate) config: Config,
-    /// One for each limit that was asked for, then one for the pace if there is one.
+    /// One for each limit of the settings, then one for the pace if there is one.
     pub(crate) all: Vec<Window>,
     /// Tasks that hold a grant and have not completed.
     pub(crate) running: Load,
-    /// Those among them whose grants are kept in the machine: not claimed yet, or abandoned. The grants of the
-    /// others are *out*.
+    /// Running tasks whose grants the machine keeps, because they are not claimed yet or are abandoned. The
+    /// grants of the others are *out*.
     pub(crate) kept: Load,
     /// Tasks dropped while they ran: when their grace is over, and their weight. Sorted by that time.
     pub(crate) abandoned: VecDeque<(u64, u64)>,
@@ -39,9 +39,9 @@ pub(crate) struct Windows {
     pub(crate) now: u64,
     /// The latest completion stamped so far.
     pub(crate) last_end: u64,
-    /// 0 when not paused.
+    /// 0 if there is no pause.
     pub(crate) paused_until: u64,
-    /// Whether the settings are no longer those that the machine was made with.
+    /// Whether the settings have changed since the machine was made.
     pub(crate) is_changed: bool,
 }
 
@@ -58,7 +58,7 @@ impl Load {
         self.weight = self.weight.saturating_sub(u128::from(weight));
     }
 
-    /// What the tasks take from a limit.
+    /// The units that the tasks take from a limit.
     #[inline]
     pub(crate) fn units(self, unit: Unit) -> u64 {
         match unit {
@@ -86,18 +86,18 @@ impl Windows {
         })
     }
 
-    /// The windows of the limits that were asked for, without the pace.
+    /// The windows of the limits in the settings, without the pace.
     pub(crate) fn asked_for(&self) -> &[Window] {
         &self.all[..self.config.limits.len()]
     }
 
-    /// What running tasks hold of a window.
+    /// The units of a window that running tasks hold.
     #[inline]
     pub(crate) fn running_units(&self, window: &Window) -> u64 {
         self.running.units(window.limit().unit())
     }
 
-    /// What is held of a window, by running tasks and by those that completed.
+    /// The units of a window that are held, by running tasks and by completed ones.
     pub(crate) fn held(&self, window: &Window) -> u64 {
         window.held(self.running_units(window))
     }
@@ -114,8 +114,8 @@ impl Windows {
         }
     }
 
-    /// Whether the law allows a task of `weight`, as of the last look at the time. What is held only shrinks as
-    /// time passes. The one answer: everything that grants asks it.
+    /// Whether the law allows a task of `weight`, as of the latest `now`. Held units only become fewer as time
+    /// passes. Everything that grants calls this function, so no two answers can differ.
     #[inline]
     pub(crate) fn has_room(&self, weight: u64) -> bool {
         self.paused_until == 0
@@ -123,13 +123,13 @@ impl Windows {
             && self.all.iter().all(|window| window.has_room(self.running_units(window), weight))
     }
 
-    /// When a task of `weight` could be granted, if nothing else happens: `Now` where [`Self::has_room`] says so
-    /// and nowhere else, or later than now.
+    /// When a task of `weight` could be granted, if nothing else happens: `Now` exactly if [`Self::has_room`] is
+    /// true, else later than now.
     pub(crate) fn opening(&self, weight: u64) -> Opening {
         if self.has_room(weight) {
             return Opening::Now;
         }
-        // Where only a completion can make room, the next one that is known to come is the end of an abandoned
+        // If only a completion can make room, the next one whose time is known is the end of an abandoned
         // task's grace.
         let next_known_end = self.abandoned.front().map(|(ends, _)| *ends);
         let mut opens_at = (self.paused_until != 0).then_some(self.paused_until);
@@ -151,7 +151,7 @@ impl Windows {
         Opening::later(opens_at, self.now, self.all[0].per_ns())
     }
 
-    /// [`Self::opening`] as a time, `None` where it depends on running tasks.
+    /// [`Self::opening`] as a time, `None` if it depends on running tasks.
     pub(crate) fn not_before(&self, weight: u64) -> Option<u64> {
         match self.opening(weight) {
             Opening::Now => Some(self.now),
@@ -165,7 +165,7 @@ impl Windows {
         self.running.tasks >= self.config.concurrency && self.abandoned.is_empty()
     }
 
-    /// Starts a task. The one way to a grant. Needs [`Self::has_room`].
+    /// Starts a task. All grants come from here. Needs [`Self::has_room`].
     #[inline]
     pub(crate) fn take(&mut self, weight: u64) -> Grant {
         debug_assert!(self.has_room(weight), "granted without room");
@@ -173,14 +173,14 @@ impl Windows {
         Grant::of_weight(weight)
     }
 
-    /// A grant goes out to a task, whose weight was kept until now.
+    /// Gives a grant out to a task whose grant was kept until now.
     #[inline]
     pub(crate) fn hand_out(&mut self, weight: u64) -> Grant {
         self.kept.remove(weight);
         Grant::of_weight(weight)
     }
 
-    /// Takes a grant back whose task never started. Nothing, where none is out.
+    /// Undoes a grant whose task never started. Does nothing if no grant is out.
     pub(crate) fn undo(&mut self, grant: Grant) {
         if let Some(weight) = self.reserved(grant.into_weight()) {
             self.running.remove(weight);
@@ -222,7 +222,7 @@ impl Windows {
             return;
         };
         if ends <= self.now {
-            // The end of time: its grace would never be over.
+            // The time is at its maximum: the grace would never end.
             self.record(reserved, reserved, ends);
             return;
         }
@@ -237,10 +237,10 @@ impl Windows {
         }
     }
 
-    /// Moves time on: abandoned tasks whose grace is over complete, what is no longer held expires.
+    /// Moves time on: abandoned tasks whose grace is over complete, and units that are no longer held expire.
     #[inline]
     pub(crate) fn advance(&mut self, now: u64) {
-        // At the same instant nothing can have changed: whatever is stamped ends no earlier.
+        // At the same instant nothing can have changed: every stamp is later or equal.
         if now <= self.now {
             return;
         }
@@ -248,7 +248,7 @@ impl Windows {
         self.catch_up();
     }
 
-    /// Ends and drops whatever is over by now.
+    /// Ends the pause and completes abandoned tasks if their time has come; drops expired units.
     #[inline]
     pub(crate) fn catch_up(&mut self) {
         if self.paused_until <= self.now {
@@ -266,7 +266,7 @@ impl Windows {
         }
     }
 
-    /// The stamp of what ends at `ended_at`: no earlier than any stamp before it.
+    /// The stamp of a task that ends at `ended_at`: no earlier than any stamp before it.
     pub(crate) fn stamp(&mut self, ended_at: u64) -> u64 {
         self.last_end = self.last_end.max(ended_at);
         self.last_end
@@ -282,9 +282,9 @@ impl Windows {
         }
     }
 
-    /// What a grant that comes back has reserved, `None` where none is out. The caller says its weight, which
-    /// core cannot know; but no more can come free than what is held less what every other running task is known
-    /// to hold: those whose grants are kept in here their weights, those whose grants are out 1 each.
+    /// The weight that a returned grant has reserved, `None` if none is out. Core cannot check the weight in the
+    /// grant, so it bounds it: the running weight, less what all other running tasks are known to hold. That is
+    /// the full weight for each grant that is kept here, and 1 for each that is out.
     #[inline]
     fn reserved(&self, weight: u64) -> Option<u64> {
         let others_out = (self.running.tasks - self.kept.tasks).checked_sub(1)?;

@@ -1,4 +1,4 @@
-//! The audit's sweep against the definition: every window that could be the fullest, tried in turn.
+//! The audit's sweep compared with the definition, which tries every window that could be the fullest.
 
 #[path = "oracle/windows.rs"]
 mod windows;
@@ -23,7 +23,7 @@ fn limit() -> impl Strategy<Value = Limit> {
     })
 }
 
-/// Few records at few instants: each is going to be read in every way.
+/// Few records at few instants, because the oracle tries all readings of them.
 fn few(length: u64) -> impl Strategy<Value = Vec<Record>> {
     let record = (20_u64..32, 0..=length, 0_u64..4).prop_map(|(start, length, weight)| Record {
         start,
@@ -44,22 +44,22 @@ fn bounds() -> impl Strategy<Value = ErrorBounds> {
     )
 }
 
-/// Judges these records in each of their readings.
+/// Calls `check` with each reading of these records.
 fn read_in_every_way(
     left: &[Record],
     read: &mut Vec<Record>,
     readings: &dyn Fn(&Record) -> Vec<Record>,
-    judge: &mut dyn FnMut(&[Record]),
+    check: &mut dyn FnMut(&[Record]),
 ) {
-    let Some((first, left)) = left.split_first() else { return judge(read) };
+    let Some((first, left)) = left.split_first() else { return check(read) };
     for reading in readings(first) {
         read.push(reading);
-        read_in_every_way(left, read, readings, judge);
+        read_in_every_way(left, read, readings, check);
         read.pop();
     }
 }
 
-/// The emptiest and the fullest that the fullest window is, over all readings of these records.
+/// The least and the most units in the fullest window, over all readings of these records.
 fn by_hand(
     limit: &Limit,
     records: &[Record],
@@ -76,7 +76,7 @@ fn by_hand(
 
 proptest! {
     #[test]
-    fn a_coarse_audit_encloses_what_every_reading_of_the_log_says(
+    fn a_coarse_audit_bounds_every_reading_of_the_log(
         limit in limit(),
         records in few(6),
         bounds in bounds(),
@@ -142,12 +142,12 @@ proptest! {
     }
 
     #[test]
-    fn the_sweep_finds_what_trying_every_window_finds(limit in limit(), records in records()) {
+    fn the_sweep_agrees_with_trying_every_window(limit in limit(), records in records()) {
         windows::assert_as_by_hand(&limit, &records);
     }
 
     #[test]
-    fn at_every_step_the_window_holds_what_could_be_counted_in_it(
+    fn every_step_has_the_units_that_the_window_can_contain(
         limit in limit(),
         records in records(),
     ) {
@@ -204,7 +204,7 @@ fn a_record_that_ends_before_it_starts_is_named() {
     assert_eq!(error.to_string(), "record 1 ends at 3, before it starts at 9");
 }
 
-/// Stamps that were cut off to whole seconds.
+/// Times that were cut off to whole seconds.
 const WHOLE_SECONDS: ErrorBounds = ErrorBounds {
     start_early_ns: 0,
     start_late_ns: 999_999_999,
@@ -226,7 +226,7 @@ fn a_rate_that_is_only_too_high_in_the_long_run_is_broken_in_whole_seconds_too()
     assert_eq!(verdict("10/1500ms"), Verdict::Broken);
     assert_eq!(verdict("10/1s"), Verdict::Undecided);
     assert_eq!(verdict("20/1s"), Verdict::Kept);
-    // Six at the most have room in a second, 200 ms apart.
+    // At most six fit in a second, 200 ms apart.
     assert_eq!(verdict("1/200ms"), Verdict::Broken);
     assert_eq!(verdict("1/50ms"), Verdict::Undecided);
 }

@@ -1,5 +1,5 @@
-//! Deadlines: what is refused at once could not have been granted in time, and a waiter leaves when
-//! its time has come, not before.
+//! Deadlines: a request that is refused at once could not have been granted in time, and a waiter leaves at
+//! its deadline, not before.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn machine(limits: &[&str], concurrency: usize) -> Machine<()> {
     Machine::new(Config { concurrency, ..Config::new(limits) }).unwrap()
 }
 
-/// The earliest that a newcomer can be granted, as the machine says it.
+/// The earliest grant of a new waiter, as the machine says it.
 fn earliest(machine: &mut Machine<()>, now: u64, weight: u64) -> u64 {
     match machine.admit_by(now, weight, 0) {
         Err(EnqueueError::TooLate { not_before }) => {
@@ -28,7 +28,7 @@ fn complete(machine: &mut Machine<()>, permit: Grant, now: u64, actual: Option<u
 }
 
 #[test]
-fn where_there_is_room_the_earliest_is_now_and_a_deadline_in_the_past_is_refused() {
+fn with_room_the_earliest_grant_is_now_and_a_past_deadline_is_refused() {
     let mut machine = machine(&["2/100ns"], 1);
     assert_eq!(machine.admit_by(10, 1, 10), Ok(()), "exactly at the deadline is in time");
     assert_eq!(machine.admit_by(10, 1, 9), Err(EnqueueError::TooLate { not_before: 10 }));
@@ -85,7 +85,7 @@ fn other_refusals_come_first() {
 }
 
 #[test]
-fn a_waiter_misses_its_deadline_only_once_it_has_come_and_only_in_the_queue() {
+fn a_waiter_misses_its_deadline_from_that_time_on_and_only_in_the_queue() {
     let mut machine = machine(&["1/100ns"], 1);
     let running = machine.try_grant(10, 1).unwrap();
     let ticket = machine.enqueue(1, ()).unwrap().ticket;
@@ -107,7 +107,7 @@ fn limit() -> impl Strategy<Value = Limit> {
     })
 }
 
-/// One task: its weight, how long it runs once it is granted, what it turns out to weigh.
+/// One task: its weight, how long it runs once granted, its actual weight.
 type Task = (u64, u64, Option<u64>);
 
 fn tasks(most: usize) -> impl Strategy<Value = Vec<Task>> {
@@ -116,12 +116,12 @@ fn tasks(most: usize) -> impl Strategy<Value = Vec<Task>> {
     proptest::collection::vec((1_u64..8, length, actual), 0..most)
 }
 
-/// The heaviest up to this one that could ever run.
+/// The greatest weight up to this one that could ever run.
 fn possible(machine: &Machine<()>, weight: u64) -> u64 {
     (1..=weight).rev().find(|weight| machine.check(*weight).is_ok()).expect("1 can always run")
 }
 
-/// What runs: when it ends, its permit, what it weighs in the end.
+/// A running task: when it ends, its permit, its actual weight.
 struct Running(Vec<(u64, Grant, Option<u64>)>);
 
 impl Running {
@@ -168,7 +168,7 @@ proptest! {
         let last = possible(&machine, last);
         let earliest = earliest(&mut machine, now, last);
         let ticket = machine.enqueue(last, ()).unwrap().ticket;
-        // Looked at at each nanosecond: nothing can be granted earlier.
+        // Polled at each nanosecond, so no grant could be earlier.
         let granted_at = 'granted: loop {
             running.complete_due(&mut machine, now);
             while let Decision::Grant { ticket: granted, .. } = machine.poll(now) {

@@ -1,5 +1,5 @@
-//! The forecast beside the machine itself, which is asked for one task after another, each of no
-//! length: the last is granted when it was said, or later where several limits interlock.
+//! The forecast compared with the machine, which grants one task after another, each of no length: the last
+//! grant is at the forecast time, or later if several limits interlock.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -10,7 +10,7 @@ fn machine(limits: &[&str]) -> Machine<()> {
     Machine::new(Config { concurrency: 3, ..Config::new(limits) }).unwrap()
 }
 
-/// When the last of them is granted, one after another.
+/// The time of the last grant, when tasks are granted one after another.
 fn last_grant(machine: &mut Machine<()>, mut now: u64, tasks: u64, weight: u64) -> u64 {
     for _ in 0..tasks {
         let ticket = machine.enqueue(weight, ()).unwrap().ticket;
@@ -74,12 +74,12 @@ fn limit() -> impl Strategy<Value = Limit> {
     })
 }
 
-/// Tasks before now: after how long each was asked for, its weight, how long it ran.
+/// Earlier tasks: the gap before each request, its weight, how long it ran.
 fn past() -> impl Strategy<Value = Vec<(u64, u64, u64)>> {
     proptest::collection::vec((0_u64..20, 1_u64..8, 0_u64..20), 0..12)
 }
 
-/// A machine with that past, what still runs in it, and the time that it is.
+/// A machine with that past, the permits of its running tasks, and the time.
 fn lived(config: Config, past: &[(u64, u64, u64)], pause: u64) -> (Machine<()>, Vec<Grant>, u64) {
     let mut machine = Machine::new(config).expect("a valid configuration");
     let (mut now, mut running) = (1, vec![]);
@@ -97,14 +97,14 @@ fn lived(config: Config, past: &[(u64, u64, u64)], pause: u64) -> (Machine<()>, 
     (machine, running.into_iter().map(|(permit, _)| permit).collect(), now)
 }
 
-/// Of what runs, a forecast takes it that it completes now.
+/// Completes all running tasks now, as the forecast assumes.
 fn complete_all(machine: &mut Machine<()>, running: Vec<Grant>, now: u64) {
     for permit in running {
         machine.complete(permit, now, now, None);
     }
 }
 
-/// The heaviest up to this one that could ever run.
+/// The greatest weight up to this one that could ever run.
 fn possible(machine: &Machine<()>, weight: u64) -> u64 {
     (1..=weight).rev().find(|weight| machine.check(*weight).is_ok()).expect("1 can always run")
 }

@@ -1,4 +1,4 @@
-//! Limits as text: what is read, what is written, and what is refused with which words.
+//! Limits as text: reading, writing, and the messages of refusals.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Limits and concurrency that change while tasks run and wait, by example. Random lives of it are in
+//! Limits and concurrency that change while tasks run and wait, by example. Random operations are in
 //! `machine_against_oracle.rs`.
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn held<T>(machine: &mut Machine<T>, now: u64) -> Vec<u64> {
 }
 
 #[test]
-fn a_lower_rate_holds_what_has_run_under_the_higher_one() {
+fn a_lower_rate_holds_the_tasks_that_ran_under_the_higher_one() {
     let mut machine = machine(&["5/100ns"]);
     (0..4).for_each(|now| assert!(run(&mut machine, now, 1)));
     set(&mut machine, 10, &["2/100ns"]);
@@ -53,7 +53,7 @@ fn a_higher_rate_takes_effect_at_once() {
 }
 
 #[test]
-fn a_shorter_period_forgets_what_is_older_than_it() {
+fn a_shorter_period_forgets_completions_older_than_it() {
     let mut machine = machine(&["2/100ns"]);
     assert!(run(&mut machine, 0, 1) && run(&mut machine, 50, 1));
     set(&mut machine, 60, &["2/20ns"]);
@@ -68,7 +68,7 @@ fn what_a_longer_period_cannot_know_counts_as_run_at_the_old_rate_until_the_chan
         let now = period * 101;
         assert!(run(&mut machine, now, 1) && run(&mut machine, now, 1));
     }
-    // Two of the last 100 ns are known; two more in the 100 ns before.
+    // Two of the last 100 ns are known; two more ran in the 100 ns before.
     set(&mut machine, 5_000, &["7/200ns"]);
     assert_eq!(held(&mut machine, 5_000), [4]);
     assert_eq!((0..5).filter(|_| run(&mut machine, 5_000, 1)).count(), 3);
@@ -97,7 +97,7 @@ fn what_overspent_is_counted_by_a_longer_period() {
 }
 
 #[test]
-fn a_limit_on_what_nothing_counted_before_is_full_at_the_change() {
+fn the_first_limit_on_a_unit_is_full_at_the_change() {
     let mut machine = machine(&["10/100ns"]);
     let running = machine.try_grant(0, 3).unwrap();
     set(&mut machine, 50, &["10/100ns", "5w/100ns"]);
@@ -110,7 +110,7 @@ fn a_limit_on_what_nothing_counted_before_is_full_at_the_change() {
 }
 
 #[test]
-fn who_is_too_heavy_now_is_refused_by_name_and_the_others_keep_their_order() {
+fn a_waiter_that_is_now_too_heavy_is_refused_and_the_others_keep_their_order() {
     let mut machine = machine(&["10w/100ns"]);
     assert!(run(&mut machine, 0, 10));
     let weights = [("light", 2), ("heavy", 8), ("also light", 3), ("heaviest", 10)];
@@ -158,11 +158,11 @@ fn more_that_run_than_the_new_concurrency_go_on_and_nothing_starts_beside_them()
 #[test]
 fn a_machine_whose_settings_were_changed_cannot_be_replaced_by_a_new_one() {
     let mut machine = machine(&["9/100ns"]);
-    assert!(machine.is_blank(0));
+    assert!(machine.is_like_new(0));
     set(&mut machine, 0, &["9/100ns"]);
-    assert!(machine.is_blank(0), "nothing has changed");
+    assert!(machine.is_like_new(0), "nothing has changed");
     set(&mut machine, 0, &["8/100ns"]);
-    assert!(!machine.is_blank(1_000));
+    assert!(!machine.is_like_new(1_000));
 }
 
 #[test]

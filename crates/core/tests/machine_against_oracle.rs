@@ -1,5 +1,5 @@
-//! Random operations on the machine and on the slow oracle: after every one of them both must have
-//! decided the same, the law must hold, and the machine must survive being written down.
+//! Random operations on the machine and on the slow oracle. After each, both must have decided the same, the
+//! law must hold, and the machine must be the same after a round trip through its state.
 
 mod oracle;
 
@@ -24,17 +24,17 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => which().prop_map(Op::CancelGranted),
         1 => which().prop_map(Op::Undo),
         10 => (which(), proptest::option::of(0_u64..12), 0_u64..3)
-            .prop_map(|(which, actual, doubt)| Op::Complete { which, actual, doubt }),
+            .prop_map(|(which, actual, error_bound)| Op::Complete { which, actual, error_bound }),
         2 => which().prop_map(Op::Abandon),
         1 => (weight(), proptest::option::of(0_u64..12), 0_u64..3)
-            .prop_map(|(weight, actual, doubt)| Op::CompleteMadeUp { weight, actual, doubt }),
+            .prop_map(|(weight, actual, error_bound)| Op::CompleteMadeUp { weight, actual, error_bound }),
         1 => weight().prop_map(Op::UndoMadeUp),
         1 => (0_u64..60).prop_map(Op::Pause),
         1 => Just(Op::Resume),
         1 => (which(), 0_u64..10, 0_u64..3)
-            .prop_map(|(which, used, doubt)| Op::Reconcile { which, used, doubt }),
+            .prop_map(|(which, used, error_bound)| Op::Reconcile { which, used, error_bound }),
         1 => (proptest::collection::vec(limit(), 1..4), 0_u64..3)
-            .prop_map(|(limits, doubt)| Op::SetLimits { limits, doubt }),
+            .prop_map(|(limits, error_bound)| Op::SetLimits { limits, error_bound }),
         1 => (1_usize..5).prop_map(Op::SetConcurrency),
         2 => Just(Op::WriteDownAndReadBack),
     ];

@@ -1,5 +1,5 @@
-//! Permits and tickets made up from numbers, and times that cannot be: nothing wraps, nothing
-//! panics, and none of them makes room that others hold.
+//! Permits and tickets made up from numbers, and impossible times: nothing wraps, nothing panics, and none of
+//! them frees units that other tasks hold.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use strict_rate_limiter_core::{
     Config, Decision, HeldEntry, Limit, Machine, TicketStatus, Unit, raw,
 };
 
-/// Three at once, under a limit of tasks and one of weight, with a grace.
+/// Three tasks at once, a limit on tasks and one on weights, a grace.
 fn machine() -> Machine<()> {
     let limits: [Limit; 2] = ["5/100ns".parse().unwrap(), "10w/100ns".parse().unwrap()];
     let config = Config { concurrency: 3, abandon_grace_ns: 30, ..Config::new(limits) };
@@ -58,7 +58,7 @@ fn abandoning_a_permit_too_many_is_held_as_if_its_task_had_run() {
 }
 
 #[test]
-fn a_permit_that_is_too_heavy_leaves_the_others_what_they_hold() {
+fn a_permit_that_is_too_heavy_leaves_the_other_tasks_units_held() {
     for actual in [None, Some(0)] {
         let mut machine = machine();
         let abandoned = machine.try_grant(0, 4).unwrap();
@@ -96,11 +96,11 @@ fn what_a_lighter_permit_does_not_give_back_stays_held() {
     machine.complete(raw::grant(0), 1, 1, None);
     assert_eq!(machine.stats(1).running, 0);
     assert_eq!(held(&mut machine, 1), [1, 6]);
-    assert_eq!(held(&mut machine, 1_000), [0, 5], "nobody can know that nothing holds it");
+    assert_eq!(held(&mut machine, 1_000), [0, 5], "the machine cannot know that no task holds it");
 }
 
 #[test]
-fn tickets_from_elsewhere_are_nobodys() {
+fn tickets_from_elsewhere_are_unknown() {
     let mut machine = machine();
     let tickets = [0, 1, u64::MAX - 1, u64::MAX].map(raw::ticket);
     for round in 0..3 {
@@ -123,7 +123,7 @@ fn tickets_from_elsewhere_are_nobodys() {
 }
 
 #[test]
-fn nobody_is_told_to_look_again_at_a_time_that_has_come() {
+fn no_decision_has_a_time_that_has_come() {
     for last in [u64::MAX - 101, u64::MAX - 100, u64::MAX - 1, u64::MAX] {
         let mut machine = machine();
         let [first, abandoned] = [4, 4].map(|weight| machine.try_grant(5, weight).unwrap());
@@ -190,7 +190,7 @@ fn the_widest_settings_work_to_the_last_unit() {
     }
 }
 
-/// Whatever a program that has lost its mind may do.
+/// Random operations with absurd arguments.
 #[derive(Debug, Clone)]
 enum Op {
     TryGrant(u64),
@@ -215,7 +215,7 @@ fn number() -> impl Strategy<Value = u64> {
     prop_oneof![6 => 0_u64..12, 1 => any::<u64>(), 1 => u64::MAX - 3..=u64::MAX]
 }
 
-/// Small, so that it is not the end of all at once; a time in the far future holds for ever.
+/// Mostly small, as a time in the far future would hold units for ever.
 fn time() -> impl Strategy<Value = u64> {
     prop_oneof![40 => 0_u64..3_000, 1 => number()]
 }
@@ -315,7 +315,7 @@ proptest! {
             }
             let state = machine.state();
             prop_assert!(!has_granted || state.running <= state.config.concurrency);
-            // What is unclaimed and what was abandoned is known to be held, whatever else is said.
+            // Unclaimed and abandoned tasks are known to hold their weights, whatever is returned.
             let kept = state.unclaimed.iter().chain(&state.abandoned);
             let weights = kept.clone().map(|(_, weight)| u128::from(*weight)).sum::<u128>();
             for ((window, held), limit) in state.windows.iter().zip(state.held()).zip(&state.config.limits) {
@@ -328,7 +328,7 @@ proptest! {
                 prop_assert!(running >= known.min(u128::from(u64::MAX - completed)), "{state:?}");
                 prop_assert!(!has_granted || held <= limit.rate(), "{before:?}\n{state:?}");
             }
-            // It is a state that a machine could have been in.
+            // A machine could have this state.
             let again = Machine::restore(&state, |_| ()).map(|machine: Machine<()>| machine.state());
             prop_assert_eq!(again, Ok(state));
         }

@@ -1,5 +1,5 @@
-//! Whether a waiter inside of running tasks could ever be granted, held to what the machine then does:
-//! whatever is not waiting inside ends, every window empties, and either the waiter is granted or never.
+//! `could_nest` compared with what the machine then does: all tasks that do not wait inside end, all windows
+//! empty, and the waiter is granted exactly if `could_nest` said so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use strict_rate_limiter_core::{
 
 const PER: Duration = Duration::from_nanos(100);
 
-/// Somebody who asks: how heavy, and inside of which of those that run (by their places), if any.
+/// A request: its weight, and the running tasks inside which it is made, if any, by their positions.
 #[derive(Debug, Clone)]
-struct Asks {
+struct Request {
     weight: u64,
     inside: Vec<prop::sample::Index>,
 }
 
-fn asks() -> impl Strategy<Value = Asks> {
+fn request() -> impl Strategy<Value = Request> {
     let inside = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
-    (1_u64..8, inside).prop_map(|(weight, inside)| Asks { weight, inside })
+    (1_u64..8, inside).prop_map(|(weight, inside)| Request { weight, inside })
 }
 
-/// Lets everything end that does not wait inside, until nothing moves. Whether `newcomer` was granted.
+/// Ends all tasks that do not wait inside, until nothing moves. Returns whether the waiter `last` was granted.
 fn is_ever_granted(
     machine: &mut Machine<()>,
     mut running: BTreeMap<u64, Grant>,
     mut inside: Vec<InsideWaiter>,
-    newcomer: Ticket,
+    last: Ticket,
 ) -> bool {
     let mut now = 1_000;
     loop {
@@ -45,7 +45,7 @@ fn is_ever_granted(
         let mut moved = false;
         now += 1_000;
         while let Decision::Grant { ticket, .. } = machine.poll(now) {
-            if ticket == newcomer {
+            if ticket == last {
                 return true;
             }
             let permit = machine.claim(ticket).unwrap();
@@ -64,13 +64,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_waiter_inside_is_refused_exactly_where_it_would_wait_for_ever(
+    fn a_waiter_inside_is_refused_exactly_if_it_would_wait_for_ever(
         concurrency in 1_usize..5,
         rate in 1_u64..12,
         weighs in any::<bool>(),
         runs in prop::collection::vec(1_u64..8, 0..5),
-        line in prop::collection::vec(asks(), 0..6),
-        newcomer in asks(),
+        queue in prop::collection::vec(request(), 0..6),
+        last in request(),
     ) {
         let limit = if weighs { Limit::weight(rate, PER) } else { Limit::tasks(rate, PER) };
         let config = Config { concurrency, ..Config::new([limit.unwrap()]) };
@@ -79,10 +79,10 @@ proptest! {
         for (id, weight) in (0..).zip(runs) {
             running.extend(machine.try_grant(0, weight).ok().map(|permit| (id, permit)));
         }
-        let tasks = |asks: &Asks| -> Vec<RunningTask> {
+        let tasks = |request: &Request| -> Vec<RunningTask> {
             let mut ids: Vec<u64> = vec![];
-            for place in asks.inside.iter().filter(|_| !running.is_empty()) {
-                ids.extend(running.keys().nth(place.index(running.len())));
+            for position in request.inside.iter().filter(|_| !running.is_empty()) {
+                ids.extend(running.keys().nth(position.index(running.len())));
             }
             ids.sort_unstable();
             ids.dedup();
@@ -90,27 +90,27 @@ proptest! {
             ids.into_iter().map(task).collect()
         };
         let mut inside = vec![];
-        for asks in &line {
-            // Whoever would be granted at once, or is refused, does not join the line.
-            if machine.check(asks.weight).is_ok()
-                && let Err(_) = machine.try_grant(1, asks.weight).map(|permit| machine.undo(permit))
+        for request in &queue {
+            // A request that is granted at once, or refused, does not join the queue.
+            if machine.check(request.weight).is_ok()
+                && let Err(_) = machine.try_grant(1, request.weight).map(|permit| machine.undo(permit))
             {
-                let tasks = tasks(asks);
-                if tasks.is_empty() || machine.could_nest(&tasks, asks.weight, &inside) {
-                    let ticket = machine.enqueue(asks.weight, ()).unwrap().ticket;
+                let tasks = tasks(request);
+                if tasks.is_empty() || machine.could_nest(&tasks, request.weight, &inside) {
+                    let ticket = machine.enqueue(request.weight, ()).unwrap().ticket;
                     if !tasks.is_empty() {
                         inside.push(InsideWaiter { ticket, tasks });
                     }
                 }
             }
         }
-        let newcomers_tasks = tasks(&newcomer);
-        if machine.check(newcomer.weight).is_err() || newcomers_tasks.is_empty() {
-            return Ok(()); // It is refused as everyone is, or asks from outside.
+        let last_tasks = tasks(&last);
+        if machine.check(last.weight).is_err() || last_tasks.is_empty() {
+            return Ok(()); // It is too heavy, or is not made inside a task.
         }
-        let could = machine.could_nest(&newcomers_tasks, newcomer.weight, &inside);
-        let ticket = machine.enqueue(newcomer.weight, ()).unwrap().ticket;
-        inside.push(InsideWaiter { ticket, tasks: newcomers_tasks });
+        let could = machine.could_nest(&last_tasks, last.weight, &inside);
+        let ticket = machine.enqueue(last.weight, ()).unwrap().ticket;
+        inside.push(InsideWaiter { ticket, tasks: last_tasks });
         prop_assert_eq!(could, is_ever_granted(&mut machine, running, inside, ticket));
     }
 }

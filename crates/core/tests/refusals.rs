@@ -1,4 +1,4 @@
-//! What is refused, at the very edge of each range, and in which words.
+//! Refusals at the edges of each range, and their messages.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn every_refusal_names_the_value() {
 }
 
 #[test]
-fn what_could_never_run_is_told_from_what_has_to_wait() {
+fn a_task_that_could_never_run_is_refused_and_one_that_must_wait_is_not() {
     let limits = [limit("2/1s"), limit("5w/1s")];
     let mut machine = Machine::new(Config { concurrency: 2, ..Config::new(limits) }).unwrap();
     assert_eq!(machine.check(5), Ok(()));
@@ -107,9 +107,9 @@ fn a_pause_that_is_ended_early_leaves_nothing_behind() {
     let mut machine = Machine::<()>::new(Config::new([limit("1/100ns")])).unwrap();
     machine.pause_until(u64::MAX);
     assert_eq!(machine.try_grant(10, 1), Err(TryGrantError::Busy { not_before: Some(u64::MAX) }));
-    assert!(!machine.is_blank(10));
+    assert!(!machine.is_like_new(10));
     machine.resume();
-    assert!(machine.is_blank(10));
+    assert!(machine.is_like_new(10));
     assert!(machine.try_grant(10, 1).is_ok());
     machine.resume();
     assert_eq!(machine.try_grant(10, 1), Err(TryGrantError::Busy { not_before: None }));
@@ -118,7 +118,7 @@ fn a_pause_that_is_ended_early_leaves_nothing_behind() {
 #[test]
 fn what_is_remembered_is_held_from_its_end_in_any_order() {
     let mut machine = Machine::<()>::new(Config::new([limit("10w/100ns")])).unwrap();
-    // Out of order, and far more than the rate.
+    // Entries out of order, and far over the rate.
     machine.remember(60, [HeldEntry::new(50, 3), HeldEntry::new(40, 99)]);
     assert_eq!(machine.stats(140).held[0].units, 102);
     assert_eq!(machine.stats(141).held[0].units, 3);
@@ -135,7 +135,7 @@ fn what_is_remembered_is_held_from_its_end_in_any_order() {
 }
 
 #[test]
-fn the_source_of_a_state_error_is_the_configuration_where_that_is_what_is_wrong() {
+fn a_state_error_about_the_settings_has_their_error_as_its_source() {
     use std::error::Error;
     let error = StateError::Config(ConfigError::ZeroConcurrency);
     assert_eq!(error.source().unwrap().to_string(), ConfigError::ZeroConcurrency.to_string());

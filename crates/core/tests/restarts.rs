@@ -1,5 +1,4 @@
-//! What a machine holds, given out before a restart and put back after it: over both of its lives, no window
-//! overflows.
+//! `history` before a restart and `remember` after it: over all runs together, no window overflows.
 
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ fn config() -> impl Strategy<Value = Config> {
     )
 }
 
-/// One life of a machine. Every 4th task is abandoned, every 5th is left running.
-fn live(machine: &mut Machine<()>, now: &mut u64, steps: &[(u64, u64)], ran: &mut Vec<Record>) {
+/// One run of a machine. Every 4th task is abandoned, every 5th is left running.
+fn run(machine: &mut Machine<()>, now: &mut u64, steps: &[(u64, u64)], ran: &mut Vec<Record>) {
     let grace = machine.config().abandon_grace_ns;
     let mut running: Vec<(Grant, u64)> = vec![];
     for (step, &(gap, weight)) in steps.iter().enumerate() {
@@ -43,7 +42,7 @@ fn live(machine: &mut Machine<()>, now: &mut u64, steps: &[(u64, u64)], ran: &mu
             }
         }
     }
-    // A crash: what runs is on the wire for no longer than the grace.
+    // A crash: the calls of running tasks are on the wire for at most the grace.
     ran.extend(running.into_iter().map(|(grant, start)| Record {
         start,
         end: *now + grace,
@@ -54,16 +53,16 @@ fn live(machine: &mut Machine<()>, now: &mut u64, steps: &[(u64, u64)], ran: &mu
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
     #[test]
-    fn no_window_overflows_over_several_lives(
+    fn no_window_overflows_over_several_runs(
         config in config(),
-        lives in proptest::collection::vec(
+        runs in proptest::collection::vec(
             (proptest::collection::vec((0_u64..15, 1_u64..4), 1..40), 0_u64..60), 1..4),
     ) {
         let (mut now, mut ran, mut history) = (0, vec![], vec![]);
-        for (steps, down) in lives {
+        for (steps, down) in runs {
             let mut machine: Machine<()> = Machine::new(config.clone()).unwrap();
             machine.remember(now, history);
-            live(&mut machine, &mut now, &steps, &mut ran);
+            run(&mut machine, &mut now, &steps, &mut ran);
             history = machine.history(now);
             now += down;
         }
@@ -74,17 +73,17 @@ proptest! {
     }
 
     #[test]
-    fn a_history_that_was_put_back_is_given_out_again(
+    fn a_history_that_was_put_back_comes_out_again(
         config in config(),
         steps in proptest::collection::vec((0_u64..15, 1_u64..4), 1..60),
     ) {
         let mut now = 0;
         let mut machine: Machine<()> = Machine::new(config.clone()).unwrap();
-        live(&mut machine, &mut now, &steps, &mut vec![]);
+        run(&mut machine, &mut now, &steps, &mut vec![]);
         let before = machine.stats(now);
         let mut after: Machine<()> = Machine::new(config).unwrap();
         after.remember(now, machine.history(now));
-        // With no grace, what ran has ended with the process.
+        // Without a grace, running tasks have ended with the process.
         let units = |stats: &strict_rate_limiter_core::Snapshot| -> Vec<u64> {
             stats.held.iter().map(|held| held.units).collect()
         };
@@ -93,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn a_history_is_in_the_order_of_its_ends_and_says_what_is_on_the_wire() {
+fn a_history_is_in_the_order_of_its_ends_and_includes_running_tasks() {
     let limits: [Limit; 2] = ["9/100ns".parse().unwrap(), "99w/50ns".parse().unwrap()];
     let config = Config { concurrency: 5, abandon_grace_ns: 30, ..Config::new(limits) };
     let mut machine: Machine<()> = Machine::new(config).unwrap();

@@ -1,4 +1,4 @@
-//! States that come back damaged: an error or a working machine, never a panic and never a burst.
+//! Damaged states: `restore` returns an error or a working machine, never a panic and never a burst.
 
 #[path = "oracle/restored.rs"]
 mod restored;
@@ -14,7 +14,7 @@ use strict_rate_limiter_core::{
 
 const PER_NS: u64 = 100;
 
-/// A machine with something of everything in it.
+/// A machine with running, unclaimed, abandoned and waiting tasks and completions.
 fn busy_state() -> State {
     let per = Duration::from_nanos(PER_NS);
     let limits = [Limit::tasks(6, per).unwrap(), Limit::weight(20, per).unwrap()];
@@ -35,7 +35,7 @@ fn busy_state() -> State {
     machine.state()
 }
 
-/// Every number of a state, to be damaged one by one.
+/// All numbers of a state, to damage them one by one.
 fn numbers(state: &mut State) -> Vec<&mut u64> {
     let pairs = state.queue.iter_mut().chain(&mut state.unclaimed).chain(&mut state.abandoned);
     let mut numbers: Vec<&mut u64> = pairs.flat_map(|(a, b)| [a, b]).collect();

@@ -1,4 +1,4 @@
-//! What the window remembers: exact up to 65,536 completions, bounded above, and never looser.
+//! The window's log: exact up to 65,536 completions, bounded in memory beyond, and never permissive.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -43,8 +43,8 @@ fn no_rate_takes_more_than_its_bound() {
     }
 }
 
-/// Runs tasks as fast as the law allows, with pauses between them, through the machine and through
-/// a log of every single completion. Returns how often the limit bound.
+/// Runs tasks as fast as the law allows, with gaps, in the machine and beside a log of every single
+/// completion. Returns how often the limit delayed a task.
 fn run_beside_an_exact_log(rate: u64, per_ns: u64, gaps: impl Iterator<Item = u64>) -> u64 {
     let slot_ns = per_ns / 65_536;
     let mut machine = machine(rate, per_ns);
@@ -55,7 +55,7 @@ fn run_beside_an_exact_log(rate: u64, per_ns: u64, gaps: impl Iterator<Item = u6
         now += gap;
         exact.drain(..exact.partition_point(|at| at + per_ns < now));
         let permit = machine.try_grant(now, 1).or_else(|_| {
-            // The machine says no. It may be late, by one slot, and never early.
+            // The machine refuses. It may be late by one slot, and never early.
             full += 1;
             let ticket = machine.enqueue(1, ()).unwrap().ticket;
             let Decision::LookAgainAt(at) = machine.poll(now) else { panic!("nothing runs") };
@@ -77,7 +77,7 @@ fn run_beside_an_exact_log(rate: u64, per_ns: u64, gaps: impl Iterator<Item = u6
 
 #[test]
 fn merged_completions_are_never_held_too_short_nor_more_than_a_slot_too_long() {
-    // A window of twice as many completions as there are slots, evenly and in bursts.
+    // A window of 2 * SLOTS completions, evenly and in bursts.
     let even = std::iter::repeat_n(7_000, 400_000);
     assert!(run_beside_an_exact_log(131_072, 1_000_000_000, even) > 0, "the limit binds");
     let bursts = (0..400_000_u64).map(|task| if task % 1_000 == 0 { 5_000_000 } else { 3 });
@@ -86,7 +86,7 @@ fn merged_completions_are_never_held_too_short_nor_more_than_a_slot_too_long() {
 
 #[test]
 fn the_last_completion_before_a_long_gap_is_not_held_until_after_it() {
-    // As many completions as a log holds, then nothing for half a period, then the merge.
+    // ENTRIES_MAX completions, then none for half a period, then the merge.
     let (entries, per_ns) = (65_536 + 65_536 / 16, 1_000_000_000_u64);
     let step = per_ns / 4 / entries;
     let gaps = std::iter::repeat_n(step, usize::try_from(entries).unwrap());

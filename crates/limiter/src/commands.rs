@@ -34,8 +34,8 @@ impl Inner {
 
     /// Whether a limiter made just now would decide the same from here on. Not, where the clock panics.
     #[cfg(feature = "keyed")]
-    pub(crate) fn is_blank(&self) -> bool {
-        foreign::call(|| self.now(Machine::is_blank)).unwrap_or(false)
+    pub(crate) fn is_like_new(&self) -> bool {
+        foreign::call(|| self.now(Machine::is_like_new)).unwrap_or(false)
     }
 
     pub(crate) fn pause_until(&self, until: u64) {

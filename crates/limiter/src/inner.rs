@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{
-    EnqueueError, InsideWaiter, Machine, Place, Ticket, TicketStatus, TryGrantError,
+    EnqueueError, Enqueued, InsideWaiter, Machine, Ticket, TicketStatus, TryGrantError,
 };
 
 use crate::clock::Timeline;
@@ -152,7 +152,7 @@ impl Inner {
         }
         let cloned = foreign::call(|| waker.clone());
         let Some(waker) = update.panics.note(cloned) else { update.end_and_tell() };
-        let Place { ticket, accepted, .. } = update.locked.machine.enqueue(weight, waker)?;
+        let Enqueued { ticket, accepted, .. } = update.locked.machine.enqueue(weight, waker)?;
         if !tasks.is_empty() {
             update.locked.inside.push(InsideWaiter { ticket, tasks });
             self.has_inside_waiters.store(true, Ordering::Relaxed);

@@ -66,7 +66,7 @@ impl RateLimiter {
     /// decide the same from here on.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_forgettable(&self) -> bool {
-        Arc::strong_count(&self.inner) == 1 && self.inner.is_blank()
+        Arc::strong_count(&self.inner) == 1 && self.inner.is_like_new()
     }
 
     // --- Acquiring a permit

@@ -1,5 +1,5 @@
-//! The slow, obvious limiter: it remembers every task there ever was and scans them all for every
-//! question. Written from the law alone; it shares no code with the machine.
+//! The oracle: a slow limiter that remembers every task and scans them all for each question. Written from the
+//! law alone; it shares no code with the machine.
 //!
 //! Used by the tests, and by the fuzzing targets.
 
@@ -12,7 +12,7 @@ use strict_rate_limiter_core::{Config, Limit};
 pub(crate) struct Task {
     pub(crate) weight: u64,
     pub(crate) granted: u64,
-    /// When it completed, or will (abandoned, with a grace), and what it used.
+    /// When it completed, or will complete (if abandoned, after the grace), and its usage.
     pub(crate) ended: Option<(u64, u64)>,
     /// It ended before the limits last changed, and is counted in [`Oracle::elsewhere`].
     pub(crate) is_settled: bool,
@@ -23,12 +23,12 @@ pub(crate) struct Oracle {
     pub(crate) limits: Vec<(Limit, u64)>,
     pub(crate) config: Config,
     pub(crate) tasks: Vec<Task>,
-    pub(crate) line: Vec<(u64, u64)>,
-    /// What no task above accounts for: of which limit, when it completed, and how much. Others used it, or
-    /// it came before the limits last changed.
+    pub(crate) queue: Vec<(u64, u64)>,
+    /// Usage that is in none of the tasks above: the limit, the completion time, the units. By other clients, or
+    /// from before the latest change of limits.
     pub(crate) elsewhere: Vec<(usize, u64, u64)>,
-    /// For each limit, what it had dropped when the limits last changed, and what it has not bounded: all of what
-    /// came before, and what others used since.
+    /// For each limit: the units expired before the latest change of limits, and the units that it did not bound,
+    /// which are all units before the change and other clients' usage since.
     dropped: Vec<u64>,
     unbounded: Vec<u64>,
     pub(crate) paused_until: u64,
@@ -43,7 +43,7 @@ impl Oracle {
             limits,
             config,
             tasks: vec![],
-            line: vec![],
+            queue: vec![],
             elsewhere: vec![],
             dropped: vec![],
             unbounded: vec![],
@@ -59,7 +59,7 @@ impl Oracle {
         self.tasks.iter().filter(|task| task.ended.is_none_or(|(ended, _)| ended > at)).count()
     }
 
-    /// What is held of a limit at an instant, if nothing else happens until then.
+    /// The units of a limit held at an instant, if nothing else happens until then.
     pub(crate) fn held(&self, which: usize, at: u64) -> u64 {
         let (limit, _) = self.limits[which];
         let running =
@@ -67,7 +67,7 @@ impl Oracle {
         self.completed(which, at) + running.map(|task| limit.units(task.weight)).sum::<u64>()
     }
 
-    /// What of it is held for what has completed, here or elsewhere.
+    /// Those of them held by completions, here or elsewhere.
     pub(crate) fn completed(&self, which: usize, at: u64) -> u64 {
         let (limit, per_ns) = self.limits[which];
         let here = self.tasks.iter().filter(|task| !task.is_settled).filter_map(|task| task.ended);
@@ -119,7 +119,7 @@ impl Oracle {
         ends.chain(self.elsewhere.iter().map(|(_, ended, _)| *ended)).max().unwrap_or(0)
     }
 
-    /// Others used a limit, as the protected system said.
+    /// Other clients used a limit, as the protected system said.
     pub(crate) fn use_elsewhere(&mut self, which: usize, at: u64, units: u64) {
         self.elsewhere.push((which, at, units));
         self.unbounded[which] += units;
@@ -138,17 +138,17 @@ impl Oracle {
         })
     }
 
-    /// New limits, at `now`; whatever they stamp, they stamp `at`. Those who wait and are now too heavy leave:
-    /// their tickets.
+    /// Changes the limits at `now`, with completions stamped `at`. Returns the tickets of the waiters that are now
+    /// too heavy, which leave.
     pub(crate) fn set_limits(&mut self, limits: Vec<Limit>, now: u64, at: u64) -> Vec<u64> {
         let asked_for = self.config.limits.len();
         self.config.limits = limits;
         let mut old = std::mem::replace(&mut self.limits, all_limits(&self.config));
-        // A pace knows nothing that the limits do not.
+        // The paces' histories have nothing that the limits' do not have.
         old.truncate(asked_for);
         let has_ended =
             |task: &&Task| !task.is_settled && task.ended.is_some_and(|(ended, _)| ended <= now);
-        // What an old limit has counted, so far back as it was in force.
+        // All completions that an old limit has counted.
         let counted = |which: usize| -> Vec<(u64, u64)> {
             let here = self.tasks.iter().filter(has_ended).filter_map(|task| task.ended);
             let here = here.map(|(ended, actual)| (ended, old[which].0.units(actual)));
@@ -166,7 +166,7 @@ impl Oracle {
                 unbounded.push(RATE_MAX);
                 continue;
             };
-            // At each instant, as much is held from then on as the old limit that knows of most says.
+            // From each instant on, the new limit holds as much as the old limit that holds most.
             let known: Vec<Vec<(u64, u64)>> = sources
                 .iter()
                 .map(|source| {
@@ -215,15 +215,15 @@ impl Oracle {
             unbounded.push(gone + since(0));
         }
         (self.elsewhere, self.dropped, self.unbounded) = (elsewhere, dropped, unbounded);
-        // Their numbers are the tests' to know them by, so they stay where they are.
+        // The tests refer to tasks by position, so the tasks stay in the list.
         for task in
             self.tasks.iter_mut().filter(|task| task.ended.is_some_and(|(ended, _)| ended <= now))
         {
             task.is_settled = true;
         }
         let (stay, leave): (Vec<_>, Vec<_>) =
-            self.line.iter().partition(|(_, weight)| self.could_ever_run(*weight));
-        self.line = stay;
+            self.queue.iter().partition(|(_, weight)| self.could_ever_run(*weight));
+        self.queue = stay;
         leave.into_iter().map(|(ticket, _)| ticket).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The machine and the oracle side by side, taken through the same operations.
 
 use strict_rate_limiter_core::{
-    Config, ConfigError, Decision, EnqueueError, Grant, Limit, Machine, Place, Record,
+    Config, ConfigError, Decision, EnqueueError, Enqueued, Grant, Limit, Machine, Record,
     RequestError, Ticket, TicketStatus, TryGrantError, audit, raw,
 };
 
@@ -23,14 +23,14 @@ pub(crate) enum Op {
     Complete {
         which: usize,
         actual: Option<u64>,
-        doubt: u64,
+        error_bound: u64,
     },
     Abandon(usize),
     /// A permit that was never granted comes back while none is out, so that it can be known.
     CompleteMadeUp {
         weight: u64,
         actual: Option<u64>,
-        doubt: u64,
+        error_bound: u64,
     },
     UndoMadeUp(u64),
     Pause(u64),
@@ -38,11 +38,11 @@ pub(crate) enum Op {
     Reconcile {
         which: usize,
         used: u64,
-        doubt: u64,
+        error_bound: u64,
     },
     SetLimits {
         limits: Vec<Limit>,
-        doubt: u64,
+        error_bound: u64,
     },
     SetConcurrency(usize),
     WriteDownAndReadBack,
@@ -54,7 +54,9 @@ impl Op {
     /// A task that overspends breaks the window by its own doing: the same without that.
     pub(crate) fn without_overspend(&self) -> Self {
         match *self {
-            Self::Complete { which, doubt, .. } => Self::Complete { which, actual: None, doubt },
+            Self::Complete { which, error_bound, .. } => {
+                Self::Complete { which, actual: None, error_bound }
+            }
             ref op => op.clone(),
         }
     }
@@ -105,7 +107,7 @@ impl Pair {
             Op::Enqueue(weight) => self.enqueue(weight),
             Op::TryGrant(weight) => self.try_grant(weight),
             Op::GrantAtOnce(weight) => {
-                let expected = self.may_grant_to_newcomer(weight);
+                let expected = self.may_grant_at_once(weight);
                 let permit = self.machine.grant_at_once(weight);
                 assert_eq!(permit.is_some(), expected, "granting at once");
                 if let Some(permit) = permit {
@@ -124,8 +126,8 @@ impl Pair {
                 }
             }
             Op::CancelWaiting(which) => {
-                if let Some(index) = pick(which, self.oracle.line.len()) {
-                    let (ticket, _) = self.oracle.line.remove(index);
+                if let Some(index) = pick(which, self.oracle.queue.len()) {
+                    let (ticket, _) = self.oracle.queue.remove(index);
                     assert_eq!(self.machine.cancel(raw::ticket(ticket)), Some(ticket));
                 }
             }
@@ -143,7 +145,9 @@ impl Pair {
                     self.forget(task);
                 }
             }
-            Op::Complete { which, actual, doubt } => self.complete(which, actual, doubt),
+            Op::Complete { which, actual, error_bound } => {
+                self.complete(which, actual, error_bound)
+            }
             Op::Abandon(which) => {
                 if let Some(index) = pick(which, self.permits.len()) {
                     let (permit, task) = self.permits.remove(index);
@@ -154,8 +158,8 @@ impl Pair {
                     self.oracle.tasks[task].ended = Some((ends, weight));
                 }
             }
-            Op::CompleteMadeUp { weight, actual, doubt } => {
-                self.complete_made_up(weight, actual, doubt);
+            Op::CompleteMadeUp { weight, actual, error_bound } => {
+                self.complete_made_up(weight, actual, error_bound);
             }
             Op::UndoMadeUp(weight) => self.undo_made_up(weight),
             Op::Pause(ns) => {
@@ -166,12 +170,12 @@ impl Pair {
                 self.machine.resume();
                 self.oracle.paused_until = 0;
             }
-            Op::Reconcile { which, used, doubt } => {
+            Op::Reconcile { which, used, error_bound } => {
                 let limits = self.machine.config().limits.len();
                 let which = pick(which, limits).expect("a machine has at least one limit");
-                self.reconcile(which, used, doubt);
+                self.reconcile(which, used, error_bound);
             }
-            Op::SetLimits { ref limits, doubt } => self.set_limits(limits, doubt),
+            Op::SetLimits { ref limits, error_bound } => self.set_limits(limits, error_bound),
             Op::SetConcurrency(tasks) => {
                 self.machine.set_concurrency(tasks).expect("in range");
                 self.is_as_made &= self.oracle.config.concurrency == tasks;
@@ -190,8 +194,9 @@ impl Pair {
             }
             Op::Abort => {
                 let left: Vec<u64> = self.machine.abort().collect();
-                let line: Vec<u64> = self.oracle.line.drain(..).map(|(ticket, _)| ticket).collect();
-                assert_eq!(left, line, "everyone in the line is handed back, in order");
+                let queued: Vec<u64> =
+                    self.oracle.queue.drain(..).map(|(ticket, _)| ticket).collect();
+                assert_eq!(left, queued, "all waiters are returned, in order");
                 self.closed = true;
             }
         }
@@ -199,7 +204,7 @@ impl Pair {
         self.check();
     }
 
-    /// Whatever ran, audited: for histories in which nobody overspends.
+    /// Audits all tasks, for histories in which no task exceeds its reservation.
     pub(crate) fn no_window_overflowed(&self) {
         let until = self.oracle.now;
         let records = self.oracle.tasks.iter().map(|task| Record {
@@ -227,10 +232,10 @@ impl Pair {
         }
     }
 
-    fn may_grant_to_newcomer(&self, weight: u64) -> bool {
-        let nobody_waits = self.oracle.line.is_empty();
+    fn may_grant_at_once(&self, weight: u64) -> bool {
+        let is_queue_empty = self.oracle.queue.is_empty();
         !self.closed
-            && nobody_waits
+            && is_queue_empty
             && self.oracle.could_ever_run(weight)
             && self.oracle.may_grant(weight, self.oracle.now)
     }
@@ -238,10 +243,10 @@ impl Pair {
     fn enqueue(&mut self, weight: u64) {
         let next = self.machine.state().next_ticket;
         match self.machine.enqueue(weight, next) {
-            Ok(Place { ticket, accepted, .. }) => {
+            Ok(Enqueued { ticket, accepted, .. }) => {
                 assert_eq!(raw::ticket_number(ticket), next);
-                assert_eq!(accepted, self.oracle.line.len() < self.oracle.config.queue_capacity);
-                self.oracle.line.push((next, weight));
+                assert_eq!(accepted, self.oracle.queue.len() < self.oracle.config.queue_capacity);
+                self.oracle.queue.push((next, weight));
             }
             Err(EnqueueError::Request(_)) => assert!(!self.oracle.could_ever_run(weight)),
             Err(error) => {
@@ -253,7 +258,7 @@ impl Pair {
 
     fn try_grant(&mut self, weight: u64) {
         let now = self.oracle.now;
-        let expected = self.may_grant_to_newcomer(weight);
+        let expected = self.may_grant_at_once(weight);
         let answer = self.machine.try_grant(now, weight);
         assert_eq!(answer.is_ok(), expected, "{answer:?}");
         match answer {
@@ -261,26 +266,26 @@ impl Pair {
             Err(TryGrantError::Request(_)) => assert!(!self.oracle.could_ever_run(weight)),
             Err(TryGrantError::Closed) => assert!(self.closed),
             Err(TryGrantError::Busy { not_before: Some(at) }) => {
-                let weight = self.oracle.line.first().map_or(weight, |(_, weight)| *weight);
+                let weight = self.oracle.queue.first().map_or(weight, |(_, weight)| *weight);
                 assert!(at == now || !self.oracle.may_grant(weight, at - 1), "{at} is too late");
             }
             Err(_) => {}
         }
     }
 
-    fn complete(&mut self, which: usize, actual: Option<u64>, doubt: u64) {
+    fn complete(&mut self, which: usize, actual: Option<u64>, error_bound: u64) {
         let Some(index) = pick(which, self.permits.len()) else { return };
         let now = self.oracle.now;
         let (permit, task) = self.permits.remove(index);
         let reserved = permit.weight();
         let used = actual.unwrap_or(reserved);
-        let excess = self.machine.complete(permit, now, now + doubt, actual);
+        let excess = self.machine.complete(permit, now, now + error_bound, actual);
         assert_eq!(excess, used.saturating_sub(reserved));
-        // Within the doubt the task counts as ended, and as held from the latest end.
-        self.oracle.tasks[task].ended = Some((self.stamped(doubt), used));
+        // Within the error bound the task counts as ended, and its units are held from the latest end.
+        self.oracle.tasks[task].ended = Some((self.stamped(error_bound), used));
     }
 
-    fn set_limits(&mut self, limits: &[Limit], doubt: u64) {
+    fn set_limits(&mut self, limits: &[Limit], error_bound: u64) {
         let now = self.oracle.now;
         let paced = self.oracle.config.paced;
         if paced && limits.iter().all(|limit| limit.units(2) == 2) {
@@ -290,14 +295,14 @@ impl Pair {
             assert_eq!(self.machine.state(), before, "nothing has changed");
             return;
         }
-        let refused = self.machine.set_limits(now, now + doubt, limits.iter().copied());
+        let refused = self.machine.set_limits(now, now + error_bound, limits.iter().copied());
         let refused = refused.expect("in range");
         if limits == self.oracle.config.limits {
             assert_eq!(refused, []);
             return;
         }
         (self.has_new_limits, self.is_as_made) = (true, false);
-        let at = self.stamped(doubt);
+        let at = self.stamped(error_bound);
         let leave = self.oracle.set_limits(limits.to_vec(), now, at);
         let left: Vec<u64> = refused.iter().map(|refused| refused.waiter).collect();
         assert_eq!(left, leave, "in the order of the queue");
@@ -307,15 +312,15 @@ impl Pair {
         }
     }
 
-    fn complete_made_up(&mut self, weight: u64, actual: Option<u64>, doubt: u64) {
+    fn complete_made_up(&mut self, weight: u64, actual: Option<u64>, error_bound: u64) {
         if !self.permits.is_empty() {
             return;
         }
         let now = self.oracle.now;
         let used = actual.unwrap_or(weight);
         let permit = raw::grant(weight);
-        assert_eq!(self.machine.complete(permit, now, now + doubt, actual), used);
-        let at = self.stamped(doubt);
+        assert_eq!(self.machine.complete(permit, now, now + error_bound, actual), used);
+        let at = self.stamped(error_bound);
         for (which, (limit, _)) in self.oracle.limits.clone().into_iter().enumerate() {
             self.oracle.use_elsewhere(which, at, limit.units(used));
         }
@@ -329,23 +334,23 @@ impl Pair {
         }
     }
 
-    fn reconcile(&mut self, which: usize, used: u64, doubt: u64) {
+    fn reconcile(&mut self, which: usize, used: u64, error_bound: u64) {
         let now = self.oracle.now;
         let (limit, _) = self.oracle.limits[which];
         let known = self.oracle.completed(which, now);
-        let added = self.machine.reconcile(now, now + doubt, which, used);
+        let added = self.machine.reconcile(now, now + error_bound, which, used);
         assert_eq!(added, used.min(limit.rate()).saturating_sub(known), "what is not known of");
         if added > 0 {
-            let at = self.stamped(doubt);
+            let at = self.stamped(error_bound);
             self.oracle.use_elsewhere(which, at, added);
         }
     }
 
-    /// When the machine stamped what it was just told of, the end of the clock's doubt: from then
-    /// on the oracle goes on, and so does whoever's grace ends within it.
-    fn stamped(&mut self, doubt: u64) -> u64 {
+    /// The machine's stamp of the latest completion: the end of the clock's error bound. The oracle's time
+    /// goes on from there, and so do graces that end within the bound.
+    fn stamped(&mut self, error_bound: u64) -> u64 {
         let now = self.oracle.now;
-        let at = (now + doubt).max(self.machine.state().last_end);
+        let at = (now + error_bound).max(self.machine.state().last_end);
         self.oracle.now = at;
         let others = self.oracle.tasks.iter_mut().filter_map(|task| task.ended.as_mut());
         for (ended, _) in others.filter(|(ended, _)| (now + 1..at).contains(ended)) {
@@ -358,25 +363,28 @@ impl Pair {
     fn drive(&mut self) {
         loop {
             let now = self.oracle.now;
-            let head = self.oracle.line.first().copied();
+            let head = self.oracle.queue.first().copied();
             match self.machine.poll(now) {
                 Decision::Grant { ticket, waiter } => {
-                    let (first, weight) = head.expect("only who waits is granted");
+                    let (first, weight) = head.expect("only a waiter is granted");
                     assert_eq!(
                         (raw::ticket_number(ticket), waiter),
                         (first, first),
                         "first in, first out"
                     );
                     assert!(self.oracle.may_grant(weight, now), "the law forbids this grant");
-                    self.oracle.line.remove(0);
+                    self.oracle.queue.remove(0);
                     let task = self.oracle.grant(weight);
                     assert!(self.oracle.keeps_the_law(now), "the whole history says no");
                     self.granted.push((ticket, task));
                 }
                 Decision::Accept { ticket } => {
-                    let at =
-                        self.oracle.line.iter().position(|(t, _)| *t == raw::ticket_number(ticket));
-                    assert!(at.expect("accepted in the line") < self.oracle.config.queue_capacity);
+                    let at = self
+                        .oracle
+                        .queue
+                        .iter()
+                        .position(|(t, _)| *t == raw::ticket_number(ticket));
+                    assert!(at.expect("accepted in the queue") < self.oracle.config.queue_capacity);
                     assert!(!self.accepted.contains(&raw::ticket_number(ticket)), "accepted once");
                     self.accepted.push(raw::ticket_number(ticket));
                 }
@@ -412,20 +420,20 @@ impl Pair {
     fn check(&mut self) {
         let now = self.oracle.now;
         let stats = self.machine.stats(now);
-        assert_eq!(stats.queued, self.oracle.line.len());
+        assert_eq!(stats.queued, self.oracle.queue.len());
         assert_eq!(stats.running, self.oracle.running(now));
         assert_eq!(self.machine.is_drained(), stats.queued == 0 && stats.running == 0);
         assert_eq!(self.machine.load(), (stats.running, stats.queued));
         assert_eq!(self.machine.is_closed(), self.closed);
-        let line = self.oracle.line.iter().map(|(ticket, _)| *ticket);
-        assert!(self.machine.waiters().copied().eq(line), "everyone in the line, in order");
+        let queue = self.oracle.queue.iter().map(|(ticket, _)| *ticket);
+        assert!(self.machine.waiters().copied().eq(queue), "all waiters, in order");
         let capacity = self.oracle.config.queue_capacity;
-        for (position, (ticket, _)) in self.oracle.line.iter().enumerate() {
+        for (position, (ticket, _)) in self.oracle.queue.iter().enumerate() {
             let expected = TicketStatus::Queued { accepted: position < capacity };
             assert_eq!(self.machine.status(raw::ticket(*ticket)), expected);
             assert_eq!(self.machine.waiter_mut(raw::ticket(*ticket)), Some(&mut ticket.clone()));
         }
-        let head = self.oracle.line.first().map(|(ticket, _)| raw::ticket(*ticket));
+        let head = self.oracle.queue.first().map(|(ticket, _)| raw::ticket(*ticket));
         assert_eq!(self.machine.head(), head);
         let full = stats.running >= self.oracle.config.concurrency;
         let awaits_completion = full && self.oracle.next_known_end().is_none();
@@ -436,13 +444,18 @@ impl Pair {
             assert_eq!((held.limit, held.units), (limit, real));
         }
         assert_eq!(self.machine.backoff_ns(now), self.oracle.backoff_ns());
-        let blank = (0..self.oracle.limits.len()).all(|which| self.oracle.held(which, now) == 0)
+        let is_like_new = (0..self.oracle.limits.len())
+            .all(|which| self.oracle.held(which, now) == 0)
             && stats.running == 0
             && stats.queued == 0
             && now >= self.oracle.paused_until
             && !self.closed
             && self.is_as_made;
-        assert_eq!(self.machine.is_blank(now), blank, "nothing would be lost with it");
+        assert_eq!(
+            self.machine.is_like_new(now),
+            is_like_new,
+            "a new machine would decide the same"
+        );
     }
 }
 
