@@ -1,4 +1,4 @@
-//! Making a limiter with more than the defaults.
+//! `RateLimiterBuilder`: the settings of a limiter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl RateLimiterBuilder {
         }
     }
 
-    /// Adds a limit. All limits must allow a task for it to run; at least one is needed.
+    /// Adds a limit. A task needs room in all limits. At least one is needed.
     pub fn limit(mut self, limit: Limit) -> Self {
         self.config.limits.push(limit);
         self
@@ -59,8 +59,8 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// Spreads tasks over the period instead of running them back to back: at most 1 in any
-    /// `per / rate` (rounded up), for each task limit. Needs a task limit.
+    /// Spreads tasks over the period: for each task limit, at most 1 task in any `per / rate` (rounded up).
+    /// Needs a task limit.
     ///
     /// Against a server that estimates its window from two counters, this keeps the estimate within
     /// one task of the limit.
@@ -69,23 +69,23 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// How many tasks may run at once: 1 unless said otherwise, and at most
+    /// How many tasks may run at once: 1 by default, at most
     /// [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). The guarantee is the same for any number.
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.config.concurrency = tasks;
         self
     }
 
-    /// How many may wait in the queue; unbounded unless said otherwise. When it is full, `push`
-    /// waits for room and `try_push` hands the task back. Everything else waits in either case, in
-    /// its place in the queue, unless [`refuse_when_full`](Self::refuse_when_full) says otherwise.
+    /// How many tasks are accepted into the queue; unbounded by default. If the queue is full, `push` waits
+    /// for room and `try_push` returns the task. All other calls wait in the queue all the same, unless
+    /// [`refuse_when_full`](Self::refuse_when_full) is set.
     pub fn queue_capacity(mut self, waiters: usize) -> Self {
         self.config.queue_capacity = waiters;
         self
     }
 
-    /// Has the [capacity](Self::queue_capacity) bound everyone: whoever finds the queue full is refused
-    /// at once, in place of waiting. For a server, whose clients had better be told at once.
+    /// Makes the [capacity](Self::queue_capacity) bound all calls: if the queue is full, a call fails at once
+    /// instead of waiting. For a server that should refuse its own clients early.
     ///
     /// | | when the queue is full | with `refuse_when_full` |
     /// |---|---|---|
@@ -95,7 +95,7 @@ impl RateLimiterBuilder {
     /// | `try_acquire` | never waits | the same |
     /// | a service of the tower layer | waits | ready, and the call answers [`AcquireError::Full`](crate::AcquireError::Full) |
     ///
-    /// With a capacity of 0 nobody waits: a permit at once, or a refusal.
+    /// With a capacity of 0 no call waits: it gets a permit at once, or fails.
     ///
     /// ```
     /// # use strict_rate_limiter::{AcquireError, RateLimiter};
@@ -116,40 +116,41 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// How long a task that was dropped while it ran still counts as running, as its call may
-    /// still be on its way: 0 unless said otherwise.
+    /// How long a task that was dropped while it ran still counts as running, because its call may still be
+    /// on the wire: 0 by default.
     pub fn abandon_grace(mut self, grace: Duration) -> Self {
         self.config.abandon_grace_ns = saturating_ns(grace);
         self
     }
 
-    /// How much faster than the protected system's our clock may run, in parts per million: 0
-    /// unless said otherwise. Every period is stretched by it. (A server's clock that runs fast sees
-    /// tasks further apart than they are, and needs no allowance.)
+    /// How much faster our clock may run than the protected system's, in parts per million: 0 by default.
+    /// Stretches every period. (A server whose clock runs fast sees tasks further apart than they are, which
+    /// is safe.)
     pub fn clock_drift(mut self, ppm: u32) -> Self {
         self.config.clock_drift_ppm = ppm;
         self
     }
 
-    /// Uses this clock instead of the real one. An `Arc` of a clock is a clock, for several limiters.
+    /// Uses this clock instead of the real one. Several limiters can share a clock in an `Arc`.
     ///
-    /// `wasm32-unknown-unknown` has no real clock: building a limiter there without a clock of yours panics.
+    /// `wasm32-unknown-unknown` has no real clock: there, building a limiter without your own clock panics.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Asks the operating system for the time at every completion, in place of reading the processor's
-    /// counter in between, which costs about as much again as an uncontended acquire. For machines whose
-    /// counter is not to be trusted although the kernel does: see `docs/guarantee.md`, "Assumed". It
-    /// changes nothing where there is no such counter, nor with a [`clock`](Self::clock) of your own.
+    /// Reads the operating system's clock at every completion, and never the processor's counter. That
+    /// costs about as much again as an uncontended acquire. For machines whose counter is wrong although the
+    /// kernel trusts it: see `docs/guarantee.md`, "Assumed". Changes nothing on machines without such a
+    /// counter, or with your own [`clock`](Self::clock).
     pub fn exact_clock(mut self) -> Self {
         self.exact_clock = true;
         self
     }
 
-    /// What ran before the limiter was made, in any order, so that a restarted program does not burst: pairs (how long
-    /// ago it completed, its weight), or what [`RateLimiter::history`](crate::RateLimiter::history) gave out.
+    /// Adds tasks that ran before the limiter was made, so that a restarted program does not burst. Takes pairs (how long
+    /// ago the task completed, its weight) in any order, or the entries of
+    /// [`RateLimiter::history`](crate::RateLimiter::history).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -166,8 +167,7 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// What the limiter is called in spans, in metrics and by `Debug`; its limits, as text, unless
-    /// said otherwise.
+    /// The limiter's name in spans, in metrics and in `Debug`. By default its limits, as text.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self

@@ -1,7 +1,7 @@
-//! Commands to a limiter and questions about it: each is one [`Update`](crate::update::Update).
+//! Commands to a limiter and questions about it. Each is one [`Update`](crate::update::Update).
 //!
-//! The machine decides what they mean. Here the waiters that a command lets through are woken, and the timer is set
-//! anew where the next opening has moved.
+//! The machine decides. This module wakes the waiters that a command affects, and sets the timer again if the next
+//! opening has moved.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::stats::Stats;
 use crate::wake_ahead::WakeAhead;
 
 impl Inner {
-    /// The other side says how much of a limit is in use. `None` where there is no such limit.
+    /// Enters the server's own count of a limit. `None` if there is no such limit.
     pub(crate) fn reconcile(&self, limit: core::Limit, used: u64) -> Option<u64> {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
         let machine = &mut update.locked.machine;
         let mut added = None;
-        for place in 0..machine.config().limits.len() {
-            if machine.config().limits[place] == limit {
-                added = added.max(Some(machine.reconcile(now, now, place, used)));
+        for position in 0..machine.config().limits.len() {
+            if machine.config().limits[position] == limit {
+                added = added.max(Some(machine.reconcile(now, now, position, used)));
             }
         }
         update.settle(Some(now));
@@ -32,7 +32,7 @@ impl Inner {
         added
     }
 
-    /// Whether a limiter made just now would decide the same from here on. Not, where the clock panics.
+    /// Whether a new limiter would decide the same from now on. `false` if the clock panics.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_like_new(&self) -> bool {
         foreign::call(|| self.now(Machine::is_like_new)).unwrap_or(false)
@@ -61,7 +61,7 @@ impl Inner {
         self.now(|machine, now| machine.paused_until().saturating_sub(now))
     }
 
-    /// Asks the machine something as of now, which changes nothing.
+    /// Asks the machine something as of now.
     pub(crate) fn now<R>(&self, ask: impl FnOnce(&mut Machine<Waker>, u64) -> R) -> R {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
@@ -104,7 +104,7 @@ impl Inner {
         self.lock().machine.config().limits.clone()
     }
 
-    /// New limits. Waiters that are now too heavy are woken to be told.
+    /// Changes the limits. Waiters that are now too heavy are woken, and get the error.
     pub(crate) fn set_limits(&self, limits: Vec<core::Limit>) -> Result<(), ConfigError> {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
@@ -121,7 +121,7 @@ impl Inner {
         }
         let shortest_per = shortest_per(&update.locked.machine);
         update.locked.fast_clock = self.clock.fast_clock(shortest_per);
-        // The next opening has moved, and so may the head of the queue have.
+        // The next opening has moved, and the head of the queue may be another waiter.
         update.disarm();
         update.locked.wake_timer.set_wake_ahead(WakeAhead::for_clock(&self.clock, shortest_per));
         update.settle(Some(now));
@@ -137,7 +137,7 @@ impl Inner {
         set
     }
 
-    /// Everything that is held, and the time at which it is.
+    /// All held units, and the time as of which they are held.
     pub(crate) fn history(&self) -> (u64, Vec<HeldEntry>) {
         self.now(|machine, now| (now, machine.history(now)))
     }

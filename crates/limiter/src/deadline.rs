@@ -1,10 +1,9 @@
-//! A waiter's deadline: its timer, and leaving the queue when it comes.
+//! A waiter's deadline: a timer of the limiter's clock wakes its task at the deadline, and the task looks and
+//! leaves the queue.
 //!
-//! Whether a waiter can still be granted in time is the machine's to say
-//! (`strict_rate_limiter_core`, `deadline.rs`). Here its answers are carried out: a waiter is refused
-//! before it joins, or a timer of the limiter's clock wakes its task at the deadline, and the task
-//! looks. A timer that comes early is set again; where none can be set, the task looks without one,
-//! each time that its executor comes round.
+//! Core decides whether a waiter can still be granted in time (`deadline.rs` there). If not, the waiter is refused
+//! before it joins. A timer that fires early is set again. If no timer can be set, the task wakes itself and looks
+//! at each poll.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -25,28 +24,28 @@ type Entered = Result<Standing<core::Grant>, AcquireError>;
 
 /// How a waiter joins the queue, looks, and is woken for its deadline, if it has one.
 pub(crate) trait Deadline: fmt::Debug {
-    /// Granted now, or a place in the queue.
+    /// Grants now, or joins the queue.
     fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered;
 
-    /// What has become of a waiter that joined.
+    /// The present state of a waiter that has joined.
     fn look(&self, inner: &Inner, ticket: Ticket, waker: &Waker) -> Entered;
 
-    /// It waits from here on, and is woken by this waker.
+    /// The waiter waits from now on: sets the timer, which wakes this waker.
     fn waits(&mut self, inner: &Inner, waker: &Waker) -> Result<(), Panic>;
 
-    /// It no longer waits.
+    /// The waiter no longer waits: drops the timer.
     fn over(&mut self);
 }
 
-/// For ever.
+/// No deadline: waits for ever.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NoDeadline;
 
-/// How long a request may wait, as it was asked for.
+/// How long a request may wait, as the user set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     Endless,
-    /// From when it joins the queue.
+    /// Counted from joining the queue.
     Within(Duration),
     Until(Instant),
 }
@@ -54,19 +53,20 @@ pub(crate) enum Patience {
 /// The deadline of one waiter, if it has one.
 pub(crate) struct MayExpire {
     patience: Patience,
-    /// On the limiter's timeline; known once the waiter has joined.
+    /// In the machine's time; set when the waiter joins.
     at_ns: Option<u64>,
     alarm: Option<Alarm>,
 }
 
 /// A timer that is set for the deadline.
 struct Alarm {
-    /// Never locked: only its owner has it. A timer may be moved between threads but not shared.
+    /// Never locked, as it is only used through `&mut`. The mutex makes the timer `Sync`.
     timer: std::sync::Mutex<LimiterTimer>,
     wakes: Arc<AlarmWaker>,
 }
 
-/// What the timer wakes, so that it need not be set anew where the task's waker changes.
+/// The timer's waker, which wakes the task's present waker. So the timer need not be set again when the task's
+/// waker changes.
 struct AlarmWaker(Mutex<AlarmState>);
 
 struct AlarmState {
@@ -140,7 +140,7 @@ impl Deadline for MayExpire {
             self.alarm = Some(Alarm { timer: std::sync::Mutex::new(timer), wakes });
             return Ok(());
         }
-        // It has come meanwhile, or there is no timer to be had: look again.
+        // The deadline has come meanwhile, or no timer can be set: look again.
         foreign::call(|| wakes.wake())
     }
 
@@ -150,7 +150,7 @@ impl Deadline for MayExpire {
 }
 
 impl Alarm {
-    /// Has it wake this waker. Not, where it has come and is to be set anew.
+    /// Replaces the task's waker. `false` if the timer has fired or is lost, and must be set again.
     fn will_wake(&mut self, waker: &Waker) -> Result<bool, Panic> {
         if self.is_lost() {
             return Ok(false);
@@ -184,7 +184,7 @@ impl Wake for AlarmWaker {
         let mut state = self.lock();
         state.has_come = true;
         let waker = state.waker.take();
-        // Not woken under the lock: the task may be polled on the spot.
+        // Not woken under the lock: the waker may poll the task at once.
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -200,7 +200,7 @@ impl Drop for AlarmWaker {
 }
 
 impl Inner {
-    /// As [`Self::enter`], for a waiter that is to be granted at `deadline(now)` or before.
+    /// As [`Self::enter`], for a waiter that must be granted at `deadline(now)` or before.
     fn enter_by(
         &self,
         weight: u64,
@@ -222,8 +222,8 @@ impl Inner {
         self.join(update, weight, kind, waker)
     }
 
-    /// As [`Self::look_for`], for a waiter with a deadline: where that has come, the waiter looks once
-    /// more, and leaves without a permit.
+    /// As [`Self::look_for`], for a waiter with a deadline. If the deadline has come, the waiter looks once
+    /// more, and leaves if it is still not granted.
     fn look_by(&self, ticket: Ticket, waker: &Waker, deadline: u64) -> Entered {
         let standing = self.look_for(ticket, waker)?;
         if matches!(standing, Standing::Granted(_)) {
@@ -237,7 +237,7 @@ impl Inner {
         }
         update.drive(now);
         if update.panics.is_some() {
-            // The place is kept: dropping the waiter gives it up.
+            // The waiter stays in the queue until it is dropped.
             update.end_and_tell();
         }
         if let Some(not_before) = update.locked.machine.misses(now, ticket, deadline) {

@@ -1,4 +1,4 @@
-//! Everything that can go wrong, in words that name the value.
+//! The errors. Their messages name the values.
 
 use std::any::Any;
 use std::fmt;
@@ -14,10 +14,10 @@ pub enum BuildError {
     /// The numbers do not make a limit.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The text is no limit.
+    /// The text is not a limit.
     #[error(transparent)]
     Parse(#[from] ParseLimitError),
-    /// The settings do not work together, or are out of range.
+    /// The settings contradict each other, or are out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -29,21 +29,21 @@ pub enum AcquireError {
     /// No permit of this weight can ever be granted.
     #[error(transparent)]
     Weight(#[from] RequestError),
-    /// The limiter was closed before this was asked for.
+    /// The limiter was closed before the request.
     #[error("the limiter is closed")]
     Closed,
-    /// The limiter was aborted while this waited.
+    /// The limiter was aborted while the request waited.
     #[error("the limiter was aborted while this waited in the queue")]
     Aborted,
-    /// This was asked for from inside a task of the same limiter, which leaves no room for it until
-    /// it ends, and it would not end before this was granted.
+    /// The request was made inside a task of the same limiter, and would wait for that task: the task holds
+    /// what the request needs.
     #[error(
         "this would wait for ever: the task that asks for a permit holds what it needs; push to \
          the limiter instead, or raise its concurrency"
     )]
     WouldDeadlock,
-    /// The queue is full, and the limiter
-    /// [refuses](crate::RateLimiterBuilder::refuse_when_full) whoever would have to wait.
+    /// The queue is full, and the limiter [refuses when
+    /// full](crate::RateLimiterBuilder::refuse_when_full).
     #[error("the queue is full")]
     Full,
     /// No permit can be granted by the request's deadline, or the deadline has come.
@@ -55,7 +55,7 @@ pub enum AcquireError {
     },
 }
 
-/// Why a permit was not granted on the spot.
+/// Why a permit was not granted at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TryAcquireError {
@@ -65,7 +65,7 @@ pub enum TryAcquireError {
     /// The limiter is closed.
     #[error("the limiter is closed")]
     Closed,
-    /// The law forbids it now, or others are waiting.
+    /// There is no room now, or the queue is not empty.
     #[error("no permit now: the window is full, too many tasks run, or others are waiting")]
     Busy {
         /// No permit can be granted before this; `None` while that depends on running tasks.
@@ -73,7 +73,7 @@ pub enum TryAcquireError {
     },
 }
 
-/// Why a task was not accepted. The task is in it, so nothing is lost.
+/// Why a task was not accepted, with the task.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PushError<F> {
     /// Why.
@@ -92,13 +92,12 @@ pub enum PushRefusal {
     /// The limiter is closed.
     #[error("the limiter is closed")]
     Closed,
-    /// The queue is full. `push` waits for room instead, except from inside a task of the same
-    /// limiter, for which room might have to wait, and where the limiter
-    /// [refuses](crate::RateLimiterBuilder::refuse_when_full) whoever finds the queue full.
+    /// The queue is full. `push` waits for room instead, except inside a task of the same limiter, and if
+    /// the limiter [refuses when full](crate::RateLimiterBuilder::refuse_when_full).
     #[error("the queue is full")]
     Full,
-    /// The task would have to be queued, and there is no tokio runtime here to run it later.
-    #[error("the task has to be queued and there is no tokio runtime here to run it in its turn")]
+    /// The task must be queued, and there is no tokio runtime here to run it later.
+    #[error("the task must be queued, and there is no tokio runtime here to run it later")]
     NoRuntime,
     /// The task cannot be granted by the request's deadline, or the deadline came while it waited for
     /// room.
@@ -110,7 +109,7 @@ pub enum PushRefusal {
     },
 }
 
-/// The limiter has no such limit.
+/// A limit that the limiter does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} is no limit of this limiter, which has {}",
     .limits.iter().map(Limit::to_string).collect::<Vec<_>>().join(", "))]
@@ -118,7 +117,7 @@ pub enum PushRefusal {
 pub struct UnknownLimit {
     /// The limit that was named.
     pub limit: Limit,
-    /// The limits that there are.
+    /// The limiter's limits.
     pub limits: Vec<Limit>,
 }
 
@@ -126,23 +125,23 @@ pub struct UnknownLimit {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The limiter was aborted before the task's turn came: it never ran.
-    #[error("the limiter was aborted before the task's turn came")]
+    /// The limiter was aborted while the task was queued: it never ran.
+    #[error("the limiter was aborted while the task was queued")]
     Aborted,
-    /// The limits were changed, and the task is over one of them: it never ran.
+    /// The limits were changed, and the task's weight is over one of them: it never ran.
     #[error(transparent)]
     Weight(RequestError),
     /// The task was cancelled, by its handle or because its runtime shut down.
     #[error("the task was cancelled")]
     Cancelled,
-    /// The request's deadline came before the task's turn: it never ran.
+    /// The request's deadline came while the task was queued: it never ran.
     #[error("no permit by the deadline")]
     DeadlineExceeded {
         /// No permit can be granted before this, as far as is known; `None` while that depends on
         /// running tasks.
         not_before: Option<Instant>,
     },
-    /// The task panicked, with this payload. The limiter and the queue behind it went on.
+    /// The task panicked, with this payload. The limiter went on.
     #[error("the task panicked")]
     Panicked(Box<dyn Any + Send>),
 }
@@ -163,7 +162,7 @@ impl From<AcquireError> for PushRefusal {
             AcquireError::Weight(error) => Self::Weight(error),
             AcquireError::Full => Self::Full,
             AcquireError::DeadlineExceeded { not_before } => Self::DeadlineExceeded { not_before },
-            // Aborted while it waited for room, it was never accepted. A push cannot deadlock.
+            // A push that is aborted while it waits for room was never accepted. A push cannot deadlock.
             AcquireError::Closed | AcquireError::Aborted | AcquireError::WouldDeadlock => {
                 Self::Closed
             }

@@ -42,7 +42,7 @@ pub(crate) fn discard<T>(value: T) {
     discard_panic(|| drop(value));
 }
 
-/// Calls foreign code for a caller to whom its panic is not passed on.
+/// Calls foreign code, and does not pass its panic on.
 pub(crate) fn discard_panic(work: impl FnOnce()) {
     // Dropping the panic's payload may panic as well, so it is leaked.
     if let Err(Panic(payload)) = call(work) {
@@ -80,7 +80,7 @@ impl FirstPanic {
         self.0.map_or(Ok(()), Err)
     }
 
-    /// Passes the panic on to nobody: the panic hook has reported it.
+    /// Drops the panic without passing it on: the panic hook has reported it.
     pub(crate) fn discard(self) {
         if let Some(Panic(payload)) = self.0 {
             discard(payload);

@@ -1,4 +1,4 @@
-//! What a limiter holds, as it goes over a restart.
+//! `HistoryEntry`: the tasks that a limiter holds, to carry over a restart.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use strict_rate_limiter_core::limit::saturating_ns;
 /// [`RateLimiter::history`](crate::RateLimiter::history), for
 /// [`RateLimiterBuilder::history`](crate::RateLimiterBuilder::history).
 ///
-/// Its times count from the moment at which it was taken. To keep it on disk, write the wall clock's time beside it,
-/// and move the entries by what has passed when you read them back:
+/// Its times count from the call of `history`. To store entries on disk, write the wall clock's time beside them, and
+/// add the time that has passed when you read them back:
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -20,7 +20,7 @@ use strict_rate_limiter_core::limit::saturating_ns;
 /// limiter.try_acquire()?.complete();
 /// let (taken_at, history) = (SystemTime::now(), limiter.history());
 ///
-/// // After the restart. A wall clock that was set back says that no time has passed, which holds tasks for longer.
+/// // After the restart. If the wall clock was set back, no time has passed: tasks are held longer, which is safe.
 /// let passed = taken_at.elapsed().unwrap_or_default();
 /// let limiter = RateLimiter::builder()
 ///     .limit("2/1h".parse()?)
@@ -38,9 +38,9 @@ pub struct HistoryEntry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It has come, this long ago.
+    /// The tasks completed this long ago.
     Ago(Duration),
-    /// It comes this much later.
+    /// The tasks may still run for this long.
     In(Duration),
 }
 
@@ -50,19 +50,19 @@ impl HistoryEntry {
         Self { end: End::Ago(ago), tasks: 1, weight }
     }
 
-    /// A task of `weight` whose call may still be on the wire for this long. It counts as running until then, within
-    /// the concurrency as well, and as completing then.
+    /// A task of `weight` whose call may still be on the wire for this long. It counts as running until then, also for
+    /// the concurrency, and then completes.
     pub const fn in_flight(remaining: Duration, weight: u64) -> Self {
         Self { end: End::In(remaining), tasks: 1, weight }
     }
 
-    /// Stands for this many tasks, which weigh together what the entry weighs.
+    /// Sets the number of tasks, and keeps the sum of their weights.
     #[must_use]
     pub const fn with_tasks(self, tasks: u64) -> Self {
         Self { tasks, ..self }
     }
 
-    /// The same tasks, seen this much later.
+    /// The same tasks as of this much later.
     #[must_use]
     pub const fn aged_by(self, passed: Duration) -> Self {
         let end = match self.end {
@@ -75,7 +75,7 @@ impl HistoryEntry {
         Self { end, ..self }
     }
 
-    /// How long ago they completed; `None` where they may still be running.
+    /// How long ago they completed; `None` if they may still run.
     pub const fn ago(&self) -> Option<Duration> {
         match self.end {
             End::Ago(ago) => Some(ago),
@@ -83,7 +83,7 @@ impl HistoryEntry {
         }
     }
 
-    /// How long they may still be running; `None` where they have completed.
+    /// How long they may still run; `None` if they have completed.
     pub const fn remaining(&self) -> Option<Duration> {
         match self.end {
             End::Ago(_) => None,
@@ -91,12 +91,12 @@ impl HistoryEntry {
         }
     }
 
-    /// How many tasks they are.
+    /// The number of tasks.
     pub const fn tasks(&self) -> u64 {
         self.tasks
     }
 
-    /// What they weigh together.
+    /// The sum of their weights.
     pub const fn weight(&self) -> u64 {
         self.weight
     }
@@ -119,7 +119,7 @@ impl HistoryEntry {
     }
 }
 
-/// A task that completed so long ago, and its weight.
+/// How long ago a task completed, and its weight.
 impl From<(Duration, u64)> for HistoryEntry {
     fn from((ago, weight): (Duration, u64)) -> Self {
         Self::completed(ago, weight)

@@ -1,10 +1,10 @@
-//! What all handles, waiters and permits of one limiter share: the machine under its lock, the
+//! The state that all handles, waiters and permits of one limiter share: the machine under its lock, the
 //! clock, the timer.
 //!
-//! Every change is an [`Update`] (`update.rs`), which decides and wakes once it is over.
+//! Every change is an [`Update`] (`update.rs`), which drives the machine, unlocks and wakes.
 //!
-//! There is no background task. The timer wakes a [`TimerWaker`], not a waiter, so that a waiter that is not
-//! polled holds its own place in the queue and never the timer of those behind it.
+//! There is no background task. The timer wakes a [`TimerWaker`], not a waiter. So a waiter that is not polled
+//! keeps its own position in the queue, but never delays the timer of the waiters behind it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -31,30 +31,30 @@ use crate::wake_timer::WakeTimer;
 pub(crate) struct Inner {
     pub(crate) clock: Timeline,
     pub(crate) observer: Observer,
-    /// Whether anyone in the line was asked for inside a task of this limiter.
+    /// Whether any waiter in the queue was requested inside a task of this limiter.
     has_inside_waiters: AtomicBool,
     locked: Mutex<Locked>,
 }
 
-/// What the timer wakes.
+/// The timer's waker: looks at the clock.
 struct TimerWaker(Weak<Inner>);
 
-/// Who waits.
+/// The kind of a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Whoever called: where that is a task of the same limiter, it may be waiting for itself.
+    /// A caller that waits. If it is a task of the same limiter, it may wait for itself.
     Acquire,
-    /// A pushed task, which the runtime runs in its turn.
+    /// A pushed task, which the runtime runs.
     #[cfg(feature = "tokio")]
     Push,
 }
 
-/// Where a waiter stands after it joined or was polled. `P` is the form of its permit.
+/// The state of a waiter after it joined or was polled. `P` is the type of its permit.
 pub(crate) enum Standing<P> {
     Granted(P),
     Queued {
         ticket: Ticket,
-        /// Whether it is within the queue's capacity. Only pushes ask.
+        /// Whether it is within the queue's capacity. Only pushes use it.
         accepted: bool,
     },
 }
@@ -102,7 +102,7 @@ impl Inner {
         })
     }
 
-    /// Granted now, or a place at the end of the line.
+    /// Grants now, or adds a waiter to the end of the queue.
     #[inline]
     pub(crate) fn enter(
         &self,
@@ -124,7 +124,7 @@ impl Inner {
         kind: Kind,
         waker: &Waker,
     ) -> Result<Standing<core::Grant>, AcquireError> {
-        // Where only a completion can make room, the time does not matter.
+        // If only a completion can make room, the time does not matter.
         let mut now = None;
         if update.locked.is_look_owed || !update.locked.machine.awaits_completion() {
             let Some(read) = update.now() else { update.end_and_tell() };
@@ -136,7 +136,7 @@ impl Inner {
         }
         let mut admitted = update.locked.machine.admit(weight);
         if let (Err(EnqueueError::Full), Some(now)) = (&admitted, now) {
-            // Somebody may have waited for this very moment.
+            // The head may be granted now, which makes room in the queue.
             update.drive(now);
             admitted = update.locked.machine.admit(weight);
         }
@@ -160,7 +160,7 @@ impl Inner {
         let Some(now) = now else { return Ok(Standing::Queued { ticket, accepted }) };
         update.drive(now);
         if update.panics.is_some() {
-            // Nobody will ever ask for this place.
+            // The caller gets the panic and no waiter, so the ticket must leave the queue.
             self.forget(&mut update, ticket);
             update.end_and_tell();
         }
@@ -169,7 +169,7 @@ impl Inner {
         standing
     }
 
-    /// What has become of a waiter that joined. If it is first, it looks at the clock as well.
+    /// The present state of a waiter that has joined. The first waiter looks at the clock as well.
     pub(crate) fn look_for(
         &self,
         ticket: Ticket,
@@ -192,13 +192,13 @@ impl Inner {
             }
         }
         if update.panics.is_some() {
-            // The place is kept: dropping the waiter gives it up.
+            // The waiter stays in the queue until it is dropped.
             update.end_and_tell();
         }
         let standing = self.standing(&mut update, ticket);
         update.end_quietly();
         if look_at_once && matches!(standing, Ok(Standing::Queued { .. })) {
-            // The opening is near: come back as soon as the executor has let others run.
+            // The opening is near: be polled again as soon as the executor has let other tasks run.
             waker.wake_by_ref();
         }
         standing
@@ -214,7 +214,7 @@ impl Inner {
 
     pub(crate) fn forget(&self, update: &mut Update<'_>, ticket: Ticket) {
         if update.locked.machine.head() == Some(ticket) {
-            // Whoever is first from now on has not been woken for the opening.
+            // The next head has not been woken for the opening.
             update.disarm();
         }
         let waker = update.locked.machine.cancel(ticket);
@@ -223,7 +223,7 @@ impl Inner {
         self.no_longer_waits(update, ticket);
     }
 
-    /// A task has ended. Returns what it used beyond its reservation.
+    /// A task has ended. Returns the units used beyond its reservation.
     #[inline]
     pub(crate) fn complete(&self, permit: core::Grant, actual: Option<u64>) -> u64 {
         let excess = actual.map_or(0, |actual| actual.saturating_sub(permit.weight()));
@@ -243,7 +243,7 @@ impl Inner {
         match self.clock.read(&mut locked.fast_clock) {
             Ok(reading) => {
                 locked.record(permit, end, reading);
-                // Nobody waits: the usual case.
+                // The usual case is an empty queue.
                 if locked.needs_a_look() {
                     Update::new(&self.clock, locked).settle_and_end(reading.earliest);
                 }
@@ -266,7 +266,7 @@ impl Inner {
         update.end_quietly();
     }
 
-    /// A task of this limiter has ended, so that nothing waits inside of it any more.
+    /// A task of this limiter has ended, so no waiter is inside it any more.
     #[inline]
     pub(crate) fn task_ended(&self, task: TaskId) {
         if self.has_inside_waiters.load(Ordering::Relaxed) {
@@ -279,16 +279,16 @@ impl Inner {
         }
     }
 
-    /// Whether nothing runs and nobody waits; else `waker` is woken, once, when that is so. `id` is
-    /// the listener's place, `None` before it has one.
+    /// Ready if no task runs or waits. Else stores `waker`, which is woken once when that is so. `id`
+    /// identifies the listener; `None` before its first poll.
     pub(crate) fn poll_drained(&self, id: &mut Option<u64>, waker: &Waker) -> Poll<()> {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
         let cloned = foreign::call(|| waker.clone());
         let Some(waker) = update.panics.note(cloned) else { update.end_and_tell() };
         let locked = &mut *update.locked;
-        let place = locked.drained.iter_mut().find(|(listener, _)| Some(*listener) == *id);
-        if let Some((_, old)) = place {
+        let listener = locked.drained.iter_mut().find(|(listener, _)| Some(*listener) == *id);
+        if let Some((_, old)) = listener {
             let old = std::mem::replace(old, waker);
             update.replaced.push(old);
         } else {
@@ -301,7 +301,7 @@ impl Inner {
         if update.panics.is_some() {
             update.end_and_tell();
         }
-        // Driving has emptied the list of listeners if it is so.
+        // If the limiter is drained, driving it has emptied the list of listeners.
         let drained = update.locked.machine.is_drained();
         update.end_quietly();
         if drained { Poll::Ready(()) } else { Poll::Pending }
@@ -315,10 +315,10 @@ impl Inner {
         update.end_quietly();
     }
 
-    /// The timer has come, early or late.
+    /// The timer has fired, early or late.
     fn look(&self) {
         let mut update = self.update();
-        update.locked.wake_timer.timer_has_come();
+        update.locked.wake_timer.timer_has_fired();
         update.look();
         update.end_quietly();
     }
@@ -362,12 +362,12 @@ impl Inner {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
-        // Nothing panics under the lock but a bug; what it leaves behind is still the machine.
+        // Only a bug panics under the lock, and the machine is still whole after it.
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The shortest period of the limits, of which there is always one.
+/// The shortest period of the limits. There is always at least one limit.
 pub(crate) fn shortest_per(machine: &Machine<Waker>) -> Duration {
     machine.config().limits.iter().map(core::Limit::per).fold(Duration::MAX, Duration::min)
 }
@@ -394,8 +394,8 @@ impl Wake for TimerWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.look();
+        if let Some(inner) = self.0.upgrade() {
+            inner.look();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can be asked of a limiter about itself. Nothing here changes what it decides.
+//! Questions about a limiter. Nothing here changes its decisions.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::limiter::RateLimiter;
 use crate::stats::Stats;
 
 impl RateLimiter {
-    /// What it is called in spans, in metrics and by `Debug`: as the
-    /// [builder](RateLimiterBuilder::name) was told, else its limits.
+    /// The limiter's name in spans, in metrics and in `Debug`: as given to the
+    /// [builder](crate::RateLimiterBuilder::name), else its limits.
     pub fn name(&self) -> &str {
         self.inner.observer.name.as_str()
     }
@@ -22,22 +22,21 @@ impl RateLimiter {
         self.inner.limits()
     }
 
-    /// Sets the gauges of what is held to what is held at this instant.
+    /// Sets the gauges of held units to their present values.
     ///
-    /// Every grant and every completion does so as well. But what is held expires as time passes,
-    /// without anything happening: call this before the gauges are read, as when they are scraped,
-    /// or every few seconds.
+    /// Every grant and every completion does so as well. But held units expire as time passes, without any
+    /// event. So call this before the gauges are read, as when they are scraped, or every few seconds.
     #[cfg(feature = "metrics")]
     pub fn publish_gauges(&self) {
         self.inner.observer.held_changed(&*self.inner);
     }
 
-    /// How long until the last of `tasks` more tasks of `weight` each could start, at the least: for
-    /// a progress bar's time left. As if each of them took no time, and what runs now completed now;
-    /// those that wait in the queue are to be counted among them. A pause counts.
+    /// The least time until the last of `tasks` more tasks of `weight` each could start, for the time left in a
+    /// progress bar. Assumes that each task takes no time and that running tasks complete now. `tasks`
+    /// includes the waiters in the queue. A pause counts.
     ///
-    /// Never more than it will take. Exact for one limit; for several whose periods interlock, or with a
-    /// pace, it may be too short by up to two of the longest periods.
+    /// It is never too long. It is exact for one limit. For several limits whose periods interlock, or with
+    /// pacing, it may be too short by up to two of the longest periods.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -50,18 +49,19 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// A task of this weight could never run.
+    /// If a task of this weight could never run.
     pub fn forecast(&self, tasks: u64, weight: u64) -> Result<Duration, RequestError> {
         self.inner.forecast(tasks, weight)
     }
 
-    /// Everything that the windows hold at this instant, for the [builder](crate::RateLimiterBuilder::history) of a
-    /// limiter in the next process: what completed, and what may still be on the wire. The oldest first.
+    /// All tasks that are held now, for the [builder](crate::RateLimiterBuilder::history) of the next process's limiter:
+    /// completed ones, and those whose calls may still be on the wire. The oldest first. Waiters are not included.
     ///
-    /// A task that runs now counts as ending now, or [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) later:
-    /// take the history when the process stops starting tasks, and wait for [`drained`](Self::drained) first if you
-    /// can. Waiters are not part of it. Where no limit counts weights an entry weighs 1 for each task, and where none
-    /// counts tasks it is one task: give the next limiter limits of the same units.
+    /// A task that runs now is an entry that ends [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) from now.
+    /// So [close](Self::close) the limiter first, and await [`drained`](Self::drained) if you can.
+    ///
+    /// If no limit is on weights, an entry weighs 1 for each task; if no limit is on tasks, each entry is one task. So
+    /// give the next limiter limits on the same units.
     ///
     /// [`HistoryEntry`] has an example.
     pub fn history(&self) -> Vec<HistoryEntry> {
@@ -69,7 +69,7 @@ impl RateLimiter {
         entries.into_iter().map(|entry| HistoryEntry::from_core(now, entry)).collect()
     }
 
-    /// The limiter in numbers, at this instant.
+    /// The present numbers: running and queued tasks, completions, held units, the next opening.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }

@@ -1,10 +1,9 @@
 //! A limiter for each key: a user, a host, an account.
 //!
-//! A key's limiter is made when it is first asked for, and dropped when dropping it loosens nothing:
-//! its window is empty, nothing runs or waits, and nobody else has a handle to it (permits and
-//! waiters are handles too). A hand goes round the keys and looks at two of them for each key that is
-//! new; so looking costs nothing to speak of, and there are never more than about twice as many keys
-//! as have something in their window.
+//! A key's limiter is made at the key's first use. It is removed when a new one would decide the same: its window
+//! is empty, nothing runs or waits, and there is no other handle to it (permits and waiters are handles too). Each
+//! new key checks two old ones, in rotation, and removes those that are idle. So at most about half of the known
+//! keys are idle.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -27,11 +26,10 @@ use crate::permit::OwnedPermit;
 use crate::push::Pushed;
 use crate::request::OwnedRequest;
 
-/// How many keys the hand looks at for each new one. With two, it comes round before as many new
-/// keys have come as there are.
+/// How many old keys each new key checks. With two, all keys are checked before their number has doubled.
 const LOOKS: usize = 2;
 
-/// A [`RateLimiter`] for each key, all with the same settings but where a key has its own.
+/// A [`RateLimiter`] for each key, all with the same settings unless a key has its own.
 ///
 /// ```
 /// use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
@@ -53,10 +51,10 @@ const LOOKS: usize = 2;
 ///
 /// # Memory
 ///
-/// A key is forgotten once nothing of it is in its window, runs or waits, it is not paused, and
-/// nobody holds its limiter, a permit or a waiter of it: then a new limiter would decide the same.
-/// New keys drive that, so memory follows the keys that have something in their window;
-/// [`forget_idle`](Self::forget_idle) does it for all at once.
+/// A key is idle if its window is empty, no task of it runs or waits, it is not paused, and there is no
+/// handle to its limiter, no permit and no waiter. A new limiter would then decide the same, so the key is
+/// removed. Each new key checks two old ones, so memory follows the number of busy keys;
+/// [`forget_idle`](Self::forget_idle) checks all at once.
 pub struct KeyedRateLimiter<K> {
     keys: Arc<Keys<K>>,
 }
@@ -73,19 +71,19 @@ struct Keys<K> {
     every: RateLimiterBuilder,
     own: HashMap<K, RateLimiterBuilder>,
     limiters: DashMap<K, RateLimiter, RandomState>,
-    /// The keys of `limiters`, in the order in which the hand comes to them. Locked before the map.
+    /// The keys of `limiters`, in the order in which they are checked. Locked before the map.
     round: Mutex<VecDeque<K>>,
     closed: AtomicBool,
 }
 
 impl<K: Hash + Eq + Clone> KeyedRateLimiterBuilder<K> {
-    /// Gives a key settings of its own, in place of everyone's.
+    /// Gives a key its own settings instead of the common ones.
     pub fn key(mut self, key: K, settings: RateLimiterBuilder) -> Self {
         self.own.insert(key, settings);
         self
     }
 
-    /// Makes the keyed limiter. Every setting is checked now, whether or not its key ever comes.
+    /// Makes the keyed limiter. All settings are checked now, even if their keys are never used.
     pub fn build(self) -> Result<KeyedRateLimiter<K>, BuildError> {
         for settings in self.own.values().chain([&self.every]) {
             settings.clone().build()?;
@@ -107,14 +105,14 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         Self::builder(settings).build()
     }
 
-    /// As [`new`](Self::new), with settings of their own for some keys.
+    /// As [`new`](Self::new), but some keys can have their own settings.
     pub fn builder(settings: RateLimiterBuilder) -> KeyedRateLimiterBuilder<K> {
         KeyedRateLimiterBuilder { every: settings, own: HashMap::new() }
     }
 
-    /// The limiter of a key, with everything that a limiter can do: pauses, stats, other limits. It is kept for as long
-    /// as a handle to it is, and for ever once its limits or its concurrency were changed: a new one would have
-    /// everyone's.
+    /// The limiter of a key, for pauses, stats, other limits and so on. The key is kept while a handle to its limiter
+    /// exists. It is kept for ever once its limits or its concurrency were changed, as a new limiter would have the
+    /// common settings.
     pub fn limiter(&self, key: &K) -> RateLimiter {
         match self.keys.limiters.get(key) {
             Some(limiter) => limiter.clone(),
@@ -122,14 +120,13 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         }
     }
 
-    /// Every limit that some key has: those of everyone's settings, then those of keys with settings of
-    /// their own.
+    /// The limits of all keys: those of the common settings, then those of keys with their own settings.
     ///
     /// ```
     /// # use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
-    /// let everyone = RateLimiter::builder().limit("10/1s".parse()?);
-    /// let hers = RateLimiter::builder().limit("100/1s".parse()?);
-    /// let limiters = KeyedRateLimiter::builder(everyone).key("alice", hers).build()?;
+    /// let common = RateLimiter::builder().limit("10/1s".parse()?);
+    /// let alice = RateLimiter::builder().limit("100/1s".parse()?);
+    /// let limiters = KeyedRateLimiter::builder(common).key("alice", alice).build()?;
     /// assert_eq!(limiters.limits(), ["10/1s".parse()?, "100/1s".parse()?]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -138,8 +135,8 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         settings.flat_map(RateLimiterBuilder::configured_limits).copied().collect()
     }
 
-    /// A request for this key: for a permit or a run of another weight, or with a deadline. It borrows
-    /// nothing, as the limiter of a key may be forgotten. See [`RateLimiter::request`].
+    /// A request for this key, with a weight or a deadline. It borrows nothing, as the key may be removed. See
+    /// [`RateLimiter::request`].
     ///
     /// ```
     /// # use std::time::Duration;
@@ -170,12 +167,12 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.request(key).acquire_blocking()
     }
 
-    /// A permit of this key now or not at all. See [`RateLimiter::try_acquire`].
+    /// Acquires a permit of this key now, or fails. See [`RateLimiter::try_acquire`].
     pub fn try_acquire(&self, key: &K) -> Result<OwnedPermit, TryAcquireError> {
         self.request(key).try_acquire()
     }
 
-    /// Waits for the key's turn, runs the task and gives its answer. See [`RateLimiter::run`].
+    /// Waits for a permit of this key, runs the task and returns its answer. See [`RateLimiter::run`].
     ///
     /// # Cancel safety
     ///
@@ -184,7 +181,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.request(key).run(task).await
     }
 
-    /// Runs the task here if the key permits it at once, else queues it. See [`RateLimiter::push`].
+    /// Runs the task here if it is granted at once, else queues it. See [`RateLimiter::push`].
     ///
     /// # Cancel safety
     ///
@@ -212,22 +209,21 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.request(key).push_fn(task).await
     }
 
-    /// Refuses new work from now on, for keys that have yet to come as well. What was accepted still
-    /// runs.
+    /// Refuses new requests from now on, for new keys as well. Accepted tasks still run.
     pub fn close(&self) {
         self.keys.closed.store(true, Ordering::SeqCst);
-        // A limiter that is being made meanwhile is made under its shard's lock: it is either seen
-        // here or sees the mark.
+        // A limiter that is being made meanwhile is inserted under its shard's lock: either it is closed
+        // here, or its maker sees the flag.
         self.keys.limiters.iter().for_each(|limiter| limiter.close());
     }
 
-    /// Closes, and drops what is still queued, of all keys. See [`RateLimiter::abort`].
+    /// Closes, and empties the queues of all keys. See [`RateLimiter::abort`].
     pub fn abort(&self) {
         self.close();
         self.keys.limiters.iter().for_each(|limiter| limiter.abort());
     }
 
-    /// Waits until nothing runs and nothing is queued for any key that was known when this was called.
+    /// Waits until no task runs and all queues are empty, for the keys that are known at the call.
     ///
     /// # Cancel safety
     ///
@@ -240,7 +236,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         }
     }
 
-    /// How many keys are known.
+    /// The number of known keys.
     pub fn len(&self) -> usize {
         self.keys.limiters.len()
     }
@@ -250,9 +246,8 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.keys.limiters.is_empty()
     }
 
-    /// Forgets every key that can be forgotten, and gives back what memory that leaves unused. Looks
-    /// at them all; it is never needed for the bound on memory, and may be where many keys came once
-    /// and no new ones come.
+    /// Removes all idle keys, and frees their memory. Checks every key. Useful after a burst of keys that no new
+    /// keys follow; otherwise new keys do it.
     pub fn forget_idle(&self) {
         let mut round = self.lock_round();
         for _ in 0..round.len() {
@@ -262,7 +257,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.keys.limiters.shrink_to_fit();
     }
 
-    /// Does something with the limiter of a key, without another handle to it.
+    /// Does `work` with the limiter of a key, without another handle to it.
     fn with<R>(&self, key: &K, work: impl FnOnce(&RateLimiter) -> R) -> R {
         match self.keys.limiters.get(key) {
             Some(limiter) => work(&limiter),
@@ -270,9 +265,9 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         }
     }
 
-    /// A key may panic wherever it is hashed, compared or cloned, and a clock where it is read. So a
-    /// key is in the round before it is in the map, and leaves it after: one that is in the round alone
-    /// is forgotten when the hand comes to it.
+    /// A key may panic when it is hashed, compared or cloned, and a clock when it is read. So a key enters the
+    /// rotation before the map and leaves it after the map. A key that is only in the rotation is removed when
+    /// it is checked.
     #[cold]
     fn make(&self, key: &K) -> RateLimiter {
         let keys = &*self.keys;
@@ -294,7 +289,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         round.push_back(in_round);
         match keys.limiters.entry(in_map) {
             Entry::Occupied(known) => known.get().clone(),
-            // Every other of this key will be closed as well: there is nothing to keep.
+            // Later limiters of this key will be closed as well, so there is nothing to keep.
             Entry::Vacant(_) if keys.closed.load(Ordering::SeqCst) => {
                 limiter.close();
                 limiter
@@ -306,7 +301,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
     fn look_at_next(&self, round: &mut VecDeque<K>) {
         round.rotate_left(1);
         let Some(key) = round.back() else { return };
-        // Under the shard's lock nobody can come by a handle to it.
+        // No other thread can get a handle to it while this holds the shard's lock.
         let forgettable = |_: &K, limiter: &RateLimiter| limiter.is_forgettable();
         let forgotten = self.keys.limiters.remove_if(key, forgettable);
         if forgotten.is_some() || !self.keys.limiters.contains_key(key) {

@@ -1,5 +1,5 @@
-//! An async rate limiter for the client side of a contract: no closed interval of length `per` ever
-//! contains more than `rate` of its tasks, **as the other side counts them**.
+//! An async rate limiter for clients of a rate-limited server: no closed interval of length `per` contains
+//! more than `rate` of its tasks, **as the server counts them**.
 //!
 //! ```
 //! use std::time::Duration;
@@ -10,57 +10,57 @@
 //! let limiter = RateLimiter::new(10, Duration::from_millis(20))?;
 //! for call in 0..25 {
 //!     let permit = limiter.acquire().await?;
-//!     // The call to the fragile thing goes here, while the permit is held.
+//!     // Make the call here, while the permit is held.
 //!     permit.complete();
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A limiter that counts admissions lets the network break its promise: calls that were let through
-//! in good order arrive late and bunched up. This one holds a task's place in the window from before
-//! it starts until `per` after it has *completed*, so wherever in between the other side counts it,
-//! the window cannot overflow. `strict_rate_limiter_core` has the law and its proof.
+//! A limiter that counts only starts can overflow the server's window: the network delays calls, and they
+//! arrive in a burst. This one holds a task from before it starts until `per` after it has *completed*. So
+//! wherever in between the server counts it, the window cannot overflow. `strict_rate_limiter_core` has the
+//! law and its proof.
 //!
-//! * One task at a time unless [`concurrency`](RateLimiterBuilder::concurrency) says otherwise, and
-//!   strictly first in, first out.
+//! * One queue, strictly first in, first out; one task at a time, or as many as
+//!   [`concurrency`](RateLimiterBuilder::concurrency) allows.
 //! * Several limits together, of tasks and of weights: 500 requests *and* 90,000 tokens a minute.
-//! * [`acquire`](RateLimiter::acquire) a permit, or leave the running to the limiter with
-//!   [`run`](RateLimiter::run) and [`push`](RateLimiter::push).
-//! * Whatever is dropped while it waits leaves no trace; whatever panics takes nothing with it.
+//! * [`acquire`](RateLimiter::acquire) a permit, or let the limiter [`run`](RateLimiter::run) or
+//!   [`push`](RateLimiter::push) the task.
+//! * A waiter that is dropped leaves no trace. A task that panics loses no permit and stops no other task.
 //!
 //! # Features
 //!
-//! Each is additive, and costs nothing where it is off.
+//! Each is additive, and costs nothing if it is off.
 //!
-//! * `tokio` (default): [`RateLimiter::push`] and its kin, and [`clock::TokioClock`]. Everything else
-//!   runs on any executor, or on none.
+//! * `tokio` (default): [`RateLimiter::push`], [`RateLimiter::push_fn`], the pushes of requests, and
+//!   [`clock::TokioClock`]. Everything else runs on any executor, or on none.
 //! * `keyed`: `KeyedRateLimiter`, a limiter for each key.
 //! * `stream`: `stream::RateLimitStreamExt`, items of a stream with their permits.
-//! * `tower`: `tower::RateLimitLayer`, a layer for hyper, tonic and whatever else is a service.
+//! * `tower`: `tower::RateLimitLayer`, a layer for hyper, tonic and other services.
 //! * `tracing`: the spans `queued` and `running` (target `strict_rate_limiter`, at the debug level), with
-//!   the fields `limiter`, `weight`, and `end` and `overspent` once they are known. Both belong to the
-//!   span that the task was asked for in; what `run` and `push` run is inside the second.
-//! * `metrics`: numbers for whichever recorder is installed; see below.
+//!   the fields `limiter`, `weight`, and `end` and `overspent` once they are known. Their parent is the span
+//!   in which the task was requested. Tasks of `run` and `push` run inside `running`.
+//! * `metrics`: numbers for the installed recorder; see below.
 //! * `full`: all of them.
 //!
 //! Beside these, the crate `strict-rate-limiter-reqwest` is a middleware for reqwest.
 //!
 //! # Metrics
 //!
-//! All are labelled `limiter`, with the limiter's [name](RateLimiterBuilder::name); the last two also
-//! `limit`, as in `10/1s`. Install the recorder before limiters are made. Limiters that share a name
-//! add up; those of a `KeyedRateLimiter` do, and have no gauges of what is held.
+//! All have the label `limiter`, the limiter's [name](RateLimiterBuilder::name); the last two also have
+//! `limit`, such as `10/1s`. Install the recorder before limiters are made. The numbers of limiters with the
+//! same name add up. Those of a `KeyedRateLimiter` do, and they have no gauges of held units.
 //!
 //! | name | kind | |
 //! |---|---|---|
 //! | `rate_limiter_queued` | gauge | tasks waiting for a permit |
 //! | `rate_limiter_running` | gauge | tasks holding a permit |
-//! | `rate_limiter_wait_seconds` | histogram | from asking to the permit; 0 where it was granted at once |
+//! | `rate_limiter_wait_seconds` | histogram | from the request to the permit; 0 if it was granted at once |
 //! | `rate_limiter_task_seconds` | histogram | from the permit to the completion |
 //! | `rate_limiter_completed_total` | counter | tasks completed |
-//! | `rate_limiter_abandoned_total` | counter | tasks whose permit was merely dropped, cancelled calls among them |
-//! | `rate_limiter_overspent_units_total` | counter | units used beyond what was reserved |
+//! | `rate_limiter_abandoned_total` | counter | tasks whose permit was dropped, such as cancelled calls |
+//! | `rate_limiter_overspent_units_total` | counter | units used beyond the reservation |
 //! | `rate_limiter_held_units` | gauge | units held of the limit; see `RateLimiter::publish_gauges` |
 //! | `rate_limiter_utilisation_ratio` | gauge | the same, over the rate |
 

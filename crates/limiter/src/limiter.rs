@@ -1,5 +1,5 @@
-//! The limiter itself: what a user calls to get a permit, to have a task run, and to stop. What can be
-//! asked about the limiter is in `inspect.rs`, what a request can be told in `request.rs`.
+//! `RateLimiter`: the methods to acquire a permit, to run a task, to change and to stop the limiter. Questions
+//! about the limiter are in `inspect.rs`, requests with a weight or a deadline in `request.rs`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::waiter::Waiter;
 #[cfg(feature = "tokio")]
 use crate::{error::PushError, push::Pushed};
 
-/// Runs tasks so that no closed interval of length `per` ever contains more than `rate` of them,
-/// wherever between its start and its end each of them counts.
+/// Runs tasks so that no closed interval of length `per` contains more than `rate` of them, wherever
+/// between its start and its end each task is counted.
 ///
-/// A clone is another handle to the same limiter. When the last is dropped, what was accepted still
-/// runs, while its runtime lives.
+/// A clone is another handle to the same limiter. When the last handle is dropped, accepted tasks still
+/// run while their runtime exists.
 ///
 /// # Order
 ///
-/// There is one queue for everything: first in, first out, whoever calls and however heavy. A heavy
-/// head blocks the light ones behind it. A waiter that is alive but not polled keeps its place, and
-/// a permit that it has been granted, as in any fair lock; a pushed task depends on nobody's polling.
+/// All requests wait in one queue, first in, first out, whatever their weight. A heavy head blocks the
+/// light waiters behind it. A waiter that is neither polled nor dropped keeps its position, and keeps a
+/// permit that it has been granted, as in any fair lock. The runtime polls pushed tasks.
 #[derive(Clone)]
 pub struct RateLimiter {
     pub(crate) inner: Arc<Inner>,
@@ -52,7 +52,7 @@ impl RateLimiter {
         Self::builder().limit(Limit::tasks(rate, per)?).build()
     }
 
-    /// Everything else that can be set.
+    /// A builder, for all other settings.
     pub fn builder() -> RateLimiterBuilder {
         RateLimiterBuilder::new()
     }
@@ -62,8 +62,8 @@ impl RateLimiter {
         Self { inner }
     }
 
-    /// Whether nobody else has a handle, a permit or a waiter, and a limiter made just now would
-    /// decide the same from here on.
+    /// Whether there is no other handle, permit or waiter, and a new limiter would decide the same from
+    /// now on.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_forgettable(&self) -> bool {
         Arc::strong_count(&self.inner) == 1 && self.inner.is_like_new()
@@ -71,8 +71,7 @@ impl RateLimiter {
 
     // --- Acquiring a permit
 
-    /// A request for a permit or a run with more than the defaults: another weight, a deadline, a
-    /// permit that borrows nothing. See [`Request`].
+    /// A request with a weight, with a deadline, or for a permit that borrows nothing. See [`Request`].
     ///
     /// ```
     /// # use std::time::Duration;
@@ -119,30 +118,36 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// [`Closed`](AcquireError::Closed) at once, if the limiter is; [`Aborted`](AcquireError::Aborted)
-    /// when it is aborted meanwhile; [`WouldDeadlock`](AcquireError::WouldDeadlock) if it is called inside
-    /// a task that this limiter runs (`run` or `push`), and every task that could make room for it waits
-    /// for a permit inside as well.
+    /// * [`Closed`](AcquireError::Closed) at once if the limiter is closed;
+    /// * [`Aborted`](AcquireError::Aborted) if the limiter is aborted while this waits;
+    /// * [`Full`](AcquireError::Full) if the queue is full and the limiter
+    ///   [refuses when full](RateLimiterBuilder::refuse_when_full);
+    /// * [`WouldDeadlock`](AcquireError::WouldDeadlock) if it is called inside a task that this limiter runs
+    ///   (`run` or `push`), and all tasks that could make room for it wait for a permit inside as well.
     ///
-    /// Not detected, and a wait for ever: a task that holds a [`Permit`] and acquires another; a task that
-    /// awaits a spawned task, or the handle of a push, which waits for a permit of the same limiter.
+    /// Two cases are not detected and wait for ever: a task that holds a [`Permit`] and acquires another, and
+    /// a task that awaits a spawned task or a push's handle that waits for a permit of the same limiter.
     ///
     /// # Fairness
     ///
     /// On tokio (feature `tokio`) it takes part in cooperative scheduling: a loop that never has to wait
-    /// yields now and then.
+    /// still yields.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: dropped while it waits, it leaves no trace and the next in line moves up; a
-    /// grant that it never saw is undone in full. It gives up its place in the queue.
+    /// Cancel-safe. Dropped while it waits, it leaves the queue without a trace, and the next waiter moves
+    /// up. A grant that it never saw is undone in full.
     #[inline]
     pub fn acquire(&self) -> Acquire<'_> {
         self.acquire_weighing(1)
     }
 
-    /// Waits on this thread for a permit, in the same queue as everyone else. Not for async code,
-    /// where it would block the executor.
+    /// Waits on this thread for a permit of weight 1, in the same queue. Not for async code, where it would
+    /// block the executor.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -163,7 +168,12 @@ impl RateLimiter {
         Waiter::new(&*self.inner, 1, Kind::Acquire).block().map(Permit)
     }
 
-    /// A permit now or not at all. Never overtakes a waiter.
+    /// Acquires a permit of weight 1 now, or fails. Never overtakes a waiter.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](TryAcquireError::Busy) with the earliest possible time if there is no room now or the queue is
+    /// not empty; [`Closed`](TryAcquireError::Closed).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -180,7 +190,11 @@ impl RateLimiter {
 
     // --- Running a task
 
-    /// Waits its turn, runs the task on the spot and gives its answer.
+    /// Waits for a permit, runs the task in the caller's task and returns its answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). The task is then dropped without being polled.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -196,18 +210,18 @@ impl RateLimiter {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, it leaves no trace. Dropped while the task runs, it drops the task,
-    /// which is its completion (plus the limiter's grace).
+    /// Dropped while it waits, it leaves no trace. Dropped while the task runs, it drops the task, which
+    /// then completes [`abandon_grace`](RateLimiterBuilder::abandon_grace) later.
     ///
     /// # Panics
     ///
-    /// If the task does. That counts as its completion, and the limiter goes on.
+    /// If the task panics. The panic completes it, and the limiter goes on.
     pub async fn run<R: Future>(&self, task: R) -> Result<R::Output, AcquireError> {
         run::run(Waiter::new(&*self.inner, 1, Kind::Acquire), task).await
     }
 
-    /// Runs the task here if it is permitted at once; else queues it and returns, and the tokio
-    /// runtime runs it in its turn. Waits only where the queue has a capacity and is full.
+    /// Runs the task here if it is granted at once. Else queues it for the tokio runtime and returns. Waits
+    /// only if the queue has a [capacity](RateLimiterBuilder::queue_capacity) and is full.
     ///
     /// ```
     /// use std::time::Duration;
@@ -225,19 +239,24 @@ impl RateLimiter {
     /// # }
     /// ```
     ///
-    /// From inside a task of the same limiter it always queues, so that a task never runs inside
-    /// another; there a full queue is an error, as room might have to wait for the task itself.
+    /// Inside a task of the same limiter it always queues, so that no task runs inside another. There a full
+    /// queue is an error, as waiting for room could mean waiting for the task itself.
+    ///
+    /// # Errors
+    ///
+    /// The reason is in [`PushError::reason`](crate::PushError::reason), the task in
+    /// [`PushError::task`](crate::PushError::task).
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits for room, it leaves no trace, and the task is dropped. Dropped while
-    /// the task runs here, it drops the task, which is its completion. A task that was queued is
-    /// not affected.
+    /// the task runs here, it drops the task, which then completes
+    /// [`abandon_grace`](RateLimiterBuilder::abandon_grace) later. A queued task is not affected.
     ///
     /// # Panics
     ///
-    /// If the task runs here and panics. That of a queued task goes to its handle. Either counts as
-    /// its completion, and the queue behind it goes on.
+    /// If the task runs here and panics. The panic of a queued task goes to its handle. Either completes
+    /// the task, and the queue goes on.
     #[cfg(feature = "tokio")]
     pub async fn push<F, R>(&self, task: F) -> Result<Pushed<R::Output>, PushError<F>>
     where
@@ -247,8 +266,8 @@ impl RateLimiter {
         self.request().push(task).await
     }
 
-    /// As [`push`](Self::push), for a synchronous task. It runs on the thread that pushes it or on
-    /// one of the runtime's, so it should not block for long.
+    /// As [`push`](Self::push), for a synchronous task. It runs on the calling thread or on a thread of the
+    /// runtime, so it should not block for long.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -276,9 +295,8 @@ impl RateLimiter {
 
     // --- Commands
 
-    /// No grant before `until`, as when a server answers `Retry-After`. What runs is not affected;
-    /// a pause that ends earlier than the present one changes nothing, and [`resume`](Self::resume)
-    /// ends it.
+    /// Pauses grants until `until`, as when a server answers `Retry-After`. Running tasks go on. A pause
+    /// that ends earlier than the present one changes nothing; [`resume`](Self::resume) ends a pause.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -292,16 +310,15 @@ impl RateLimiter {
         self.inner.pause_until(self.inner.clock.to_ns(until));
     }
 
-    /// No grant for this long from now.
+    /// Pauses grants for this long from now. See [`pause_until`](Self::pause_until).
     pub fn pause_for(&self, pause: Duration) {
         let pause_ns = saturating_ns(pause);
         let now = self.inner.clock.now().unwrap_or_else(|panic| panic.resume());
         self.inner.pause_until(now.saturating_add(pause_ns));
     }
 
-    /// Ends a pause at once, whenever it was to end, and wakes the first waiter where there is room
-    /// for it. The limits hold as ever: what was held during the pause is held after it. Does
-    /// nothing where there is no pause.
+    /// Ends the pause now, if there is one. If there is room for the first waiter, wakes it. The limits hold
+    /// as before.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -309,7 +326,7 @@ impl RateLimiter {
     /// let limiter = RateLimiter::new(10, Duration::from_secs(1))?;
     /// limiter.pause_for(Duration::from_secs(86_400));
     /// assert!(limiter.try_acquire().is_err());
-    /// // Somebody has raised the quota.
+    /// // The provider has lifted the block.
     /// limiter.resume();
     /// assert!(limiter.try_acquire().is_ok());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -318,10 +335,10 @@ impl RateLimiter {
         self.inner.resume();
     }
 
-    /// How long to [pause](Self::pause_for) where the other side refuses a call and does not say for
-    /// how long (a 429 without `Retry-After`): the shortest period among the limits that have no
-    /// unit left, running tasks included; where each has a unit left, the shortest period of all.
-    /// [Pacing](RateLimiterBuilder::paced) is not among them.
+    /// How long to [pause](Self::pause_for) after the server refused a call without saying for how long (a
+    /// 429 without `Retry-After`): the shortest period among the limits that have no unit left, running
+    /// tasks included. If each limit has a unit left, the shortest period of all.
+    /// [Pacing](RateLimiterBuilder::paced) does not count.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -340,8 +357,7 @@ impl RateLimiter {
         Duration::from_nanos(self.inner.backoff_ns())
     }
 
-    /// How long the present pause lasts, from now and by the limiter's clock. Zero where it is not
-    /// paused.
+    /// The time left of the present pause, by the limiter's clock. Zero if there is no pause.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -357,17 +373,17 @@ impl RateLimiter {
         Duration::from_nanos(self.inner.paused_for())
     }
 
-    /// The other side says that `used` units of one of the [`limits`](Self::limits) are in use: what it has counted beyond the completions in our window (another program's
-    /// calls, say) counts as having completed now. Calls that still run it may not have counted yet,
-    /// so they come on top. It only ever tightens: too small a figure changes nothing, and no more
-    /// than the rate is recorded. Returns the units that were added.
+    /// Enters the server's own count: `used` units of one of the [`limits`](Self::limits) are in use. Units
+    /// beyond the completions in our window are other clients' usage, and count as completed now. Running
+    /// tasks may not be in its count, so they count as well. It only ever tightens: a smaller count changes
+    /// nothing, and at most the rate is recorded. Returns the units that were added.
     ///
     /// ```
     /// # use strict_rate_limiter::RateLimiter;
     /// let limit = "10/1h".parse()?;
     /// let limiter = RateLimiter::builder().limit(limit).build()?;
     /// limiter.try_acquire()?.complete();
-    /// // The answer said: RateLimit-Remaining: 0.
+    /// // The response said: RateLimit-Remaining: 0.
     /// assert_eq!(limiter.reconcile(limit, 10)?, 9);
     /// assert!(limiter.try_acquire().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -375,74 +391,73 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// If the limiter has no such limit.
+    /// [`UnknownLimit`] if the limiter has no such limit.
     pub fn reconcile(&self, limit: Limit, used: u64) -> Result<u64, UnknownLimit> {
         let added = self.inner.reconcile(limit, used);
         added.ok_or_else(|| UnknownLimit { limit, limits: self.limits() })
     }
 
-    /// Replaces all limits. Running tasks go on; waiters keep their order and are granted by the new limits from now
-    /// on.
+    /// Replaces all limits. Running tasks go on. Waiters keep their order, and the new limits decide from now on.
     ///
-    /// From this instant the law holds for the new limits, over windows that began before it too. What completed goes
-    /// on being held for as long as the new limits say. A longer period would still hold some of what has expired, and
-    /// nobody knows when that completed: it counts as completing now, as much of it as the old limits let through in
-    /// the length of the new period. Of a limit that is the first on its unit (on weights, where all were on tasks)
-    /// nothing is known, and its window counts as full now.
+    /// The new limits hold in windows that began before the change, too. Units that are held stay held for the new
+    /// periods. A longer period would also hold units that have already expired, and their times are forgotten. So
+    /// these count as completed now: at most as many as have expired, and at most as many as the old limits allow in
+    /// the added length (in whole old periods, rounded up) and did not bound. Nothing is known about a limit that is the
+    /// first on its unit (on weights, if all earlier limits were on tasks), so its window counts as full now.
     ///
-    /// A waiter that is now too heavy is refused: its call answers [`AcquireError::Weight`], which names the limit.
+    /// A waiter that is now too heavy is refused with [`AcquireError::Weight`], which names the limit.
     ///
     /// ```
     /// # use strict_rate_limiter::RateLimiter;
     /// let limiter = RateLimiter::builder().limit("1/1h".parse()?).build()?;
     /// limiter.try_acquire()?.complete();
     /// assert!(limiter.try_acquire().is_err());
-    /// // The provider has raised our quota. One of the two has run.
+    /// // The provider has raised our quota. One of the two tasks has run.
     /// limiter.set_limits(["2/1h".parse()?])?;
     /// limiter.try_acquire()?.complete();
     /// assert!(limiter.try_acquire().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The [name](Self::name) stays what it was.
+    /// The [name](Self::name) stays the same.
     ///
     /// # Errors
     ///
-    /// There is no limit, or the limiter is paced and none of them counts tasks. Then nothing has changed.
+    /// If there is no limit, or the limiter is paced and no limit is on tasks. Then nothing changes.
     pub fn set_limits(&self, limits: impl IntoIterator<Item = Limit>) -> Result<(), ConfigError> {
         self.inner.set_limits(limits.into_iter().collect())
     }
 
-    /// Changes how many tasks may run at once. More that run already go on, and nothing starts beside them.
+    /// Changes how many tasks may run at once. If more run already, they go on, and the next grant waits until fewer
+    /// run.
     ///
-    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) is decided as a call is made: a call that waits inside of a task
-    /// of this limiter may wait for ever once the concurrency is lowered under it.
+    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) is decided when a call is made. A call that already waits inside a
+    /// task of this limiter may wait for ever after the concurrency was lowered.
     ///
     /// # Errors
     ///
-    /// The number is 0, or over [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). Then nothing has changed.
+    /// If the number is 0 or over [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). Then nothing changes.
     pub fn set_concurrency(&self, tasks: usize) -> Result<(), ConfigError> {
         self.inner.set_concurrency(tasks)
     }
 
-    /// Refuses new work from now on. What was accepted still runs; [`drained`](Self::drained) tells
-    /// when that is done.
+    /// Refuses new requests from now on. Accepted tasks still run; [`drained`](Self::drained) waits for
+    /// them.
     pub fn close(&self) {
         self.inner.close();
     }
 
-    /// Whether new work is refused.
+    /// Whether new requests are refused.
     pub fn is_closed(&self) -> bool {
         self.inner.is_closed()
     }
 
-    /// Closes, and drops what is still queued: it gets `Aborted` for an answer. What runs ends by
-    /// itself.
+    /// Closes, and empties the queue: its waiters and tasks get `Aborted`. Running tasks end by themselves.
     pub fn abort(&self) {
         self.inner.abort();
     }
 
-    /// Waits until nothing runs and nothing is queued, whether or not the limiter is closed.
+    /// Waits until no task runs and the queue is empty, whether or not the limiter is closed.
     ///
     /// # Cancel safety
     ///
@@ -454,6 +469,10 @@ impl RateLimiter {
 
 impl RateLimiterBuilder {
     /// Makes the limiter.
+    ///
+    /// # Errors
+    ///
+    /// If the settings are refused; the error names the value.
     pub fn build(self) -> Result<RateLimiter, BuildError> {
         Ok(RateLimiter { inner: self.build_inner(false)? })
     }

@@ -11,39 +11,39 @@ use crate::foreign::Panic;
 use crate::inner::Inner;
 use crate::observe::{PermitEnd, Running, Waiting};
 
-/// What both kinds of permit are: the machine's permit, to be handed back exactly once.
+/// The machine's permit inside both kinds of permit. Returns it to the machine exactly once.
 pub(crate) struct PermitGuard<S: Deref<Target = Inner>> {
     inner: S,
-    /// `None` once handed back.
+    /// `None` once returned.
     permit: Option<core::Grant>,
     running: Running,
-    /// Whether the task itself has panicked, which is how it ended.
+    /// Whether the task itself has panicked, and so has ended.
     has_panicked: AtomicBool,
 }
 
-/// The right to run one task now, from [`RateLimiter::acquire`](crate::RateLimiter::acquire) and its
-/// kin. Keep it for as long as the task runs.
+/// The right to run one task now, from [`RateLimiter::acquire`](crate::RateLimiter::acquire) and the
+/// other acquiring calls. Keep it while the task runs.
 ///
-/// The end of the permit is the completion of the task, and the window counts from it:
+/// The end of the permit is the completion of the task. The task is held until `per` later:
 ///
-/// * [`complete`](Self::complete) says that the task has ended;
-/// * [`complete_with`](Self::complete_with) says so, and what it really weighed;
-/// * [`release_unused`](Self::release_unused) says that it was never started;
-/// * dropping it is a completion too. Where the limiter has an
-///   [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace), a permit that is merely dropped
-///   may be a call that was cancelled half-way, so the grace is added. That goes for a permit that is
-///   dropped while a thread panics, too: whose panic it is cannot be known. (A task of
-///   [`run`](crate::RateLimiter::run) or a push that panics has completed.)
+/// * [`complete`](Self::complete) completes the task;
+/// * [`complete_with`](Self::complete_with) completes it with its actual weight;
+/// * [`release_unused`](Self::release_unused) gives the permit back for a task that was never started;
+/// * dropping it abandons the task: it completes
+///   [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) later, as its call may still be on the
+///   wire. The same holds for a permit that is dropped while a thread panics, because the limiter cannot
+///   know whether its own task panicked. (A task of [`run`](crate::RateLimiter::run) or of a push that
+///   panics has completed.)
 #[must_use = "a permit that is dropped at once is a task that has completed at once"]
 pub struct Permit<'a>(pub(crate) PermitGuard<&'a Inner>);
 
-/// A [`Permit`] that borrows nothing: it may outlive the limiter's handles and cross threads.
+/// A [`Permit`] that borrows nothing: it may outlive the limiter's handles and move to other threads.
 #[must_use = "a permit that is dropped at once is a task that has completed at once"]
 pub struct OwnedPermit(pub(crate) PermitGuard<Arc<Inner>>);
 
 impl<S: Deref<Target = Inner>> PermitGuard<S> {
-    /// Takes the permit into custody, and tells whoever listens that its task begins. Where that panics,
-    /// no task will run: the permit is given back unused.
+    /// Guards the permit, and tells the observers that its task begins. If one of them panics, no task will
+    /// run, and the permit is given back unused.
     #[inline]
     pub(crate) fn new(inner: S, permit: core::Grant, waiting: &mut Waiting) -> Result<Self, Panic> {
         let (running, has_panicked) = (Running::default(), AtomicBool::new(false));
@@ -66,7 +66,7 @@ impl<S: Deref<Target = Inner>> PermitGuard<S> {
         &self.running
     }
 
-    /// Does some of the task's work. If that panics, the task has: the panic is its end.
+    /// Does some of the task's work. A panic of it ends the task.
     #[inline]
     pub(crate) fn work<R>(&self, work: impl FnOnce() -> R) -> R {
         self.running.inside(|| {
@@ -119,7 +119,7 @@ impl<S: Deref<Target = Inner>> Drop for PermitGuard<S> {
     }
 }
 
-/// Dropped only where the work that it stands beside does not return.
+/// Records a panic: it is forgotten if the work returns, so it is dropped only in unwinding.
 struct Unwinding<'a>(&'a AtomicBool);
 
 impl Drop for Unwinding<'_> {
@@ -130,8 +130,8 @@ impl Drop for Unwinding<'_> {
 
 macro_rules! permit_methods {
     () => {
-        /// The span of the task, from its grant to its completion. To have what the task does
-        /// inside it, instrument the task's future with a clone of it.
+        /// The span of the task, from its grant to its completion. Instrument the task's future with a clone
+        /// of it to have the task's own spans and events inside.
         #[cfg(feature = "tracing")]
         pub fn span(&self) -> &tracing::Span {
             self.0.running().span.as_span()
@@ -142,15 +142,14 @@ macro_rules! permit_methods {
             self.0.weight()
         }
 
-        /// The task has ended.
+        /// Completes the task.
         #[inline]
         pub fn complete(self) {
             self.0.complete(None);
         }
 
-        /// The task has ended, and weighed `actual` units in the end. Of a smaller actual weight,
-        /// the rest is free at once; a larger one is recorded and later grants wait for it.
-        /// Returns how much more than reserved it was.
+        /// Completes the task with its actual weight. Less than reserved: the rest is free at once. More: it
+        /// is recorded, and later grants wait for it. Returns the units used beyond the reservation.
         ///
         /// ```
         /// # use strict_rate_limiter::RateLimiter;
@@ -164,14 +163,13 @@ macro_rules! permit_methods {
         /// assert!(limiter.try_acquire().is_err());
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
-        #[must_use = "what it used beyond its reservation: later grants wait for it; discard it with `_ =`"]
+        #[must_use = "the units beyond the reservation, for which later grants wait; discard it with `_ =`"]
         pub fn complete_with(self, actual: u64) -> u64 {
             self.0.complete(Some(actual))
         }
 
-        /// The task was not started and will not be: takes the permit back as if it had never been
-        /// granted, and the next in line moves up. Only for a call of which nothing can have
-        /// reached the other side.
+        /// Gives the permit back as if it had never been granted, and the next waiter moves up. Only for a
+        /// task that was not started, so that nothing can have reached the server.
         ///
         /// ```
         /// # use strict_rate_limiter::RateLimiter;

@@ -1,8 +1,7 @@
-//! Tasks that the limiter runs: at once where they may, else in their turn.
+//! Pushed tasks: run here if they are granted at once, else by the tokio runtime when they are granted.
 //!
-//! A queued push is a waiter like any other, joined to the line before `push` returns and then
-//! handed to a tokio task that owns it and polls it for as long as the runtime lives. So the order
-//! is the line's, nobody has to drain anything, and a task that panics takes nothing with it.
+//! A queued push is a waiter like any other. It joins the queue before `push` returns; then a tokio task owns
+//! and polls it. So the order is that of the queue, no worker drains it, and a task that panics stops no other.
 
 use std::fmt;
 use std::future::{Future, Ready, poll_fn, ready};
@@ -21,31 +20,31 @@ use crate::request::Terms;
 use crate::run::{Task, run_permitted};
 use crate::waiter::Waiter;
 
-/// What became of a pushed task.
+/// The outcome of a push.
 #[derive(Debug)]
 #[must_use = "a queued task's answer is lost with its handle"]
 pub enum Pushed<T> {
-    /// It was permitted at once: it has run, and this is its answer.
+    /// The task was granted at once and has run. This is its answer.
     Ran(T),
-    /// It is queued and will run in its turn, whether or not the handle is kept.
+    /// The task is queued. It runs when it is granted, whether or not the handle is kept.
     Queued(TaskHandle<T>),
 }
 
-/// Awaits the answer of a queued task. Dropping it leaves the task alone.
+/// A handle that awaits the answer of a queued task. Dropping it does not affect the task.
 ///
-/// Do not await it inside a task of the same limiter that runs one at a time: the queued task
-/// waits for that one to end.
+/// Do not await it inside a task of the same limiter if that runs one task at a time: the queued task
+/// waits for the running one to end.
 ///
 /// # Cancel safety
 ///
 /// Cancel-safe: the answer stays until it is taken.
-#[must_use = "dropping a handle is fine, and loses the task's answer"]
+#[must_use = "dropping a handle loses the task's answer; the task still runs"]
 pub struct TaskHandle<T> {
     task: JoinHandle<Result<T, AcquireError>>,
 }
 
 impl<T> Pushed<T> {
-    /// The answer, now or when the task has had its turn.
+    /// The answer: at once, or when the queued task has run.
     ///
     /// ```
     /// # use strict_rate_limiter::RateLimiter;
@@ -65,7 +64,7 @@ impl<T> Pushed<T> {
         }
     }
 
-    /// Whether it ran at once.
+    /// Whether the task ran at once.
     pub fn has_run(&self) -> bool {
         matches!(self, Self::Ran(_))
     }
@@ -73,12 +72,12 @@ impl<T> Pushed<T> {
 
 impl<T> TaskHandle<T> {
     /// Cancels the task: in the queue, it leaves no trace; running, it is dropped at its next
-    /// `await`, which is its completion (plus the limiter's grace).
+    /// `await`, and completes [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) later.
     pub fn cancel(&self) {
         self.task.abort();
     }
 
-    /// Whether the task has ended, in whichever way.
+    /// Whether the task has ended, by an answer, a panic or a cancellation.
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
@@ -109,7 +108,7 @@ impl<T> fmt::Debug for TaskHandle<T> {
     }
 }
 
-/// A task that makes a future when its turn comes.
+/// A task that makes its future when it is granted.
 pub(crate) struct Async<F>(pub(crate) F);
 
 /// A task that is a plain function.
@@ -133,8 +132,8 @@ impl<F: FnOnce() -> T, T> Task for Sync<F> {
 
 type Answer<K> = <<K as Task>::Future as Future>::Output;
 
-/// Runs the task at once if it is permitted at once, else leaves it to the runtime as soon as the
-/// queue has room for it.
+/// Runs the task here if it is granted at once, else gives it to the runtime as soon as the queue has room
+/// for it.
 pub(crate) async fn push<K>(
     inner: &Arc<Inner>,
     terms: Terms,
@@ -161,7 +160,7 @@ where
     }
 }
 
-/// Leaves the task to the runtime, if the queue has room for it.
+/// Gives the task to the runtime, if the queue has room for it.
 pub(crate) fn try_push<K>(
     inner: &Arc<Inner>,
     terms: Terms,
@@ -174,7 +173,7 @@ where
         return Err(PushError { reason: PushRefusal::NoRuntime, task });
     };
     let mut waiter = terms.waiter(Arc::clone(inner), Kind::Push);
-    // The task that will own the waiter has no waker yet; its first poll leaves one.
+    // The task that will own the waiter has no waker yet; its first poll stores one.
     match waiter.poll_once(Waker::noop()) {
         Ok(Standing::Granted(permit)) => {
             Ok(spawn_on(&runtime, async { Ok(run_permitted(permit, task).await) }))

@@ -2,8 +2,8 @@
 //!
 //! `run` and `push` put their task on the stack for the duration of each poll. So a limiter can tell what
 //! its own running task asks for: an `acquire` that could only wait for that task is refused, and a push
-//! is queued and not run inside the task. Tasks that the task spawns are not inside it; nor is code that
-//! holds a permit and runs outside of `run` and `push`.
+//! is queued and not run inside the task. Tasks that the task spawns are not inside it, nor is code that
+//! holds a permit outside `run` and `push`.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ pub(crate) fn new_task() -> TaskId {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Does `work` inside of a task. A limiter is identified by its address.
+/// Does `work` inside a task. A limiter is identified by its address.
 pub(crate) fn enter<L, R>(limiter: &L, task: RunningTask, work: impl FnOnce() -> R) -> R {
     let limiter = std::ptr::from_ref(limiter).cast();
     RUNNING.with_borrow_mut(|running| running.push((limiter, task)));

@@ -1,8 +1,7 @@
-//! A request: a weight, a deadline and whether the permit borrows, before it is asked for anything.
+//! `Request`: the weight, the deadline and the kind of permit of one task; then the calls that acquire or run.
 //!
-//! The plain calls of the limiter are requests of weight 1 without a deadline. Each call here exists
-//! once for every combination; those of pushes are in `request_push.rs`. What they do is in `waiter.rs`,
-//! `run.rs`, `push.rs` and `deadline.rs`.
+//! The limiter's own calls are requests of weight 1 without a deadline. The pushes are in `request_push.rs`. The
+//! work is done in `waiter.rs`, `run.rs`, `push.rs` and `deadline.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -19,9 +18,9 @@ use crate::permit::{OwnedPermit, Permit, PermitGuard};
 use crate::run;
 use crate::waiter::Waiter;
 
-/// A request for a permit or a run, with more than the defaults; from
-/// [`RateLimiter::request`](crate::RateLimiter::request). It does nothing until one of its last eight
-/// methods is called, and its place in the queue is that of the call (of a future, of its first poll).
+/// A request with a weight or a deadline; from [`RateLimiter::request`](crate::RateLimiter::request). It
+/// does nothing until `acquire`, `run`, `push` or one of their variants is called. It joins the queue at
+/// that call, or for a call that returns a future, at the first poll.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,7 +32,7 @@ use crate::waiter::Waiter;
 /// let permit = limiter.request().weight(90_000).acquire().await?;
 /// permit.complete();
 ///
-/// // The window is full for a minute: that is known at once.
+/// // The window is full for a minute, so the request is refused at once.
 /// let request = limiter.request().weight(10).within(Duration::from_secs(2));
 /// let refused = request.acquire().await.unwrap_err();
 /// assert!(matches!(refused, AcquireError::DeadlineExceeded { not_before: Some(_) }));
@@ -46,19 +45,18 @@ use crate::waiter::Waiter;
 /// [`within`](Self::within) and [`until`](Self::until) bound how long the request may wait for its
 /// permit, by the limiter's clock. They do not bound the task that then runs.
 ///
-/// * It is refused at once, with [`AcquireError::DeadlineExceeded`], where a permit is known to come
-///   later than the deadline. What is known: what has completed and is held; a pause; and, in limits on
-///   tasks, one task for each that runs or waits ahead. That assumes that those ahead take their turn,
-///   that no permit is [released unused](Permit::release_unused), and that nobody
-///   [resumes](crate::RateLimiter::resume) early. The weights of tasks that have not ended are not
-///   known, as they may turn out to be less than reserved.
-/// * Otherwise it waits. At the deadline it looks once more: a permit that can be granted at exactly the
-///   deadline is granted. Else it leaves the queue without a trace, with the same error.
-/// * A permit that has been granted is never thrown away, so a task that its executor polls late, or a
-///   thread that wakes late, may get one after the deadline.
-/// * A pushed task that is queued keeps the deadline: where it comes before the task's turn, the task is
-///   dropped and its handle answers
-///   [`TaskError::DeadlineExceeded`](crate::TaskError::DeadlineExceeded).
+/// * A request is refused at once, with [`AcquireError::DeadlineExceeded`], if a grant in time is known to
+///   be impossible. This follows from the completions that are held, from a pause, and, for limits on
+///   tasks, from one unit for each task that runs or waits ahead. It assumes that the waiters ahead run
+///   their tasks, that no permit is [released unused](Permit::release_unused), that no pause is
+///   [ended](crate::RateLimiter::resume) early and that no limit is raised. The weights of running and
+///   waiting tasks do not count, as they may turn out smaller.
+/// * Otherwise it waits. At the deadline it looks once more: if a permit can be granted at exactly the
+///   deadline, it is. Else the request leaves the queue without a trace, with the same error.
+/// * A permit that has been granted is never thrown away. So a task that its executor polls late, or a
+///   thread that wakes late, may get its permit after the deadline.
+/// * A pushed task that is queued keeps the deadline. If it comes before the grant, the task is dropped,
+///   and its handle returns [`TaskError::DeadlineExceeded`](crate::TaskError::DeadlineExceeded).
 #[must_use = "a request does nothing until it is asked for a permit or given a task"]
 #[derive(Clone)]
 pub struct Request<'a> {
@@ -66,8 +64,8 @@ pub struct Request<'a> {
     pub(crate) terms: Terms,
 }
 
-/// A [`Request`] that borrows nothing, nor do its permits, its futures and its runs: they may outlive
-/// the limiter's handles and cross threads. From [`Request::owned`] and `KeyedRateLimiter::request`.
+/// A [`Request`] that borrows nothing. Its permits and futures may outlive the limiter's handles and move
+/// to other threads. From [`Request::owned`] and `KeyedRateLimiter::request`.
 ///
 /// ```
 /// # use strict_rate_limiter::RateLimiter;
@@ -90,7 +88,7 @@ pub struct OwnedRequest {
     pub(crate) terms: Terms,
 }
 
-/// What is asked for.
+/// The settings of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
     weight: u64,
@@ -98,7 +96,7 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// A waiter on these terms.
+    /// A waiter with these settings.
     pub(crate) fn waiter<S>(self, inner: S, kind: Kind) -> Waiter<S, MayExpire>
     where
         S: Deref<Target = Inner> + Clone,
@@ -113,7 +111,7 @@ impl<'a> Request<'a> {
         Self { inner, terms: Terms { weight: 1, patience: Patience::Endless } }
     }
 
-    /// The same request, borrowing nothing.
+    /// The same request, but it borrows nothing.
     pub fn owned(self) -> OwnedRequest {
         OwnedRequest { inner: Arc::clone(self.inner), terms: self.terms }
     }
@@ -138,9 +136,9 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     ///
-    /// [`Weight`](AcquireError::Weight) at once, if the weight is 0 or over a limit on weight;
-    /// [`DeadlineExceeded`](AcquireError::DeadlineExceeded) as [above](Self#deadlines); else as
-    /// [`RateLimiter::acquire`](crate::RateLimiter::acquire).
+    /// [`Weight`](AcquireError::Weight) at once if the weight is 0 or over a limit, or later if new limits
+    /// are too low for it; [`DeadlineExceeded`](AcquireError::DeadlineExceeded) as [above](Self#deadlines);
+    /// else as [`RateLimiter::acquire`](crate::RateLimiter::acquire).
     ///
     /// # Cancel safety
     ///
@@ -149,14 +147,14 @@ impl<'a> Request<'a> {
         AcquireBy(self.terms.waiter(&**self.inner, Kind::Acquire))
     }
 
-    /// Waits on this thread for the permit, no longer than the deadline. Not for async code.
+    /// Waits on this thread for the permit, until the deadline at most. Not for async code.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use strict_rate_limiter::{AcquireError, RateLimiter};
     /// let limiter = RateLimiter::builder().limit("2/1h".parse()?).build()?;
     /// let running = limiter.acquire_blocking()?;
-    /// // Were it to end now, there would be room: so this waits, and gives up.
+    /// // The running task may end at any time, so this waits until its deadline.
     /// let refused = limiter.request().within(Duration::from_millis(5)).acquire_blocking();
     /// assert_eq!(refused.unwrap_err(), AcquireError::DeadlineExceeded { not_before: None });
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -169,8 +167,8 @@ impl<'a> Request<'a> {
         self.acquire().0.block().map(Permit)
     }
 
-    /// The permit now or not at all. Never overtakes a waiter. As it does not wait, a deadline makes no
-    /// difference.
+    /// Acquires the permit now, or fails. Never overtakes a waiter. It does not wait, so it ignores the
+    /// deadline.
     ///
     /// ```
     /// # use strict_rate_limiter::RateLimiter;
@@ -183,7 +181,7 @@ impl<'a> Request<'a> {
         Ok(Permit(try_acquire(&**self.inner, self.terms.weight)?))
     }
 
-    /// Waits for the request's turn, runs the task on the spot and gives its answer. See
+    /// Waits for a permit, runs the task and returns its answer. See
     /// [`RateLimiter::run`](crate::RateLimiter::run).
     ///
     /// ```
@@ -225,13 +223,12 @@ impl OwnedRequest {
         self.acquire().0.block().map(OwnedPermit)
     }
 
-    /// The permit now or not at all. See [`Request::try_acquire`].
+    /// Acquires the permit now, or fails. See [`Request::try_acquire`].
     pub fn try_acquire(self) -> Result<OwnedPermit, TryAcquireError> {
         Ok(OwnedPermit(try_acquire(self.inner, self.terms.weight)?))
     }
 
-    /// Waits for the request's turn, runs the task on the spot and gives its answer. See
-    /// [`Request::run`].
+    /// Waits for a permit, runs the task and returns its answer. See [`Request::run`].
     ///
     /// # Cancel safety
     ///
@@ -241,17 +238,17 @@ impl OwnedRequest {
     }
 }
 
-/// What both kinds of request have.
+/// The methods of both kinds of request.
 macro_rules! request_methods {
     () => {
-        /// The units that the task takes from a limit on weight: 1 unless said otherwise.
+        /// The units that the task takes from each limit on weights: 1 by default.
         pub fn weight(mut self, weight: u64) -> Self {
             self.terms.weight = weight;
             self
         }
 
-        /// Waits no longer than this for the permit, counted from when it joins the queue: from the call,
-        /// or where that gives a future, from its first poll. In place of a deadline given before.
+        /// Sets a deadline: waits at most this long for the permit, counted from joining the queue (the call,
+        /// or the first poll of its future). Replaces an earlier deadline.
         ///
         /// ```
         /// # use std::time::Duration;
@@ -270,8 +267,8 @@ macro_rules! request_methods {
             self
         }
 
-        /// Waits no longer than until this instant of the limiter's clock. In place of a deadline given
-        /// before.
+        /// Sets a deadline: waits for the permit until this instant of the limiter's clock. Replaces an
+        /// earlier deadline.
         pub fn until(mut self, deadline: Instant) -> Self {
             self.terms.patience = Patience::Until(deadline);
             self
@@ -287,7 +284,7 @@ impl OwnedRequest {
     request_methods!();
 }
 
-/// A permit now or not at all.
+/// Acquires a permit now, or fails.
 pub(crate) fn try_acquire<S: Deref<Target = Inner>>(
     inner: S,
     weight: u64,

@@ -1,4 +1,4 @@
-//! The pushes of requests. What they do is in `push.rs`.
+//! The pushes of requests. The work is done in `push.rs`.
 
 use std::future::Future;
 
@@ -8,14 +8,14 @@ use crate::request::{OwnedRequest, Request};
 
 macro_rules! push_methods {
     () => {
-        /// Runs the task here if it is permitted at once, else queues it. See
+        /// Runs the task here if it is granted at once, else queues it. See
         /// [`RateLimiter::push`](crate::RateLimiter::push).
         ///
         /// # Errors
         ///
-        /// As [`RateLimiter::push`](crate::RateLimiter::push), with the task; and
-        /// [`DeadlineExceeded`](crate::PushRefusal::DeadlineExceeded) where the deadline cannot be met, or
-        /// comes while the task waits for room in the queue.
+        /// As [`RateLimiter::push`](crate::RateLimiter::push), with the task. Also
+        /// [`DeadlineExceeded`](crate::PushRefusal::DeadlineExceeded) if the deadline cannot be met, or comes
+        /// while the task waits for room in the queue.
         ///
         /// # Cancel safety
         ///
@@ -48,8 +48,8 @@ macro_rules! push_methods {
             pushed.map_err(|error| error.map(|Sync(task)| task))
         }
 
-        /// Queues the task without waiting, for the tokio runtime to run: at once where it is permitted at
-        /// once. Hands it back in the error where the queue is full.
+        /// Gives the task to the tokio runtime without waiting; it runs when it is granted. If the queue is
+        /// full, returns the task in the error.
         ///
         /// ```
         /// # use strict_rate_limiter::{PushRefusal, RateLimiter};

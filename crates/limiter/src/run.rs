@@ -1,4 +1,4 @@
-//! Running a task that has its permit.
+//! Runs a task that has its permit.
 
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
@@ -14,14 +14,14 @@ use crate::permit::PermitGuard;
 use crate::reentrancy::{self, TaskId};
 use crate::waiter::Waiter;
 
-/// What a limiter can run.
+/// A task that a limiter can run.
 pub(crate) trait Task {
     type Future: Future;
 
     fn start(self) -> Self::Future;
 }
 
-/// A future that is already there.
+/// A task that is a future already.
 pub(crate) struct Fut<R>(pub(crate) R);
 
 impl<R: Future> Task for Fut<R> {
@@ -32,7 +32,7 @@ impl<R: Future> Task for Fut<R> {
     }
 }
 
-/// Waits for the task's turn, and runs it.
+/// Waits for the permit, and runs the task.
 pub(crate) async fn run<S, D, R>(
     mut waiter: Waiter<S, D>,
     task: R,
@@ -46,8 +46,8 @@ where
     Ok(run_permitted(permit, Fut(task)).await)
 }
 
-/// Makes the task's future and drives it inside the limiter's scope. Its end is the completion of
-/// the permit, and so is its panic; being dropped half-way, for whatever reason, is an abandonment.
+/// Makes the task's future and polls it as a task of this limiter (`reentrancy.rs`). Its end or its panic
+/// completes the permit. If it is dropped half-way for any other reason, the permit is abandoned.
 pub(crate) async fn run_permitted<S, K>(
     permit: PermitGuard<S>,
     what: K,
@@ -68,7 +68,7 @@ where
     answer
 }
 
-/// When it is dropped, nothing waits inside of the task any more.
+/// When it is dropped, the task has ended, and no waiter is inside it any more.
 struct Ended<'a> {
     inner: &'a Inner,
     task: TaskId,

@@ -20,13 +20,12 @@
 //! # }
 //! ```
 //!
-//! A limiter that only delays items cannot know how long each is worked on, and a consumer that works
-//! on several at once, or on one for long, overflows its window. So an item comes with its permit, as
-//! [`Permitted`], and is held to be worked on until that is dropped or told to be complete.
+//! Each item comes with its permit, as [`Permitted`]. The work on the item counts until the [`Permitted`] is
+//! completed or dropped. A stream that only delayed items could not know how long each is worked on, so the
+//! server's window could overflow.
 //!
-//! Let go of each before the next is asked for, or as many as the limiter's concurrency: `collect`
-//! on a stream of more than that waits for itself, as a task does that holds a permit and asks for
-//! another.
+//! Drop or complete items before polling for more than the limiter's concurrency: `collect` on a longer stream
+//! waits for itself for ever.
 
 use std::fmt;
 use std::future::Future;
@@ -44,12 +43,12 @@ use crate::permit::Permit;
 
 /// Rate limits for every [`Stream`].
 pub trait RateLimitStreamExt: Stream + Sized {
-    /// Gives each item with a permit of weight 1, in order.
+    /// A stream of the items, each with a permit of weight 1, in order.
     fn rate_limited(self, limiter: &RateLimiter) -> RateLimited<'_, Self, fn(&Self::Item) -> u64> {
         self.rate_limited_by(limiter, |_| 1)
     }
 
-    /// Gives each item with a permit of the weight that a closure says, in order.
+    /// A stream of the items, each with a permit of the weight that a closure returns, in order.
     fn rate_limited_by<W: FnMut(&Self::Item) -> u64>(
         self,
         limiter: &RateLimiter,
@@ -64,34 +63,33 @@ impl<S: Stream> RateLimitStreamExt for S {}
 pin_project! {
     /// A stream whose items come with permits; from [`RateLimitStreamExt`].
     ///
-    /// The next item is taken from the stream inside before its permit is waited for: a slow stream
-    /// keeps no permit from anyone. Dropped while that item waits, it leaves no trace in the limiter, and
-    /// [`into_parts`](Self::into_parts) gives the item back.
+    /// It takes the next item from the inner stream before it waits for the permit, so a slow stream holds no
+    /// permit. Dropped while an item waits, it leaves no trace in the limiter;
+    /// [`into_parts`](Self::into_parts) returns the item.
     ///
     /// # Cancel safety
     ///
-    /// Its `next` is cancel-safe: an item that waits keeps its place in the line.
+    /// Its `next` is cancel-safe: an item that waits keeps its position in the queue.
     #[must_use = "streams do nothing unless polled"]
     pub struct RateLimited<'a, S: Stream, W> {
         #[pin]
         stream: S,
         limiter: &'a RateLimiter,
         weight: W,
-        // Taken from the stream, and in line for its permit.
+        // The item taken from the stream, which waits for its permit.
         item: Option<S::Item>,
         waiting: Option<Acquire<'a>>,
     }
 }
 
-/// An item and the permit to work on it. The end of the permit is the completion of the work, as it is
-/// with a [`Permit`].
+/// An item and its permit. The end of the permit is the completion of the work, as with a [`Permit`].
 #[must_use = "an item that is dropped at once is a task that has completed at once"]
 pub struct Permitted<'a, T> {
     item: T,
     permit: Permit<'a>,
 }
 
-/// An item that can have no permit. The item is in it, so nothing is lost.
+/// Why an item got no permit, with the item.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Refused<T> {
     /// Why.
@@ -101,7 +99,7 @@ pub struct Refused<T> {
 }
 
 impl<S: Stream, W> RateLimited<'_, S, W> {
-    /// The stream inside, and the item that was taken from it and still waits for its permit.
+    /// The inner stream, and the item taken from it that still waits for its permit.
     pub fn into_parts(self) -> (S, Option<S::Item>) {
         (self.stream, self.item)
     }
@@ -123,13 +121,13 @@ impl<'a, S: Stream, W: FnMut(&S::Item) -> u64> Stream for RateLimited<'a, S, W> 
             Some(waiting) => waiting,
             None => {
                 let limiter: &'a RateLimiter = this.limiter;
-                // Where this panics, the item is still here.
+                // If this panics, the item is still here.
                 this.waiting.insert(limiter.acquire_weighing((this.weight)(item)))
             }
         };
         let permit = ready!(Pin::new(waiting).poll(context));
         *this.waiting = None;
-        let item = this.item.take().expect("it was in line");
+        let item = this.item.take().expect("an item waits");
         Poll::Ready(Some(match permit {
             Ok(permit) => Ok(Permitted { item, permit }),
             Err(reason) => Err(Refused { reason, item }),
@@ -150,20 +148,20 @@ impl<S: FusedStream, W: FnMut(&S::Item) -> u64> FusedStream for RateLimited<'_, 
 }
 
 impl<'a, T> Permitted<'a, T> {
-    /// The work has ended; gives back the item.
+    /// Completes the work and returns the item.
     pub fn complete(self) -> T {
         self.permit.complete();
         self.item
     }
 
-    /// The work has ended, and weighed `actual` units in the end. See [`Permit::complete_with`], whose
-    /// excess this does not tell.
+    /// Completes the work with its actual weight and returns the item. See [`Permit::complete_with`], whose
+    /// excess this does not return.
     pub fn complete_with(self, actual: u64) -> T {
         _ = self.permit.complete_with(actual);
         self.item
     }
 
-    /// The item and its permit, each to be kept elsewhere.
+    /// The item and its permit.
     pub fn into_parts(self) -> (T, Permit<'a>) {
         (self.item, self.permit)
     }

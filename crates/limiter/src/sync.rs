@@ -1,5 +1,5 @@
-//! The lock and the parking of threads: the standard library's, or loom's where the tests try every
-//! order of threads (`tests/interleavings.rs`).
+//! The lock and the parking of threads: the standard library's, or loom's in `tests/interleavings.rs`, which
+//! tries every order of threads.
 
 #[cfg(not(interleavings))]
 pub(crate) use std::{

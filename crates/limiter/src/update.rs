@@ -18,7 +18,7 @@ use crate::sync::MutexGuard;
 use crate::wake_list::WakeList;
 use crate::wake_timer::{HeadPoll, TimerSet, WakeTimer};
 
-/// One change under the lock, with everything that has to follow from it.
+/// One change under the lock: the guard, and the wakers and panics to handle after unlocking.
 pub(crate) struct Update<'a> {
     clock: &'a Timeline,
     pub(crate) locked: MutexGuard<'a, Locked>,
@@ -37,12 +37,12 @@ pub(crate) struct Locked {
     pub(crate) next_drained: u64,
     /// The waiters that were enqueued inside running tasks of this limiter.
     pub(crate) inside: Vec<InsideWaiter>,
-    /// Ends of tasks at which the clock could not be read. The next reading stamps them: later than they
-    /// were, so no window is loosened.
+    /// Ends of tasks at which the clock could not be read. The next reading stamps them, which is later than
+    /// the true end and so is safe.
     pub(crate) unstamped: Vec<(core::Grant, TaskEnd)>,
-    /// Waiters that new limits refused, and that have not been told yet.
+    /// Waiters that new limits refused, and that have not been polled since.
     pub(crate) refused: Vec<(Ticket, RequestError)>,
-    /// Whether a look failed for which no timer is set.
+    /// Whether a look is owed: the last one failed, and no timer is set for the next.
     pub(crate) is_look_owed: bool,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Update<'a> {
         Some(now)
     }
 
-    /// After a change: grants what it made room for. `now` where it was read already.
+    /// Drives the machine after a change that may have made room. `now` if it was read already.
     #[inline]
     pub(crate) fn settle(&mut self, now: Option<u64>) {
         if self.locked.needs_a_look() {
@@ -86,7 +86,7 @@ impl<'a> Update<'a> {
         self.end_quietly();
     }
 
-    /// Reads the clock, and has the machine decide.
+    /// Reads the clock, and drives the machine.
     pub(crate) fn look(&mut self) {
         match self.now() {
             Some(now) => self.drive(now),
@@ -115,7 +115,7 @@ impl<'a> Update<'a> {
         false
     }
 
-    /// Has the machine decide all it can, and sets the timer for the next opening.
+    /// Polls the machine until it grants nothing more, and sets the timer for the next opening.
     #[inline]
     pub(crate) fn drive(&mut self, mut now: u64) {
         self.locked.is_look_owed = false;
@@ -201,13 +201,13 @@ impl<'a> Update<'a> {
         panics
     }
 
-    /// Ends without passing panics on: the caller asked for nothing, or has its answer.
+    /// Ends without passing panics on: the caller requested nothing, or has its answer.
     #[inline]
     pub(crate) fn end_quietly(self) {
         self.end().discard();
     }
 
-    /// Ends and passes the panic on: it kept the caller from its answer.
+    /// Ends and passes the panic on, because the caller has no answer.
     #[cold]
     pub(crate) fn end_and_tell(self) -> ! {
         match self.end().into_result() {
@@ -218,7 +218,7 @@ impl<'a> Update<'a> {
 }
 
 impl Locked {
-    /// Why new limits refused this waiter, if they did. Once.
+    /// Takes the reason for which new limits refused this waiter, if they did.
     pub(crate) fn take_refusal(&mut self, ticket: Ticket) -> Option<RequestError> {
         let index = self.refused.iter().position(|(refused, _)| *refused == ticket)?;
         Some(self.refused.swap_remove(index).1)

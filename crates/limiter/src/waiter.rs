@@ -1,7 +1,7 @@
-//! One waiter, from before it joins the line until it has its permit or leaves.
+//! One waiter, from before it joins the queue until it has its permit or leaves.
 //!
-//! It is what the acquire futures, `run`, `push` and the blocking calls have in common. Dropping it
-//! at any point leaves no trace: out of the line, or the grant that it never saw undone.
+//! The acquire futures, `run`, `push` and the blocking calls all use it. Dropping it leaves no trace: it leaves
+//! the queue, and a grant that it never saw is undone.
 
 use std::fmt;
 use std::ops::Deref;
@@ -17,7 +17,7 @@ use crate::observe::Waiting;
 use crate::permit::PermitGuard;
 use crate::sync::{Thread, current, park};
 
-/// `S` is a reference to the limiter's [`Inner`], or shares in owning it.
+/// `S` is a reference to the limiter's [`Inner`], or an `Arc` of it.
 #[derive(Debug)]
 pub(crate) struct Waiter<S: Deref<Target = Inner> + Clone, D: Deadline = NoDeadline> {
     inner: S,
@@ -31,8 +31,8 @@ pub(crate) struct Waiter<S: Deref<Target = Inner> + Clone, D: Deadline = NoDeadl
 enum WaiterState<S: Deref<Target = Inner>> {
     New,
     Queued(Ticket),
-    /// Granted, and kept back until the executor lets this task go on.
-    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only tokio keeps tasks back"))]
+    /// Granted, and kept until the next poll because the task must yield to its executor.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only tokio makes tasks yield"))]
     Granted(PermitGuard<S>),
     Done,
 }
@@ -50,7 +50,7 @@ impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
         Self { inner, weight, kind, state: WaiterState::New, waiting: Waiting::default(), deadline }
     }
 
-    /// Joins, or looks again. A panic of foreign code leaves the waiter where it was.
+    /// Joins the queue, or looks again. A panic of foreign code leaves the waiter where it was.
     #[inline]
     pub(crate) fn poll_once(
         &mut self,
@@ -92,8 +92,9 @@ impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
         }
     }
 
-    /// As [`poll_once`](Self::poll_once), for a task of an executor. On tokio a loop of tasks that never wait yields
-    /// now and then, as with tokio's own primitives: the permit is then kept back until the next poll.
+    /// As [`poll_once`](Self::poll_once), for a task of an executor. On tokio it takes part in cooperative
+    /// scheduling: if the task's budget is used up, the permit is kept until the next poll, so that a loop that never
+    /// waits yields.
     #[inline]
     pub(crate) fn poll_in_task(
         &mut self,
@@ -128,7 +129,7 @@ impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
         }
     }
 
-    /// Joins at once and without a waker, to be polled later. `None`: it waits.
+    /// Joins at once without a waker; the first poll stores one. `None` if it waits.
     #[cfg(feature = "tower")]
     pub(crate) fn join(&mut self) -> Option<Result<PermitGuard<S>, AcquireError>> {
         match self.poll_once(Waker::noop()) {
@@ -158,7 +159,7 @@ impl<S: Deref<Target = Inner> + Clone, D: Deadline> Drop for Waiter<S, D> {
                 self.inner.leave(ticket);
                 self.waiting.left(&*self.inner);
             }
-            // Nobody has seen it: no task ran.
+            // The task never saw the grant, so it has not run.
             WaiterState::Granted(permit) => permit.release_unused(),
             WaiterState::New | WaiterState::Done => {}
         }

@@ -1,4 +1,4 @@
-//! Wakers to be woken after the lock is released.
+//! A list of wakers that are woken after the lock is released.
 
 use std::task::Waker;
 
@@ -6,7 +6,7 @@ use crate::foreign::{self, FirstPanic};
 
 /// Wakers that are woken after the lock is released. Nearly always one or none.
 ///
-/// Each is woken even if others panic. Those that are left when this is dropped are woken then.
+/// Each is woken even if others panic. Dropping the list wakes those that are left.
 #[derive(Default)]
 pub(crate) struct WakeList {
     first: Option<Waker>,
@@ -25,7 +25,7 @@ impl WakeList {
         wakers.into_iter().for_each(|waker| self.push(waker));
     }
 
-    /// Wakes them all. Call it after the lock is released.
+    /// Wakes all of them. Call it after the lock is released.
     pub(crate) fn wake(&mut self, panics: &mut FirstPanic) {
         if let Some(first) = self.first.take() {
             panics.note(foreign::call(|| first.wake()));

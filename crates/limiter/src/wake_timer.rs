@@ -12,7 +12,7 @@ use crate::wake_ahead::WakeAhead;
 
 pub(crate) use crate::clock::TimerSet;
 
-/// How long after an opening the timer comes, in case the head that was woken for it has not been polled.
+/// How long after an opening the timer fires, in case the head that was woken for it has not been polled.
 pub(crate) const HEAD_OVERDUE_NS: u64 = 300_000;
 
 pub(crate) struct WakeTimer {
@@ -100,7 +100,7 @@ impl WakeTimer {
     }
 
     /// Plans for an opening: the time to set the timer to, and whether to wake the head of the queue now.
-    /// `None` where both are done already.
+    /// `None` if both are done already.
     pub(crate) fn plan(&self, opening: u64, now: u64, has_head: bool) -> Option<Plan> {
         let lead_ns = if has_head { self.wake_ahead.ns() } else { 0 };
         let wake_head_at = opening.saturating_sub(lead_ns);
@@ -125,8 +125,8 @@ impl WakeTimer {
         Ok(set)
     }
 
-    /// The timer has come, or never will: the next opening is planned anew.
-    pub(crate) fn timer_has_come(&mut self) {
+    /// The timer has fired, or never will: the next opening is planned anew.
+    pub(crate) fn timer_has_fired(&mut self) {
         self.armed_for = None;
     }
 

@@ -1,5 +1,4 @@
-//! Clocks as a user writes them: one whose nanoseconds have nothing to do with this process, shared by
-//! several limiters through an `Arc`.
+//! A user's own clock, whose nanoseconds do not depend on this process, shared by several limiters in an `Arc`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,7 +11,7 @@ use strict_rate_limiter::{RateLimiter, TryAcquireError};
 
 const MS: u64 = 1_000_000;
 
-/// The nanoseconds since the boot of some machine, suspends included. It knows nothing of `Instant`s.
+/// The nanoseconds since the boot of some machine, suspends included. It has no `Instant`s.
 #[derive(Debug, Clone)]
 struct BootClock(Arc<Mutex<Boot>>);
 
@@ -131,7 +130,7 @@ fn several_limiters_share_a_clock_and_each_has_a_timer_of_its_own() {
 }
 
 #[test]
-fn without_a_pair_of_its_own_a_clock_converts_instants_by_their_distance_from_now() {
+fn without_its_own_pair_a_clock_converts_instants_by_their_distance_from_now() {
     let (hour, nearly) = (Duration::from_secs(3_600), Duration::from_secs(3_540));
     let clock = BootClock::at(5_000_000 * MS);
     let limiter = limiter(clock);

@@ -1,5 +1,4 @@
-//! Requests with a deadline, on a clock that moves when it is told to; the last test is real threads and
-//! the real clock.
+//! Requests with a deadline, on a manual clock; the last test has real threads and the real clock.
 
 mod support;
 
@@ -14,11 +13,11 @@ use support::{ByHand, MS, NS, Woken, limiter, settle};
 
 const PER: Duration = Duration::from_millis(10);
 
-/// The refusal of a deadline that was missed while it depended on what runs.
+/// The error of a deadline that was missed while the next opening depended on running tasks.
 const MISSED: AcquireError = AcquireError::DeadlineExceeded { not_before: None };
 
 #[test]
-fn what_is_known_to_be_too_late_is_refused_at_once_and_says_when_it_would_be_granted() {
+fn a_request_that_cannot_be_granted_in_time_is_refused_at_once_with_the_earliest_time() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     limiter.try_acquire().unwrap().complete();
     let opening = clock.now() + PER + NS;
@@ -90,7 +89,7 @@ fn at_the_deadline_a_waiter_leaves_without_a_trace_and_the_next_moves_up() {
 }
 
 #[test]
-fn the_error_at_the_deadline_says_what_is_known_by_then() {
+fn the_error_at_the_deadline_has_the_next_opening_as_of_then() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     let running = limiter.try_acquire().unwrap();
     let mut waits = ByHand::waiting(limiter.request().within(PER + NS).acquire());
@@ -206,7 +205,7 @@ fn a_deadline_does_not_bound_the_task() {
 }
 
 #[tokio::test]
-async fn a_queued_push_whose_deadline_comes_is_dropped_and_its_handle_says_so() {
+async fn a_queued_push_whose_deadline_comes_is_dropped_and_its_handle_returns_the_error() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     let _running = limiter.try_acquire().unwrap();
     let kept = Arc::new(());
@@ -226,7 +225,7 @@ async fn a_queued_push_whose_deadline_comes_is_dropped_and_its_handle_says_so() 
 }
 
 #[tokio::test]
-async fn a_push_that_waits_for_room_at_its_deadline_hands_its_task_back() {
+async fn a_push_that_waits_for_room_at_its_deadline_returns_its_task() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder.queue_capacity(1));
     let _running = limiter.try_acquire().unwrap();
     let _queued = limiter.push(|| ready(())).await.unwrap();
@@ -238,7 +237,7 @@ async fn a_push_that_waits_for_room_at_its_deadline_hands_its_task_back() {
     assert_eq!(limiter.stats().queued, 1);
 }
 
-/// A clock whose timers come early, and once: at half of the time that is left.
+/// A clock whose timers fire early, once, at half of the time that is left.
 #[derive(Debug)]
 struct Early(ManualClock);
 
@@ -285,7 +284,7 @@ fn a_timer_that_comes_early_is_set_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_goes_by_tokios_clock_where_the_limiter_does() {
+async fn the_deadline_is_by_tokios_clock_if_the_limiter_uses_it() {
     let clock = strict_rate_limiter::clock::TokioClock::current();
     let builder = RateLimiter::builder().limit("1/1h".parse().unwrap()).clock(clock);
     let limiter = builder.build().unwrap();
@@ -297,8 +296,8 @@ async fn the_deadline_goes_by_tokios_clock_where_the_limiter_does() {
     assert!(begin.elapsed() >= wait);
 }
 
-/// Real threads and the real clock. Nothing here depends on how long anything takes: the running task
-/// ends only when all the threads have given up.
+/// Real threads and the real clock. Nothing depends on durations: the running task ends only when all threads
+/// have given up.
 #[test]
 fn threads_that_block_give_up_at_their_deadlines() {
     let limiter = RateLimiter::builder().limit("1w/1d".parse().unwrap()).build().unwrap();

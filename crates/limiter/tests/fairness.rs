@@ -1,4 +1,4 @@
-//! A task that never has to wait still lets the others of its runtime run.
+//! A task that never has to wait still lets the other tasks of its runtime run.
 
 mod support;
 
@@ -57,13 +57,13 @@ fn use_up_budget(context: &mut Context<'_>) {
 }
 
 #[tokio::test]
-async fn a_task_that_has_to_yield_keeps_its_place() {
+async fn a_task_that_has_to_yield_keeps_its_position() {
     let (limiter, _clock) = limiter(&["5/1h"], |builder| builder);
     let mut asks = pin!(limiter.acquire());
     let late = poll_fn(|context| {
         use_up_budget(context);
         assert!(asks.as_mut().poll(context).is_pending(), "it has to yield");
-        // Somebody else who comes now is behind it.
+        // Another request now is behind it.
         Poll::Ready(limiter.try_acquire().is_err())
     });
     assert!(late.await, "its permit waits for it");
@@ -78,7 +78,11 @@ async fn a_task_that_has_to_yield_keeps_its_place() {
     .await;
     drop(gives_up);
     assert_eq!(limiter.stats().running, 0);
-    assert_eq!(limiter.stats().held[0].units, 1, "a permit that nobody saw is undone in full");
+    assert_eq!(
+        limiter.stats().held[0].units,
+        1,
+        "a permit that its task never saw is undone in full"
+    );
 }
 
 #[tokio::test]
@@ -92,8 +96,8 @@ async fn a_thread_that_blocks_needs_no_budget() {
     .unwrap();
 }
 
-/// Time is real here. Were the timer to ask for budget, this task's waker would be woken on the spot,
-/// under the limiter's lock: it would never end.
+/// Time is real here. If the timer took part in tokio's budget, this task's waker would be woken at once under the
+/// limiter's lock, and the test would hang.
 #[test]
 fn a_timer_of_tokios_is_set_by_a_task_that_has_used_up_its_budget() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -113,7 +117,7 @@ fn a_timer_of_tokios_is_set_by_a_task_that_has_used_up_its_budget() {
 }
 
 #[test]
-fn outside_of_tokio_nothing_is_asked_of_it() {
+fn outside_tokio_its_budget_is_not_used() {
     let (limiter, _clock) = limiter(&["100000/1h"], |builder| builder);
     for _ in 0..1_000 {
         let mut asks = ByHand::new(limiter.acquire());

@@ -1,6 +1,6 @@
-//! A child of a `fork` has none of its parent's threads, and waits by a timer thread of its own.
+//! The child of a `fork` has none of its parent's threads, and uses its own timer thread.
 //!
-//! Time is real here. A child that hangs is ended by an alarm of the system's, a minute later.
+//! Time is real here. An alarm of the system ends a child that hangs, after a minute.
 
 #![cfg(unix)]
 
@@ -17,12 +17,12 @@ fn limiter() -> RateLimiter {
     RateLimiter::new(1, PER).unwrap()
 }
 
-/// Waits for a permit that is not to be had at once.
+/// Waits for a permit that is not granted at once.
 fn wait(limiter: &RateLimiter) {
     limiter.acquire_blocking().unwrap().complete();
 }
 
-/// Does `work` in a child, which has to end well.
+/// Does `work` in a child, which must exit with success.
 fn in_child(work: impl FnOnce()) {
     // SAFETY: the child allocates, which the C library allows after a fork, and uses nothing that another
     // thread of the parent may have locked: the limiters are at rest, their timers far from due.
@@ -45,7 +45,7 @@ fn in_child(work: impl FnOnce()) {
 }
 
 #[test]
-fn a_child_waits_by_a_timer_of_its_own() {
+fn a_child_uses_its_own_timer_thread() {
     let limiter = limiter();
     wait(&limiter);
     wait(&limiter);
@@ -57,7 +57,7 @@ fn a_child_waits_by_a_timer_of_its_own() {
         wait(&own);
         wait(&limiter);
         assert!(full.try_acquire().is_err(), "the window is as full here as it was");
-        // And so does a child of the child.
+        // A child of the child does so too.
         in_child(|| {
             wait(&own);
             wait(&limiter);
@@ -68,12 +68,12 @@ fn a_child_waits_by_a_timer_of_its_own() {
 }
 
 #[test]
-fn whoever_waits_across_the_fork_is_granted_in_both() {
+fn a_waiter_from_before_the_fork_is_granted_in_both_processes() {
     let limiter = limiter();
     wait(&limiter);
     let mut waits = ByHand::waiting(limiter.acquire());
     let mut finish = |is_polled_first: bool| {
-        // The timer that was set for it is the parent's: a look is what sets one here.
+        // Its timer is the parent's; a look sets one here.
         assert!(!is_polled_first || waits.poll().is_none());
         while !waits.is_woken() {
             std::thread::yield_now();
@@ -85,7 +85,7 @@ fn whoever_waits_across_the_fork_is_granted_in_both() {
 }
 
 #[test]
-fn a_newcomer_in_the_child_sets_the_timer_that_the_fork_has_lost() {
+fn a_new_waiter_in_the_child_sets_the_timer_that_the_fork_lost() {
     let limiter = limiter();
     wait(&limiter);
     let waits = ByHand::waiting(limiter.acquire());

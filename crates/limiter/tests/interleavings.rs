@@ -3,7 +3,7 @@
 //!
 //! `RUSTFLAGS="--cfg interleavings" cargo test --release -p strict-rate-limiter --test interleavings`
 //!
-//! Nobody forgotten shows as loom finding a deadlock. Time stands still unless a model moves it.
+//! A waiter that is forgotten shows as a deadlock in loom. Time stands still unless a model moves it.
 
 #![cfg(interleavings)]
 
@@ -31,7 +31,7 @@ fn every_order(model: impl Fn() + Sync + Send + 'static) {
     println!("{tried} orders");
 }
 
-/// How many run, and at most at once.
+/// The number of running tasks, now and at most.
 #[derive(Clone, Default)]
 struct Running(Arc<loom::sync::atomic::AtomicUsize>);
 
@@ -60,7 +60,7 @@ fn acquire_and_run(limiter: &RateLimiter, running: &Running) {
     permit.complete();
 }
 
-/// Asks once, and leaves if it has to wait.
+/// Requests a permit once, and leaves if it has to wait.
 fn ask_once(limiter: &RateLimiter, running: &Running) -> bool {
     let mut acquire = pin!(limiter.acquire());
     match acquire.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -75,7 +75,7 @@ fn ask_once(limiter: &RateLimiter, running: &Running) -> bool {
 }
 
 #[test]
-fn a_permit_is_handed_on_to_whoever_waits() {
+fn a_permit_is_handed_on_to_the_waiter() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
         let others = [(); 2].map(|()| {
@@ -108,7 +108,7 @@ fn a_thread_that_blocks_is_woken() {
 }
 
 #[test]
-fn a_waiter_that_leaves_as_it_is_granted_takes_nothing_with_it() {
+fn a_waiter_that_leaves_as_it_is_granted_loses_no_permit() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
         let first = limiter.request().owned().try_acquire().unwrap();
@@ -125,12 +125,12 @@ fn a_waiter_that_leaves_as_it_is_granted_takes_nothing_with_it() {
         stays.join().unwrap();
         let stats = limiter.stats();
         assert_eq!((stats.running, stats.queued), (0, 0));
-        assert_eq!(stats.completed, 2 + ran as u64, "a grant that nobody saw counts for nothing");
+        assert_eq!(stats.completed, 2 + ran as u64, "a grant that its waiter never saw is undone");
     });
 }
 
 #[test]
-fn a_limiter_that_is_closed_as_it_is_asked_serves_or_refuses() {
+fn a_limiter_that_is_closed_during_a_request_grants_or_refuses() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
         let asks = {
@@ -149,7 +149,7 @@ fn a_limiter_that_is_closed_as_it_is_asked_serves_or_refuses() {
         };
         limiter.close();
         block_on(limiter.drained());
-        // Drained may be before whoever was accepted... but closed, nobody comes any more.
+        // It may be drained before a waiter is accepted; but once closed, it accepts no more.
         let ran = asks.join().unwrap();
         assert_eq!(limiter.stats().completed, ran);
         assert_eq!(limiter.try_acquire().err().unwrap().to_string(), "the limiter is closed");
@@ -157,7 +157,7 @@ fn a_limiter_that_is_closed_as_it_is_asked_serves_or_refuses() {
 }
 
 #[test]
-fn an_abort_answers_whoever_waits() {
+fn an_abort_answers_all_waiters() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
         let first = limiter.request().owned().try_acquire().unwrap();
@@ -186,7 +186,7 @@ fn an_abort_answers_whoever_waits() {
 }
 
 #[test]
-fn what_waits_outlives_the_last_handle() {
+fn a_waiter_outlives_the_last_handle() {
     every_order(|| {
         let ((limiter, _), running) = (one_at_a_time(), Running::default());
         let first = limiter.request().owned().try_acquire().unwrap();
@@ -205,7 +205,7 @@ fn what_waits_outlives_the_last_handle() {
 }
 
 #[test]
-fn the_timer_serves_whoever_is_first_when_it_comes() {
+fn the_timer_grants_the_first_waiter() {
     every_order(|| {
         let ((limiter, clock), running) = (limited("1/1s"), Running::default());
         limiter.try_acquire().unwrap().complete();
@@ -227,7 +227,7 @@ fn the_timer_serves_whoever_is_first_when_it_comes() {
 }
 
 #[test]
-fn a_waiter_behind_one_that_leaves_is_served_when_the_timer_comes() {
+fn a_waiter_behind_one_that_leaves_is_granted_by_the_timer() {
     every_order(|| {
         let ((limiter, clock), running) = (limited("1/1s"), Running::default());
         limiter.try_acquire().unwrap().complete();
@@ -245,7 +245,7 @@ fn a_waiter_behind_one_that_leaves_is_served_when_the_timer_comes() {
         };
         drop(leaves);
         time.join().unwrap();
-        // Should it have come before there was anyone to set a timer for, it has come anyway.
+        // The time may have come before a waiter set the timer.
         stays.join().unwrap();
         assert_eq!(limiter.stats().completed, 2);
     });
@@ -264,7 +264,7 @@ fn drained_is_told_when_the_last_task_completes() {
 }
 
 #[test]
-fn who_takes_the_last_unit_of_a_window_takes_it_alone() {
+fn only_one_task_takes_the_last_unit_of_a_window() {
     every_order(|| {
         let (limiter, _) = limited("2/1s");
         let other = {

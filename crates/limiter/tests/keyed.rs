@@ -1,5 +1,4 @@
-//! A limiter for each key, on a clock that moves when it is told to; but for the races at the end, which
-//! are real threads on that clock.
+//! A limiter for each key, on a manual clock; the last tests have real threads on that clock.
 
 mod support;
 
@@ -52,7 +51,7 @@ fn a_key_may_have_settings_of_its_own_and_keeps_them_when_it_is_forgotten() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused_before_their_key_comes() {
+fn invalid_settings_are_refused_before_their_key_is_used() {
     let clock = ManualClock::new();
     let none = RateLimiter::builder();
     assert!(matches!(KeyedRateLimiter::<u64>::new(none.clone()), Err(BuildError::Config(_))));
@@ -60,7 +59,7 @@ fn settings_that_make_no_sense_are_refused_before_their_key_comes() {
     assert!(matches!(keyed.build(), Err(BuildError::Config(_))));
 }
 
-/// Whatever is done to a key, it is forgotten once that can no longer matter and not before.
+/// A key is removed once a new limiter would decide the same, and not before.
 #[test]
 fn a_key_is_forgotten_only_when_a_new_limiter_would_decide_the_same() {
     type Use = fn(&KeyedRateLimiter<u64>) -> Box<dyn Send>;
@@ -122,7 +121,7 @@ fn a_waiter_and_an_abandoned_task_keep_their_key() {
 }
 
 #[tokio::test]
-async fn closing_is_for_keys_that_have_yet_to_come_as_well() {
+async fn closing_applies_to_new_keys_as_well() {
     let (keyed, clock) = keyed("1/10ms");
     let running = keyed.try_acquire(&1).unwrap();
     let mut accepted = ByHand::waiting(keyed.acquire(&1));
@@ -179,7 +178,7 @@ fn no_window_is_lost_to_forgetting_under_threads() {
                 .collect();
             all.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!(granted, 3, "time stands still: one window's worth, whoever asks");
+        assert_eq!(granted, 3, "time stands still: one full window for all threads");
         clock.advance(PER + NS);
     }
 }

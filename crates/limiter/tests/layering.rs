@@ -64,7 +64,7 @@ fn in_the_library_instants_are_where_users_give_or_get_them_and_in_the_clock_mod
 }
 
 #[test]
-fn in_the_library_what_observes_knows_nothing_of_what_it_observes() {
+fn in_the_library_observers_do_not_know_the_limiter() {
     for (path, text) in sources(&crates().join("limiter/src/observe")) {
         for word in ["crate::inner", "crate::limiter", "crate::clock", "Machine"] {
             assert!(!text.contains(word), "{} in {}", word, path.display());
@@ -90,7 +90,7 @@ fn in_the_python_package_only_its_clock_reads_a_clock() {
 }
 
 #[test]
-fn in_the_python_package_only_what_is_made_by_hand_needs_unsafe_code() {
+fn in_the_python_package_only_raw_needs_unsafe_code() {
     for (path, text) in sources(&python()) {
         let unsafe_code = text.contains("unsafe") || text.contains("pyo3::ffi");
         assert!(!unsafe_code || path.starts_with(python().join("raw")), "{}", path.display());
@@ -117,7 +117,7 @@ fn core_knows_no_clock_no_thread_no_waking_and_no_other_crate() {
 }
 
 #[test]
-fn what_reads_answers_knows_no_client_and_no_clock() {
+fn hints_knows_no_client_and_no_clock() {
     for (path, text) in sources(&crates().join("hints/src")) {
         // The tests at the ends of the files have times, but do not ask for one.
         for word in ["Instant", "SystemTime::now", "reqwest", "http::", "hyper", "unsafe"] {

@@ -1,5 +1,4 @@
-//! Waiters that leave, and limiters that are closed, aborted, dropped or drained: on a clock that moves when it is
-//! told to.
+//! Waiters that leave, and limiters that are closed, aborted, dropped or drained, on a manual clock.
 
 mod support;
 
@@ -42,7 +41,7 @@ fn a_grant_that_its_waiter_never_saw_is_undone_in_full() {
     drop(granted);
     assert!(next.is_woken(), "and now the next one has");
     next.poll().unwrap().unwrap().complete();
-    assert_eq!(limiter.stats().completed, 2, "the grant that nobody saw was no task");
+    assert_eq!(limiter.stats().completed, 2, "the grant that its waiter never saw is no task");
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn a_dropped_heavy_head_lets_the_light_ones_through_at_once() {
 }
 
 #[test]
-fn an_unpolled_head_holds_its_place_and_never_the_timer() {
+fn an_unpolled_head_keeps_its_position_and_never_the_timer() {
     let (limiter, clock) = limiter(&["2/10ms"], |builder| builder.concurrency(2));
     limiter.try_acquire().unwrap().complete();
     clock.advance(MS);
@@ -65,7 +64,7 @@ fn an_unpolled_head_holds_its_place_and_never_the_timer() {
     let mut unpolled = ByHand::waiting(limiter.acquire());
     let mut behind = ByHand::waiting(limiter.acquire());
 
-    // Nobody polls anything: the timer alone grants the head, and then whoever is behind it.
+    // No waiter is polled: the timer alone grants the head, and then the next waiter.
     assert_eq!(clock.advance_to_next_timer(), Some(9 * MS + NS));
     assert!(unpolled.is_woken() && !behind.is_woken());
     assert_eq!(clock.advance_to_next_timer(), Some(MS));
@@ -73,11 +72,11 @@ fn an_unpolled_head_holds_its_place_and_never_the_timer() {
     behind.poll().unwrap().unwrap().complete();
     assert_eq!(limiter.stats().running, 1, "the head's permit is still its own");
     unpolled.poll().unwrap().unwrap().complete();
-    assert_eq!(clock.advance_to_next_timer(), None, "nobody waits, no timer is set");
+    assert_eq!(clock.advance_to_next_timer(), None, "the queue is empty, so no timer is set");
 }
 
 #[tokio::test]
-async fn a_pushed_task_depends_on_nobodys_polling() {
+async fn a_pushed_task_runs_without_its_handle_being_polled() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     limiter.try_acquire().unwrap().complete();
     let Pushed::Queued(handle) = limiter.push(|| async { 1 }).await.unwrap() else {
@@ -90,7 +89,7 @@ async fn a_pushed_task_depends_on_nobodys_polling() {
 }
 
 #[test]
-fn whoever_is_polled_with_another_waker_is_woken_by_that_one() {
+fn a_waiter_is_woken_by_the_waker_of_its_last_poll() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     limiter.try_acquire().unwrap().complete();
     let mut acquire = limiter.acquire();
@@ -106,7 +105,7 @@ fn whoever_is_polled_with_another_waker_is_woken_by_that_one() {
 // --- The end
 
 #[tokio::test]
-async fn after_close_new_work_is_refused_and_what_was_accepted_still_runs() {
+async fn after_close_new_requests_are_refused_and_accepted_tasks_still_run() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     let running = limiter.acquire().await.unwrap();
     let queued = limiter.push(|| async { "still runs" }).await.unwrap();
@@ -131,7 +130,7 @@ async fn after_close_new_work_is_refused_and_what_was_accepted_still_runs() {
 }
 
 #[tokio::test]
-async fn after_abort_what_is_queued_is_dropped_and_what_runs_ends_by_itself() {
+async fn after_abort_queued_tasks_are_dropped_and_running_ones_end_by_themselves() {
     let (limiter, clock) = limiter(&["5/10ms"], |builder| builder.queue_capacity(2));
     let running = limiter.acquire().await.unwrap();
     let kept = Arc::new(());
@@ -158,7 +157,7 @@ async fn after_abort_what_is_queued_is_dropped_and_what_runs_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn after_the_last_handle_is_dropped_what_was_accepted_still_runs() {
+async fn after_the_last_handle_is_dropped_accepted_tasks_still_run() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     let mut queued = vec![];
     for task in 0..3 {
@@ -199,7 +198,7 @@ fn drained_waits_for_the_grace_of_abandoned_tasks() {
 }
 
 #[test]
-fn whoever_stops_waiting_for_drained_leaves_no_trace() {
+fn a_dropped_drained_future_leaves_no_trace() {
     let (limiter, _) = limiter(&["1/10ms"], |builder| builder);
     let _running = limiter.try_acquire().unwrap();
     let woken = Arc::<Woken>::default();

@@ -14,13 +14,13 @@ fn limits(texts: &[&str]) -> Vec<Limit> {
 }
 
 #[test]
-fn a_higher_limit_wakes_who_waits_for_it_at_once() {
+fn a_higher_limit_wakes_its_waiters_at_once() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     limiter.try_acquire().unwrap().complete();
     let mut waiter = ByHand::waiting(limiter.acquire());
     limiter.set_limits(limits(&["2/10ms"])).unwrap();
     waiter.poll_if_woken().unwrap().unwrap().complete();
-    assert_eq!(clock.advance_to_next_timer(), None, "nobody waits for the old opening");
+    assert_eq!(clock.advance_to_next_timer(), None, "no timer is left for the old opening");
     assert_eq!(limiter.limits(), limits(&["2/10ms"]));
     assert_eq!(limiter.name(), "1/10ms");
 }
@@ -40,7 +40,7 @@ fn a_lower_limit_moves_the_opening_that_the_timer_is_set_for() {
 }
 
 #[test]
-fn who_is_too_heavy_now_is_told_which_limit_it_is_over() {
+fn a_waiter_that_is_now_too_heavy_gets_the_limit_in_its_error() {
     let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
     limiter.request().weight(10).try_acquire().unwrap().complete();
     let [mut light, mut heavy, dropped, mut lost] =
@@ -51,7 +51,7 @@ fn who_is_too_heavy_now_is_told_which_limit_it_is_over() {
     assert_eq!(heavy.poll_if_woken().unwrap().unwrap_err(), too_heavy(8));
     assert!(dropped.is_woken());
     drop(dropped);
-    // Refused it stays, whatever the limits are by the time it looks.
+    // It stays refused, whatever the limits are at its next poll.
     limiter.set_limits(limits(&["10w/10ms"])).unwrap();
     let error = lost.poll_if_woken().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "weight 7 is over the limit 5w/10ms: it could never run");
@@ -60,7 +60,7 @@ fn who_is_too_heavy_now_is_told_which_limit_it_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pushed_task_that_is_too_heavy_now_never_runs_and_says_why() {
+async fn a_pushed_task_that_is_now_too_heavy_never_runs_and_its_handle_says_why() {
     let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
     limiter.request().weight(10).try_acquire().unwrap().complete();
     let pushed = limiter.request().weight(6).try_push(|| async { "it ran" }).unwrap();
@@ -90,7 +90,7 @@ fn a_higher_concurrency_wakes_and_a_lower_one_lets_running_tasks_end() {
 }
 
 #[test]
-fn settings_that_do_not_work_change_nothing() {
+fn invalid_settings_change_nothing() {
     let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder.paced());
     assert_eq!(limiter.set_limits([]), Err(ConfigError::NoLimit));
     let of_weights = limits(&["5w/10ms"]);
@@ -111,7 +111,7 @@ fn a_key_with_limits_of_its_own_is_not_forgotten() {
 }
 
 #[test]
-fn a_history_goes_over_a_restart_with_what_is_on_the_wire() {
+fn a_history_carries_running_tasks_over_a_restart() {
     let settings = |builder: strict_rate_limiter::RateLimiterBuilder| {
         builder.concurrency(3).abandon_grace(5 * MS)
     };

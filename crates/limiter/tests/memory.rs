@@ -1,4 +1,4 @@
-//! What a waiting `acquire` takes beside the caller's own future, counted by the allocator.
+//! The memory of a waiting `acquire` beside the caller's own future, counted by the allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
@@ -47,7 +47,7 @@ fn a_waiting_acquire_takes_at_most_128_bytes_beside_its_future() {
         println!("{waiters} waiters: {each} bytes each");
         assert!(each <= 128, "{each} bytes");
 
-        // Most of them give up, from the middle: the line shrinks with them.
+        // Most of them leave from the middle, and the queue shrinks with them.
         waiting.drain(10..waiters - 10);
         let left = BYTES.load(Ordering::Relaxed).saturating_sub(before);
         assert!(left < 40_000, "{left} bytes for 20 waiters");

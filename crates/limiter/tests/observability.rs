@@ -1,4 +1,4 @@
-//! What others are told, event by event, on a clock that moves when it is told to.
+//! The numbers and spans of each event, on a manual clock.
 
 mod support;
 
@@ -15,7 +15,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Instrument, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-/// Everything there is to read, as a Prometheus server would.
+/// All numbers, as a Prometheus server reads them.
 fn read(handle: &PrometheusHandle) -> BTreeMap<String, String> {
     let text = handle.render();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -71,7 +71,7 @@ fn the_numbers_follow_tasks_from_the_queue_to_their_ends() {
 }
 
 #[test]
-fn what_expires_is_seen_when_the_gauges_are_published() {
+fn expired_units_leave_the_gauges_when_these_are_published() {
     recorded(|handle| {
         let (limiter, clock) = limiter(&["2/10ms"], |builder| builder);
         assert_eq!(limiter.name(), "2/10ms");
@@ -83,14 +83,14 @@ fn what_expires_is_seen_when_the_gauges_are_published() {
     });
 }
 
-/// Writes down which spans begin and end, and what is recorded in them.
+/// Records which spans begin and end, and their fields.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
     said: Vec<String>,
-    /// Every span there was; its number is its place, from 1.
+    /// All spans; a span's number is its position, from 1.
     spans: Vec<&'static Metadata<'static>>,
     entered: Vec<u64>,
 }
@@ -168,7 +168,7 @@ impl Subscriber for Spans {
 }
 
 #[test]
-fn who_waits_has_a_span_and_then_its_task_has_one() {
+fn a_waiter_has_a_span_and_then_its_task_has_one() {
     let spans = Spans::default();
     tracing::subscriber::with_default(spans.clone(), || {
         let (limiter, clock) = limiter(&["100w/10ms"], |builder| builder.name("api"));
@@ -189,7 +189,7 @@ fn who_waits_has_a_span_and_then_its_task_has_one() {
 }
 
 #[test]
-fn what_a_task_says_is_said_inside_its_span() {
+fn a_tasks_events_are_inside_its_span() {
     let spans = Spans::default();
     tracing::subscriber::with_default(spans.clone(), || {
         let (limiter, _clock) = limiter(&["1/10ms"], |builder| builder.name("api"));
@@ -225,7 +225,7 @@ async fn a_queued_task_runs_inside_the_span_that_it_was_pushed_in() {
 }
 
 #[test]
-fn a_name_is_what_a_limiter_goes_by() {
+fn spans_and_numbers_have_the_limiters_name() {
     let named = RateLimiter::builder().limit("10/1s".parse().unwrap()).name("api").build().unwrap();
     assert!(format!("{named:?}").contains("name: \"api\""));
     let unnamed = RateLimiter::new(10, Duration::from_secs(1)).unwrap();

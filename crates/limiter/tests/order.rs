@@ -1,4 +1,4 @@
-//! Order, several limits and weights, and what is refused: on a clock that moves when it is told to.
+//! Order, several limits, weights and refusals, on a manual clock.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{ByHand, MS, NS, Trace, limiter, settle};
 // --- Order
 
 #[tokio::test]
-async fn push_run_and_acquire_share_one_line_first_in_first_out() {
+async fn push_run_and_acquire_share_one_queue_first_in_first_out() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     let trace = Trace::default();
     let running = limiter.acquire().await.unwrap();
@@ -112,10 +112,10 @@ fn paced_tasks_never_run_back_to_back() {
     assert_eq!(limiter.limits().len(), 1, "the pace is not one of the limits asked for");
 }
 
-// --- Nonsense
+// --- Invalid settings and weights
 
 #[tokio::test]
-async fn nonsense_is_refused_at_once_and_named() {
+async fn invalid_settings_and_weights_are_refused_at_once_with_their_values() {
     let second = Duration::from_secs(1);
     let error = |limiter: Result<RateLimiter, BuildError>| limiter.unwrap_err();
     assert_eq!(error(RateLimiter::new(0, second)), BuildError::Limit(LimitError::ZeroRate));
@@ -163,7 +163,7 @@ async fn nonsense_is_refused_at_once_and_named() {
 // --- Actual weights
 
 #[test]
-fn of_a_smaller_actual_weight_the_rest_is_free_at_once() {
+fn with_a_smaller_actual_weight_the_rest_is_free_at_once() {
     let (limiter, _clock) = limiter(&["100w/1s"], |builder| builder);
     let permit = limiter.request().weight(100).try_acquire().unwrap();
     let mut waiter = ByHand::waiting(limiter.request().weight(60).acquire());
@@ -190,7 +190,7 @@ fn a_larger_actual_weight_is_recorded_in_full_and_reported() {
 // --- Queue full
 
 #[tokio::test]
-async fn a_push_waits_for_room_in_its_place_and_try_push_hands_the_task_back() {
+async fn a_push_waits_for_room_in_order_and_try_push_returns_the_task() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder.queue_capacity(2));
     let trace = Trace::default();
     let task = |name: &'static str| {
@@ -234,7 +234,7 @@ async fn a_push_that_stops_waiting_for_room_leaves_no_trace() {
 }
 
 #[test]
-fn a_push_without_a_runtime_hands_the_task_back() {
+fn a_push_without_a_runtime_returns_the_task() {
     let (limiter, _clock) = limiter(&["1/10ms"], |builder| builder);
     let ran = ByHand::new(limiter.push(|| async { 1 })).poll();
     assert!(matches!(ran, Some(Ok(Pushed::Ran(1)))), "permitted at once, it needs no runtime");
@@ -246,7 +246,7 @@ fn a_push_without_a_runtime_hands_the_task_back() {
     assert_eq!((limiter.stats().queued, limiter.stats().running), (0, 0));
 }
 
-/// A clock whose timers never come.
+/// A clock whose timers never fire.
 #[derive(Debug)]
 struct NoTimers(ManualClock);
 
@@ -271,7 +271,7 @@ impl Timer for NoTimer {
 }
 
 #[test]
-fn a_full_queue_whose_head_has_its_opening_takes_the_newcomer() {
+fn a_full_queue_whose_head_can_be_granted_takes_a_new_waiter() {
     let clock = ManualClock::new();
     let builder = RateLimiter::builder().limit("1/10ms".parse().unwrap());
     let builder = builder.queue_capacity(1).refuse_when_full().clock(NoTimers(clock.clone()));

@@ -68,7 +68,7 @@ fn resuming_wakes_the_head_of_the_queue_at_once() {
 }
 
 #[test]
-fn resuming_loosens_no_limit() {
+fn resuming_keeps_the_limits() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     limiter.resume();
     limiter.try_acquire().unwrap().complete();
@@ -96,7 +96,7 @@ fn a_pause_after_resuming_may_end_earlier_than_the_one_before() {
 }
 
 #[test]
-fn the_backoff_is_the_shortest_period_that_is_used_up_else_the_shortest() {
+fn the_backoff_is_the_shortest_used_up_period_else_the_shortest() {
     let limits = ["1000/1d", "5w/10ms", "2/1s"];
     let (limiter, clock) = limiter(&limits, |builder| builder.concurrency(3).paced());
     let (day, second) = (Duration::from_secs(86_400), Duration::from_secs(1));
@@ -139,7 +139,7 @@ fn a_clock_that_may_run_fast_stretches_the_period() {
 }
 
 #[test]
-fn history_is_held_as_if_it_had_run_here() {
+fn the_history_is_held_as_if_its_tasks_had_run_here() {
     let history = [(8 * MS, 2), (9 * MS, 3), (11 * MS, 5)];
     let (limiter, clock) = limiter(&["10w/10ms"], |builder| builder.history(history));
     assert_eq!(limiter.stats().held[0].units, 5);

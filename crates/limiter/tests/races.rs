@@ -1,4 +1,4 @@
-//! Threads, real time, random cancels: nobody is forgotten, and the audit of every run is clean.
+//! Threads, real time, random cancels: no waiter is forgotten, and the audit of every run is clean.
 //!
 //! Real time decides only how the threads interleave. No assertion depends on how fast they are.
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use strict_rate_limiter::{Limit, RateLimiter};
 use strict_rate_limiter_core::{Record, audit};
 
-/// What ran, from a start read after the grant to an end read before the completion.
+/// The tasks that ran, each from a time read after the grant to one read before the completion.
 #[derive(Clone)]
 struct Log {
     begin: Instant,
@@ -67,7 +67,7 @@ fn limits(texts: &[&str]) -> Vec<Limit> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn waiters_that_give_up_at_random_leave_nobody_forgotten() {
+async fn no_waiter_is_forgotten_when_others_give_up_at_random() {
     for (concurrency, texts) in [(1, &["40/5ms"][..]), (3, &["25/4ms", "60w/4ms"])] {
         let limits = limits(texts);
         let builder = RateLimiter::builder().limits(limits.clone()).concurrency(concurrency);
@@ -147,7 +147,7 @@ async fn threads_tasks_and_pushes_share_a_limiter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_abort_in_the_middle_of_it_answers_everyone() {
+async fn an_abort_during_a_run_answers_all_waiters() {
     for round in 0..50 {
         let limiter = RateLimiter::builder().limit("20/1ms".parse().unwrap()).build().unwrap();
         let callers = (0..8).map(|_| {
@@ -174,7 +174,7 @@ async fn an_abort_in_the_middle_of_it_answers_everyone() {
 }
 
 #[test]
-fn one_limiter_serves_runtimes_that_know_nothing_of_each_other() {
+fn one_limiter_serves_independent_runtimes() {
     let limits = limits(&["30/3ms"]);
     let limiter = RateLimiter::builder().limits(limits.clone()).build().unwrap();
     let log = Log::new(1);

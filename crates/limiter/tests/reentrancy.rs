@@ -1,5 +1,5 @@
-//! Tasks that ask their own limiter for more while they run: told at once where all that could make room
-//! for them waits inside as well.
+//! Tasks that request another permit of their own limiter while they run: refused at once if all tasks that could
+//! make room for them wait inside as well.
 
 mod support;
 
@@ -11,13 +11,13 @@ use strict_rate_limiter::AcquireError::{self, WouldDeadlock};
 use strict_rate_limiter::RateLimiter;
 use support::{ByHand, MS, NS, limiter};
 
-/// Answers at the second poll.
+/// A future that is ready at the second poll.
 async fn once() {
     let mut was_polled = false;
     poll_fn(|_| if replace(&mut was_polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-/// A task that asks once more inside when it is polled again, and answers what came of that.
+/// A task that makes a request inside at its second poll, and returns the outcome.
 async fn asks_inside(limiter: &RateLimiter, weights: [u64; 2]) -> Result<(), AcquireError> {
     let inside = async {
         once().await;
@@ -27,7 +27,7 @@ async fn asks_inside(limiter: &RateLimiter, weights: [u64; 2]) -> Result<(), Acq
 }
 
 #[test]
-fn the_last_of_the_tasks_that_all_wait_inside_is_told_and_the_others_go_on() {
+fn the_last_of_the_tasks_that_all_wait_inside_is_refused_and_the_others_go_on() {
     let (limiter, _clock) = limiter(&["100/10ms"], |builder| builder.concurrency(3));
     let mut tasks = [(); 3].map(|()| ByHand::waiting(asks_inside(&limiter, [1, 1])));
     assert!(tasks[0].poll().is_none() && tasks[1].poll().is_none(), "the third may end");
@@ -39,25 +39,25 @@ fn the_last_of_the_tasks_that_all_wait_inside_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn a_chain_of_tasks_inside_of_each_other_is_told_where_it_fills_the_limiter() {
+fn a_chain_of_tasks_inside_each_other_is_refused_when_it_fills_the_limiter() {
     let (limiter, _clock) = limiter(&["100/10ms"], |builder| builder.concurrency(2));
     let third = limiter.run(limiter.run(async { limiter.run(async {}).await }));
     assert_eq!(ByHand::new(third).poll(), Some(Ok(Ok(Err(WouldDeadlock)))));
 }
 
 #[test]
-fn a_window_that_those_who_wait_inside_fill_together_is_told_of_as_well() {
+fn a_request_is_refused_if_the_tasks_that_wait_inside_fill_the_window_together() {
     let (limiter, clock) = limiter(&["5w/10ms"], |builder| builder.concurrency(9));
     let mut first = ByHand::waiting(asks_inside(&limiter, [2, 3]));
     let mut second = ByHand::waiting(asks_inside(&limiter, [2, 1]));
     assert!(first.poll().is_none(), "3 beside its own 2, once the second has ended");
-    assert_eq!(second.poll(), Some(Err(WouldDeadlock)), "the first in line never fits beside both");
+    assert_eq!(second.poll(), Some(Err(WouldDeadlock)), "the head never fits beside both");
     clock.advance(10 * MS + NS);
     assert_eq!(first.poll_if_woken(), Some(Ok(())));
 }
 
 #[test]
-fn a_task_is_told_where_it_would_wait_behind_someone_who_waits_for_it() {
+fn a_task_is_refused_if_it_would_wait_behind_a_waiter_that_waits_for_it() {
     let (limiter, clock) = limiter(&["5w/10ms"], |builder| builder.concurrency(2));
     let mut outer = ByHand::waiting(asks_inside(&limiter, [1, 1]));
     let mut heavy = ByHand::waiting(limiter.request().weight(5).acquire());
@@ -67,7 +67,7 @@ fn a_task_is_told_where_it_would_wait_behind_someone_who_waits_for_it() {
 }
 
 #[test]
-fn whoever_gives_up_waiting_inside_keeps_nobody_else_from_it() {
+fn a_waiter_inside_that_leaves_keeps_no_other_from_waiting_inside() {
     let (limiter, _clock) = limiter(&["100/10ms"], |builder| builder.concurrency(2));
     let mut first = ByHand::waiting(asks_inside(&limiter, [1, 1]));
     let mut second = ByHand::waiting(asks_inside(&limiter, [1, 1]));
@@ -77,7 +77,7 @@ fn whoever_gives_up_waiting_inside_keeps_nobody_else_from_it() {
 }
 
 #[test]
-fn a_waiter_that_outlives_the_task_it_was_asked_for_in_counts_as_anyone_else() {
+fn a_waiter_that_outlives_its_outer_task_counts_as_any_other() {
     let (limiter, clock) = limiter(&["2/10ms"], |builder| builder.concurrency(2));
     let beside = limiter.try_acquire().unwrap();
     let mut left_behind = None;

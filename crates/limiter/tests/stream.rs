@@ -1,4 +1,4 @@
-//! Streams whose items come with permits, on a clock that moves when it is told to.
+//! Streams whose items come with permits, on a manual clock.
 
 mod support;
 
@@ -31,13 +31,13 @@ fn an_item_is_worked_on_until_its_permit_ends() {
 }
 
 #[test]
-fn a_next_that_is_dropped_loses_neither_the_item_nor_its_place() {
+fn a_next_that_is_dropped_loses_neither_the_item_nor_its_position() {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder);
     let mut items = stream::iter([1, 2]).rate_limited(&limiter);
     let running = limiter.try_acquire().unwrap();
     assert_eq!(items.size_hint(), (2, Some(2)));
     assert!(ByHand::new(items.next()).poll().is_none());
-    assert_eq!(items.size_hint(), (2, Some(2)), "one in line, one to come");
+    assert_eq!(items.size_hint(), (2, Some(2)), "one in the queue, one to come");
     let mut behind = ByHand::waiting(limiter.acquire());
     running.complete();
     clock.advance(PER + NS);
@@ -54,7 +54,7 @@ fn a_next_that_is_dropped_loses_neither_the_item_nor_its_place() {
 }
 
 #[test]
-fn nothing_is_held_while_the_stream_inside_is_slow() {
+fn no_permit_is_held_while_the_inner_stream_is_slow() {
     let (limiter, _clock) = limiter(&["1/10ms"], |builder| builder);
     let mut items = stream::pending::<u8>().rate_limited(&limiter);
     assert!(ByHand::new(items.next()).poll().is_none());
@@ -62,7 +62,7 @@ fn nothing_is_held_while_the_stream_inside_is_slow() {
 }
 
 #[test]
-fn an_item_that_can_have_no_permit_comes_back_in_the_error() {
+fn an_item_that_gets_no_permit_comes_back_in_the_error() {
     let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
     let items = stream::iter(["eleven bytes", "four", ""]);
     let mut items = items.rate_limited_by(&limiter, |item| item.len() as u64).fuse();
@@ -80,7 +80,7 @@ fn an_item_that_can_have_no_permit_comes_back_in_the_error() {
 }
 
 #[test]
-fn it_ends_when_the_stream_inside_and_its_last_item_have() {
+fn it_ends_when_the_inner_stream_and_its_last_item_have_ended() {
     let (limiter, _clock) = limiter(&["1/10ms"], |builder| builder);
     let mut items = stream::iter([1]).fuse().rate_limited(&limiter);
     let running = limiter.try_acquire().unwrap();

@@ -1,5 +1,4 @@
-//! Tasks that fail, panic, are dropped, take long, or use their own limiter: on a clock that moves when it is told
-//! to.
+//! Tasks that fail, panic, are dropped, take long, or use their own limiter, on a manual clock.
 
 mod support;
 
@@ -60,7 +59,7 @@ fn a_task_that_panics_has_completed_and_needs_no_grace() {
 }
 
 #[test]
-fn a_call_that_is_dropped_because_something_else_panics_has_its_grace() {
+fn a_call_that_is_dropped_because_another_task_panics_has_its_grace() {
     let (limiter, clock) =
         limiter(&["5/10ms"], |builder| builder.concurrency(5).abandon_grace(MINUTE));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -136,7 +135,7 @@ async fn a_push_from_inside_a_task_is_queued_and_never_run_inside() {
 }
 
 #[tokio::test]
-async fn an_acquire_inside_a_task_that_leaves_it_no_room_is_an_error() {
+async fn an_acquire_that_waits_for_its_own_task_is_an_error() {
     let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder);
     let inner = limiter.run(async { limiter.acquire().await.map(drop) }).await.unwrap();
     assert_eq!(inner.unwrap_err(), AcquireError::WouldDeadlock);
@@ -146,7 +145,7 @@ async fn an_acquire_inside_a_task_that_leaves_it_no_room_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_closed_limiter_says_so_inside_of_its_tasks_too() {
+async fn a_closed_limiter_says_so_inside_its_tasks_too() {
     let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder);
     let asks_once_closed = async {
         limiter.close();
@@ -156,7 +155,7 @@ async fn a_closed_limiter_says_so_inside_of_its_tasks_too() {
 }
 
 #[tokio::test]
-async fn a_task_that_panics_leaves_nobody_inside_of_it() {
+async fn after_a_panic_no_request_is_inside_the_task() {
     let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder);
     let mut panics = ByHand::new(limiter.run(async { panic!("itself") }));
     assert!(catch_unwind(AssertUnwindSafe(|| panics.poll())).is_err());
@@ -164,7 +163,7 @@ async fn a_task_that_panics_leaves_nobody_inside_of_it() {
 }
 
 #[tokio::test]
-async fn an_acquire_inside_a_task_that_leaves_it_room_is_granted() {
+async fn an_acquire_inside_a_task_that_leaves_room_is_granted() {
     let (limiter, _clock) = limiter(&["9w/10ms"], |builder| builder.concurrency(2));
     let outer = async {
         limiter.request().weight(5).acquire().await.unwrap().complete();

@@ -1,5 +1,4 @@
-//! Clocks of a user's own, whose timers are not as they should be: that costs looks, and nobody waits
-//! for ever.
+//! User clocks whose timers misbehave: this costs looks, and no waiter waits for ever.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,7 +10,7 @@ use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 
 const EARLY_NS: u64 = 100_000;
 
-/// Its timer comes early, and says nothing of it.
+/// A clock whose timers fire early.
 #[derive(Debug)]
 struct Hasty(ManualClock);
 
@@ -50,7 +49,7 @@ impl Timer for HastyTimer {
 }
 
 #[test]
-fn a_timer_that_comes_early_is_set_again_until_the_time_has_come() {
+fn a_timer_that_fires_early_is_set_again_until_the_time_has_come() {
     let clock = ManualClock::new();
     let builder = RateLimiter::builder().limit("1/10ms".parse().unwrap());
     let limiter = builder.clock(Hasty(clock.clone())).build().unwrap();

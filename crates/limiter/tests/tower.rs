@@ -1,4 +1,4 @@
-//! Tower's contract, step by step, on a clock that moves when it is told to.
+//! Tower's contract, step by step, on a manual clock.
 
 mod support;
 
@@ -23,7 +23,7 @@ const PER: Duration = Duration::from_millis(10);
 type Mock = mock::Mock<&'static str, u64>;
 type Spawned = mock::Spawn<RateLimitService<Mock, Each, Reserved, completion::Response>>;
 
-/// One task in 10 ms; a service behind it, and whoever answers.
+/// A limiter of one task in 10 ms, a service behind it, and the handle that answers its calls.
 fn one_in_ten_ms() -> (Spawned, Handle<&'static str, u64>, RateLimiter, ManualClock) {
     let (limiter, clock) = limiter(&["1/10ms"], |builder| builder.abandon_grace(5 * MS));
     let (service, handle) = mock::spawn_layer(RateLimitLayer::new(limiter.clone()));
@@ -35,7 +35,7 @@ fn ready(service: &mut Spawned) -> bool {
 }
 
 #[tokio::test]
-async fn ready_is_a_permit_in_hand_and_the_response_its_completion() {
+async fn a_ready_service_holds_a_permit_and_the_response_completes_it() {
     let (mut service, mut handle, limiter, clock) = one_in_ten_ms();
     handle.allow(10);
     assert!(ready(&mut service) && ready(&mut service), "as often as it is asked");
@@ -54,7 +54,7 @@ async fn ready_is_a_permit_in_hand_and_the_response_its_completion() {
 }
 
 #[tokio::test]
-async fn services_and_clones_wait_in_one_line_first_in_first_out() {
+async fn services_and_clones_wait_in_one_queue_first_in_first_out() {
     let (mut first, mut handle, limiter, clock) = one_in_ten_ms();
     handle.allow(10);
     let (other, mut other_handle) = mock::pair::<&'static str, u64>();
@@ -100,7 +100,7 @@ async fn a_service_that_waits_and_is_dropped_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn no_permit_is_taken_for_a_service_that_is_not_ready_inside() {
+async fn no_permit_is_taken_while_the_inner_service_is_not_ready() {
     let (mut service, mut handle, limiter, _clock) = one_in_ten_ms();
     handle.allow(0);
     assert!(!ready(&mut service));
@@ -173,7 +173,7 @@ async fn weights_come_from_the_request_and_from_the_response_and_calls_keep_thei
 }
 
 #[tokio::test]
-async fn a_weighted_call_that_is_dropped_in_line_is_never_made() {
+async fn a_weighted_call_that_is_dropped_in_the_queue_is_never_made() {
     let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
     let (inner, mut handle) = mock::pair::<u64, u64>();
     handle.allow(10);
@@ -188,7 +188,7 @@ async fn a_weighted_call_that_is_dropped_in_line_is_never_made() {
     assert!(handle.next_request().await.is_none(), "nothing was sent");
 }
 
-/// A body of so many frames, some of which may fail; it does not know its end before it comes.
+/// A body of some frames, which may fail. It does not know its end in advance.
 struct Frames(VecDeque<Result<&'static str, &'static str>>);
 impl axum::body::HttpBody for Frames {
     type Data = Bytes;

@@ -1,5 +1,5 @@
-//! The layer under hyper's client and tonic's, against real servers on loopback, in real time. A server
-//! notes when each call came and when it answered; whatever it may have counted, no window is too full.
+//! The layer under hyper's client and tonic's, against real servers on loopback, in real time. The
+//! server records when each call came and when it answered; however it counts, no window overflows.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 
 const LIMIT: &str = "5/50ms";
 
-/// Which calls the server saw, and for how long each.
+/// The calls that the server saw, each from its arrival to its answer.
 #[derive(Clone)]
 struct Seen {
     since: Instant,
@@ -161,7 +161,7 @@ async fn a_full_limiter_answers_an_error_at_once() {
             assert_eq!(refusal.downcast_ref::<AcquireError>(), Some(&AcquireError::Full));
         }
     }
-    // One service is of use after a refusal.
+    // A service can be used after a refusal.
     let mut service = plain.clone();
     for _ in 0..2 {
         assert!(service.ready().await.expect("it can be called").call(()).await.is_err());

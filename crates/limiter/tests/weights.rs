@@ -1,5 +1,5 @@
-//! Every way of asking for a permit takes what it was asked for: weight 3 of a limit of 3, so that nothing
-//! else fits beside it; a deadline that cannot be met; a place in a full queue.
+//! All acquiring and running calls, with all that a request can set: a weight of 3 under a limit of 3, a deadline that
+//! cannot be met, a full queue.
 
 mod support;
 
@@ -11,7 +11,7 @@ use strict_rate_limiter::{
 };
 use support::{ByHand, MS, limiter};
 
-/// How the limiter answered on the spot.
+/// How the limiter answered at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Granted,
@@ -20,18 +20,18 @@ enum Answer {
     Never,
     TooLate,
     Full,
-    /// Not now: for those who never wait.
+    /// Not now, from a call that never waits.
     Busy,
 }
 
 use Answer::{Busy, Full, Granted, Never, TooLate, Waits};
 
-/// One way to ask: with everything that a request can be told.
+/// One call, with all that a request can set.
 struct Way {
     name: &'static str,
-    /// Whether it would block this thread where it has to wait.
+    /// Whether it would block this thread if it has to wait.
     blocks: bool,
-    /// Whether it never waits, and so takes no notice of a deadline.
+    /// Whether it never waits, and so ignores a deadline.
     tries: bool,
     /// Whether it joins the queue of pushes.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "there are no pushes"))]
@@ -129,7 +129,7 @@ const WAYS: &[Way] = &[
     way!("try_push_fn", false, false, true, request => answer(request.try_push_fn(|| ()))),
 ];
 
-/// Asks in one way for this weight, borrowed or owned, within a deadline or without.
+/// Makes one call with this weight, borrowed or owned, with or without a deadline.
 fn ask(
     way: &Way,
     limiter: &RateLimiter,
@@ -154,7 +154,7 @@ fn every_way(check: impl Fn(&Way, bool, &str)) {
 }
 
 #[tokio::test]
-async fn every_way_of_asking_takes_its_weight() {
+async fn every_call_takes_its_weight() {
     every_way(|way, owned, name| {
         for within in [None, Some(MS)] {
             let (limiter, _clock) = limiter(&["3w/1h"], |builder| builder);
@@ -168,7 +168,7 @@ async fn every_way_of_asking_takes_its_weight() {
 }
 
 #[tokio::test]
-async fn every_way_of_asking_is_refused_at_once_where_it_would_be_too_late() {
+async fn every_call_is_refused_at_once_if_it_would_be_too_late() {
     every_way(|way, owned, name| {
         let (limiter, clock) = limiter(&["3w/1h"], |builder| builder);
         limiter.request().weight(3).try_acquire().unwrap().complete();
@@ -186,7 +186,7 @@ async fn every_way_of_asking_is_refused_at_once_where_it_would_be_too_late() {
 }
 
 #[tokio::test]
-async fn every_way_of_asking_is_refused_at_once_where_the_queue_is_full() {
+async fn every_call_is_refused_at_once_if_the_queue_is_full() {
     every_way(|way, owned, name| {
         let (limiter, _clock) =
             limiter(&["3w/1h"], |builder| builder.queue_capacity(1).refuse_when_full());
@@ -202,7 +202,7 @@ async fn every_way_of_asking_is_refused_at_once_where_the_queue_is_full() {
     });
 }
 
-/// What the queue's capacity bounds unless it is told to bound everyone.
+/// Without `refuse_when_full` the capacity bounds pushes only.
 #[cfg(feature = "tokio")]
 #[tokio::test]
 async fn by_default_a_full_queue_bounds_pushes_alone() {
@@ -225,12 +225,12 @@ async fn by_default_a_full_queue_bounds_pushes_alone() {
 
 #[cfg(feature = "keyed")]
 #[tokio::test]
-async fn every_way_of_asking_for_a_key_takes_its_weight() {
+async fn every_call_for_a_key_takes_its_weight() {
     for way in WAYS {
         let clock = strict_rate_limiter::clock::ManualClock::new();
         let settings = RateLimiter::builder().limit("3w/1h".parse().unwrap()).clock(clock);
         let keyed = strict_rate_limiter::KeyedRateLimiter::new(settings).unwrap();
-        // Somebody holds the key, so that it is not forgotten meanwhile.
+        // A handle keeps the key from being removed meanwhile.
         let limiter = keyed.limiter(&1);
         let ask = |weight| (way.owned)(keyed.request(&1).weight(weight));
         assert_eq!(ask(4), Never, "{}: 4 of 3", way.name);
@@ -260,7 +260,7 @@ async fn the_plain_calls_for_a_key_are_for_that_key() {
 }
 
 #[test]
-fn what_could_never_run_is_named() {
+fn the_error_of_a_weight_that_could_never_run_names_the_limit() {
     let (limiter, _clock) = limiter(&["3w/1h"], |builder| builder);
     let refused = limiter.request().weight(4).try_acquire().unwrap_err();
     let limit = "3w/1h".parse().unwrap();

@@ -1,4 +1,4 @@
-//! A fast reading of the real clock, where the machine has one.
+//! A fast reading of the real clock, if the machine has one.
 //!
 //! `--cfg portable` builds the library as it is built for machines without a fast reading, so that the
 //! tests cover that build as well. Everything else is the same on all machines.
@@ -7,7 +7,7 @@ use super::Reading;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 use super::tsc::Tsc;
 
-/// What a fast reading remembers between calls. The limiter keeps it under its lock.
+/// The state of the fast reading. The limiter keeps it under its lock.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(portable)))]
 #[derive(Debug)]
 pub(crate) struct FastClock(Option<Tsc>);
@@ -22,7 +22,7 @@ impl FastClock {
         Self(None)
     }
 
-    /// `None` where there is no fast reading. `ask` asks the operating system.
+    /// `None` if there is no fast reading. `ask` reads the operating system's clock.
     #[inline]
     pub(super) fn read(&mut self, ask: impl Fn() -> u64) -> Option<Reading> {
         self.0.as_mut().map(|tsc| tsc.read(ask))

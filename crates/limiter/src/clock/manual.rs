@@ -1,4 +1,4 @@
-//! A clock that stands still until it is told to move, for tests.
+//! `ManualClock`: a clock for tests that moves only when it is told to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -33,7 +33,7 @@ use crate::wake_list::WakeList;
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     state: Arc<Mutex<ManualState>>,
-    /// The origin of its nanoseconds; `None` where the platform has no `Instant`.
+    /// The origin of its nanoseconds; `None` if the platform has no `Instant`.
     begin: Option<Instant>,
 }
 
@@ -79,8 +79,8 @@ impl ManualClock {
         panics.into_result().unwrap_or_else(|panic| panic.resume());
     }
 
-    /// Moves time forward to the next timer and wakes it; by nothing if that time has passed.
-    /// `None`, and nothing moves, where no timer is set.
+    /// Moves time forward to the next timer and wakes it. Returns how far it moved, 0 if that time has passed;
+    /// `None` if no timer is set.
     pub fn advance_to_next_timer(&self) -> Option<Duration> {
         let state = lock(&self.state);
         let by = Duration::from_nanos(state.timers.next_ns()?.saturating_sub(state.now_ns));

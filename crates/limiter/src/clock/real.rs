@@ -29,7 +29,7 @@ impl RealClock {
     }
 }
 
-/// The present `Instant`; `None` where the platform has none, and asking for it would panic.
+/// The present `Instant`; `None` if the platform has none and `Instant::now` would panic.
 pub(super) fn instant_now() -> Option<Instant> {
     let has_instants = !cfg!(all(target_family = "wasm", target_os = "unknown"));
     has_instants.then(Instant::now)

@@ -1,5 +1,5 @@
-//! The machine's timeline: a clock's nanoseconds, with room for a history before their origin. The only
-//! place that converts between it, a clock's nanoseconds and `Instant`s.
+//! The machine's timeline: a clock's nanoseconds, shifted to have room for a history before their origin. Only
+//! this file converts between the timeline, a clock's nanoseconds and `Instant`s.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ impl Reading {
     }
 }
 
-/// Where a clock's origin is on the machine's timeline, so that completions from before it have a place
-/// there. The same for all clocks and processes.
+/// A clock's origin on the machine's timeline. It leaves room for completions before the origin. The same for
+/// all clocks and processes.
 const ORIGIN_NS: u64 = 1 << 60;
 
 /// The shortest period for which the fast clock is used: its error bound, 2 µs either way, is 0.2 % of it.
@@ -35,7 +35,7 @@ const FAST_PER_MIN: Duration = Duration::from_millis(2);
 pub(crate) struct Timeline {
     source: Source,
     wakes_late: bool,
-    /// Whether the processor's counter may stand in for the real clock.
+    /// Whether the processor's counter may be read instead of the real clock.
     may_be_fast: bool,
 }
 
@@ -75,7 +75,7 @@ impl Timeline {
         Ok(from_clock(now_ns))
     }
 
-    /// What [`Self::read`] needs to be fast, where that is possible and worth it.
+    /// The state for fast readings by [`Self::read`], if they are possible and worth it.
     pub(crate) fn fast_clock(&self, shortest_per: Duration) -> FastClock {
         if self.may_be_fast && shortest_per >= FAST_PER_MIN {
             FastClock::new()
@@ -97,7 +97,7 @@ impl Timeline {
 
     /// Calls the clock, so not under the lock; a panic of it goes on to the caller.
     pub(crate) fn to_ns(&self, instant: Instant) -> u64 {
-        // Where the caller has an instant, the platform has them.
+        // The caller has an instant, so the platform has instants.
         let (known, known_ns) = self.instant_pair().unwrap_or_else(|| self.present_pair());
         match instant.checked_duration_since(known) {
             Some(since) => known_ns.saturating_add(saturating_ns(since)),
@@ -105,7 +105,7 @@ impl Timeline {
         }
     }
 
-    /// `None` where the platform has no instants, or none that late. Calls the clock, as
+    /// `None` if the platform has no instants, or none that late. Calls the clock, as
     /// [`to_ns`](Self::to_ns) does.
     pub(crate) fn to_instant(&self, ns: u64) -> Option<Instant> {
         let (known, known_ns) = self.instant_pair()?;
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// A clock that knows nothing of `Instant`s.
+    /// A clock without `Instant`s.
     #[derive(Debug)]
     struct NoInstants(ManualClock);
 

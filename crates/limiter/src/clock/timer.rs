@@ -16,11 +16,11 @@ pub(crate) enum LimiterTimer {
 /// The outcome of setting a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimerSet {
-    /// The timer will come.
+    /// The timer is set.
     Set,
     /// The time has come already. Nothing is set.
     Due,
-    /// The system refuses the thread that it needs. Nothing is set.
+    /// The system refuses the timer thread. Nothing is set.
     Unavailable,
 }
 
@@ -48,7 +48,7 @@ impl LimiterTimer {
         }
     }
 
-    /// Whether what was set will never come: the thread that was to wake it is in another process.
+    /// Whether the timer will never fire, because its thread is in another process.
     pub(crate) fn is_lost(&self) -> bool {
         match self {
             Self::Real(timer) => timer.is_lost(),

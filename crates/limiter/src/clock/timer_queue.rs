@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::task::{Poll, Waker};
 
-/// The timers of one clock: wakers in the order of their times, those of equal times in the order in which
+/// The timers of one clock: wakers in the order of their times, and for equal times in the order in which
 /// they were set. For writers of clocks: each [`Timer`](super::Timer) has a [`TimerSlot`], and the clock
-/// pops what is due when its time moves.
+/// pops the due timers when its time moves.
 ///
 /// A clock that the program moves:
 ///
@@ -75,8 +75,8 @@ pub struct TimerQueue {
 /// A time, and a number that no other timer of the queue has.
 type Key = (u64, u64);
 
-/// Where one timer is in its [`TimerQueue`], if it is set. Belongs to one queue: with another it may clear
-/// somebody else's timer. Dropping it leaves the timer set.
+/// The position of one timer in its [`TimerQueue`], if it is set. Belongs to one queue: used with another, it
+/// may clear another timer. Dropping it leaves the timer set.
 #[derive(Debug, Default)]
 pub struct TimerSlot(Option<Key>);
 
@@ -86,8 +86,8 @@ impl TimerQueue {
         Self { timers: BTreeMap::new(), next_id: 0 }
     }
 
-    /// Sets a timer, in place of what this slot was set to before. Where `at_ns` has come by `now_ns`, sets
-    /// nothing and answers [`Poll::Ready`].
+    /// Sets the slot's timer, and replaces its earlier one. If `at_ns` has come by `now_ns`, sets nothing and
+    /// returns [`Poll::Ready`].
     pub fn set(
         &mut self,
         slot: &mut TimerSlot,
@@ -106,7 +106,7 @@ impl TimerQueue {
         Poll::Pending
     }
 
-    /// Forgets this slot's timer, and hands back its waker. `None` where it is not set or was popped.
+    /// Removes the slot's timer and returns its waker. `None` if it is not set or was popped.
     pub fn clear(&mut self, slot: &mut TimerSlot) -> Option<Waker> {
         self.timers.remove(&slot.0.take()?)
     }
@@ -116,8 +116,8 @@ impl TimerQueue {
         self.timers.first_key_value().map(|((at_ns, _), _)| *at_ns)
     }
 
-    /// Takes the earliest timer out, where its time has come by `now_ns`. Wake the waker after releasing
-    /// the lock that the queue is behind.
+    /// Removes the earliest timer if its time has come by `now_ns`. Release the queue's lock before you wake
+    /// the waker.
     pub fn pop_due(&mut self, now_ns: u64) -> Option<Waker> {
         let first = self.timers.first_entry()?;
         let (at_ns, _) = *first.key();

@@ -114,7 +114,7 @@ impl TimerThread {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is a thread to wake what is due. Starts it where there is none yet.
+    /// Whether there is a thread. Starts it if there is none yet.
     fn has_thread(&'static self, state: &mut State, clock: RealClock) -> bool {
         #[cfg(test)]
         if tests::NO_THREAD.get() {
@@ -127,7 +127,7 @@ impl TimerThread {
         state.has_thread
     }
 
-    /// The thread: wakes what is due, and sleeps until the next is.
+    /// The thread: wakes the due wakers, and sleeps until the next time.
     fn run(&self, clock: RealClock) {
         let mut state = self.lock();
         loop {
@@ -190,8 +190,8 @@ mod tests {
         }
     }
 
-    // Time is real here, and nothing depends on how fast the machine is: where a time has come before the
-    // timer could be set, the test wakes.
+    // Time is real here, but nothing depends on the machine's speed: if a time has come before the timer could
+    // be set, the test wakes the waker.
 
     fn timer() -> ThreadTimer {
         ThreadTimer::new(RealClock::new())

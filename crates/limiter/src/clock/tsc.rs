@@ -7,12 +7,12 @@
 //! points.
 //!
 //! Such a reading has an error, whose bound is part of the reading: the true time lies in
-//! `earliest..=latest`. A completion counts from `latest`, and what is held expires by `earliest`, so the
-//! error costs throughput and never strictness.
+//! `earliest..=latest`. A completion counts from `latest`, and held units expire by `earliest`, so the error
+//! costs throughput and never strictness.
 //!
 //! [`ERROR_BOUND_NS`] covers these errors, each at its largest within [`CALIBRATION_LASTS_NS`]: the tick
 //! length, 250 ns (each of its two points is placed to within half of [`SPREAD_MAX_NS`]); the operating
-//! system changing the pace of its clock by up to 500 ppm, 500 ns; the last point's own place, 125 ns; and
+//! system changing the pace of its clock by up to 500 ppm, 500 ns; the time of the last point, 125 ns; and
 //! the processor reading the counter ahead of earlier instructions, well under 500 ns.
 //!
 //! All of this assumes a counter that is steady and the same on every processor. The kernel checks that:

@@ -1,4 +1,4 @@
-//! The timer, the waiters and the clock together, as for the real clock but in manual time.
+//! The timer, the waiters and the clock together: the limiter works as with the real clock, but in manual time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -54,7 +54,7 @@ fn ahead(lead: Duration) -> Duration {
     (PER + NS).saturating_sub(lead)
 }
 
-/// A manual clock for which the limiter does everything that it does for the real one.
+/// A manual clock whose timers wake late, as the real one's do.
 #[derive(Debug)]
 struct AsIfReal(ManualClock);
 
@@ -106,7 +106,7 @@ fn the_head_is_woken_ahead_of_the_opening_and_looks_until_it_comes() {
 }
 
 #[test]
-fn a_head_that_does_not_come_is_granted_by_the_timer() {
+fn a_head_that_is_not_polled_is_granted_by_the_timer() {
     let (shared, clock, lead) = full();
     let head = Waiting::new(&shared);
     let behind = Waiting::new(&shared);
@@ -114,7 +114,7 @@ fn a_head_that_does_not_come_is_granted_by_the_timer() {
     assert_eq!((head.woken.take(), behind.woken.take()), (1, 0));
     let overdue = Duration::from_nanos(HEAD_OVERDUE_NS);
     assert_eq!(clock.advance_to_next_timer(), Some(lead + overdue));
-    assert_eq!(shared.stats().running, 1, "nobody polled anything");
+    assert_eq!(shared.stats().running, 1, "no waiter was polled");
     assert!(head.is_granted(&shared));
 }
 
@@ -134,7 +134,7 @@ fn when_a_woken_head_leaves_the_next_is_woken() {
 }
 
 #[test]
-fn a_timer_that_comes_at_any_time_does_no_harm() {
+fn a_timer_that_fires_at_any_time_does_no_harm() {
     let (shared, clock, lead) = full();
     let head = Waiting::new(&shared);
     let timer_comes = || {

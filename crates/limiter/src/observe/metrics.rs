@@ -1,7 +1,7 @@
 //! Metrics for the `metrics` facade. See the [crate's documentation](crate#metrics) for their names.
 //!
-//! Counters and the gauges of who waits and who runs move by one at each event, so that limiters
-//! that share a name add up. What is held of each limit is set.
+//! Counters and the gauges of queued and running tasks change by one at each event, so the numbers of limiters
+//! with the same name add up. The gauges of held units are set.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, TryLockError};
@@ -82,7 +82,7 @@ impl Metrics {
         foreign::discard(tell(|to| to.register_gauge(&self.queued, &METADATA).decrement(1.0)));
     }
 
-    /// `waited_ns` is `None` where it did not have to wait.
+    /// `waited_ns` is `None` if it did not wait.
     pub(super) fn granted(
         &self,
         limiter: &impl Observed,
@@ -98,7 +98,7 @@ impl Metrics {
         panics.note(foreign::call(|| self.publish_held(limiter)));
     }
 
-    /// The task has ended, so no caller is told of a panic.
+    /// The task has ended, so a panic is not passed on.
     pub(super) fn ended(&self, limiter: &impl Observed, since_ns: u64, end: PermitEnd) {
         let mut panics = FirstPanic::default();
         panics.note(tell(|to| to.register_gauge(&self.running, &METADATA).decrement(1.0)));
@@ -124,7 +124,7 @@ impl Metrics {
         panics.discard();
     }
 
-    /// Sets the gauges of what is held of each limit. Never blocks, as the recorder may do anything: if
+    /// Sets the gauges of the units held of each limit. Never blocks, as the recorder may do anything: if
     /// another thread is publishing, marks the gauges stale, and that thread publishes again. It does so at
     /// most [`PUBLISHED_IN_A_ROW_MAX`] times; after that the next grant or completion publishes.
     #[expect(clippy::cast_precision_loss, reason = "what is held within a rate is exact")]
@@ -153,7 +153,7 @@ impl Metrics {
         }
     }
 
-    /// Where the limits have changed: nothing is held of the old ones any more, and the new ones have gauges.
+    /// After a change of limits: sets the gauges of the old limits to 0, and makes gauges for the new ones.
     fn follow_limits(&self, gauges: &mut Vec<HeldGauges>, all_held: &[Held]) {
         if all_held.iter().map(|held| held.limit).eq(gauges.iter().map(|gauges| gauges.limit)) {
             return;
@@ -181,7 +181,7 @@ fn gauges(limiter: &Label, limits: &[Limit]) -> Vec<HeldGauges> {
     limits.iter().map(gauges).collect()
 }
 
-/// Tells the recorder one thing, whatever became of what it was told before.
+/// Makes one call to the recorder, whether or not earlier calls panicked.
 fn tell(what: impl FnOnce(&dyn Recorder)) -> Result<(), Panic> {
     foreign::call(|| with_recorder(what))
 }

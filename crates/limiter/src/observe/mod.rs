@@ -1,9 +1,9 @@
-//! Telling others what happens: spans for `tracing`, numbers for `metrics`. It only listens.
+//! Observers: spans for `tracing`, numbers for `metrics`. They change nothing.
 //!
 //! Recorders and subscribers are foreign code (`foreign.rs`). A panic of one keeps nothing from the others.
 //! The beginning of a wait or of a task passes a panic on to the caller; its end does not.
 //!
-//! Each has its feature. Without both, everything in here is empty and compiles to nothing.
+//! Each has its feature. Without both, this module is empty and compiles to nothing.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
@@ -19,11 +19,11 @@ use strict_rate_limiter_core::Limit;
 
 use crate::foreign::{FirstPanic, Panic};
 
-/// A limiter, as far as it is observed. It is asked outside of its lock.
+/// The parts of a limiter that observers read. Called outside its lock.
 pub(crate) trait Observed {
     #[cfg_attr(
         not(any(feature = "tracing", feature = "metrics")),
-        expect(dead_code, reason = "nobody listens")
+        expect(dead_code, reason = "there is no observer")
     )]
     fn observer(&self) -> &Observer;
 
@@ -31,7 +31,7 @@ pub(crate) trait Observed {
     #[cfg(feature = "metrics")]
     fn now_ns(&self) -> Result<u64, Panic>;
 
-    /// What is held of each limit now. Panics where the clock does.
+    /// The units held of each limit now. Panics if the clock does.
     #[cfg(feature = "metrics")]
     fn held(&self) -> Vec<Held>;
 }
@@ -47,7 +47,7 @@ pub(crate) struct Observer {
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
     text: Arc<str>,
-    /// Whether other limiters share the name: then what is held of one of them says nothing.
+    /// Whether other limiters share the name. Then there are no gauges of held units.
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only numbers are shared"))]
     is_shared: bool,
 }
@@ -105,7 +105,7 @@ impl Observer {
         }
     }
 
-    /// How much is held may have changed.
+    /// The held units may have changed.
     #[cfg(feature = "metrics")]
     pub(crate) fn held_changed(&self, limiter: &impl Observed) {
         self.metrics.publish_held(limiter);
@@ -114,7 +114,7 @@ impl Observer {
 
 #[cfg_attr(
     not(all(feature = "tracing", feature = "metrics")),
-    allow(unused_mut, unused_variables, clippy::unused_self, reason = "not everyone listens")
+    allow(unused_mut, unused_variables, clippy::unused_self, reason = "some observers are off")
 )]
 impl Waiting {
     /// It waits. Called at each poll; the first call counts.
@@ -170,7 +170,7 @@ impl Waiting {
 
 #[cfg_attr(
     not(all(feature = "tracing", feature = "metrics")),
-    allow(unused_variables, clippy::unused_self, reason = "not everyone listens")
+    allow(unused_variables, clippy::unused_self, reason = "some observers are off")
 )]
 impl Running {
     /// Its permit has ended. Once.

@@ -1,5 +1,5 @@
 //! Spans for `tracing`: `queued` from joining to the permit, `running` from the permit to the
-//! completion. Both belong to whatever span the task was asked for in, both at the debug level.
+//! completion. Their parent is the span in which the task was requested. Both have the debug level.
 
 use tracing::span::Entered;
 use tracing::{Span, debug_span, field};
@@ -15,7 +15,7 @@ pub(super) struct Queued(Option<Spans>);
 
 #[derive(Debug)]
 struct Spans {
-    /// Where the task was asked for. Its turn may come on another thread.
+    /// The span in which the task was requested. It may be granted on another thread.
     asked_in: Span,
     _queued: Span,
 }
@@ -24,7 +24,7 @@ struct Spans {
 #[derive(Debug)]
 pub(crate) struct Running(Span);
 
-/// Inside a span until it is dropped, which may be while something panics.
+/// Keeps this thread inside a span until it is dropped, which may be during a panic.
 pub(super) struct Inside<'a>(Option<Entered<'a>>);
 
 impl Queued {

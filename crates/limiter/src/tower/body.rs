@@ -15,7 +15,7 @@ pin_project! {
     /// [`completion::Body`](super::completion::Body), or around any body by
     /// [`new`](LimitedBody::new).
     ///
-    /// Dropped before its end, it is a call that was cancelled.
+    /// If it is dropped before its end, its call was cancelled.
     pub struct LimitedBody<B> {
         #[pin]
         body: B,

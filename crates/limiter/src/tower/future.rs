@@ -1,4 +1,5 @@
-//! A call: in line where it has yet to get its permit, then under way, with the permit in hand.
+//! `ResponseFuture`: one call. It waits in the queue if it has no permit yet, and then holds the permit until the
+//! response.
 
 use std::fmt;
 use std::future::Future;
@@ -18,8 +19,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropped in line, it leaves no trace, and nothing is sent. Dropped under way, it counts from
-    /// then on, and for the limiter's grace longer.
+    /// Dropped in the queue, it leaves no trace, and nothing is sent. Dropped during the call, it completes
+    /// [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) later.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S: Service<R>, R, A, C> {
         #[pin]
@@ -32,7 +33,7 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<S, F, R> {
-        /// In line, with what it takes to make the call.
+        /// In the queue, with the service and the request of the call.
         Waiting { waiting: AcquireOwned, call: Option<(S, R)> },
         Refused { error: Option<AcquireError> },
         Calling { #[pin] response: F, permit: Option<OwnedPermit> },
@@ -57,7 +58,7 @@ impl<S: Service<R>, R, A: Clone, C: Clone> ResponseFuture<S, R, A, C> {
         Self::new(State::Refused { error: Some(error) }, layer)
     }
 
-    /// Joins the line at once, so that the order is that of the calls.
+    /// Joins the queue at once, so that the queue has the order of the calls.
     pub(super) fn waiting<W>(
         mut service: S,
         request: R,

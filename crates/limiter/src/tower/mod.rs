@@ -1,5 +1,4 @@
-//! A layer for [tower](https://docs.rs/tower) services: hyper's and tonic's clients, and whatever else
-//! takes a request and gives a response.
+//! A layer for [tower](https://docs.rs/tower) services, such as hyper's and tonic's clients.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -19,32 +18,28 @@
 //! # }
 //! ```
 //!
-//! Every service that the layer makes, and every clone of one, shares the one limiter: they wait in
-//! one line, first in, first out.
+//! All services of the layer and all their clones share one limiter and its queue, first in, first out.
 //!
-//! * **Ready** means that a permit is in hand: `poll_ready` waits for it, and `call` sends the
-//!   request under it. A ready service that is dropped gives it back as if it had never been granted.
-//!   One that is neither called nor dropped keeps it from everyone else, as with any shared
-//!   service of tower's.
-//! * **Completion** is the response, or an error in its place: unless
-//!   [`complete_on`](RateLimitLayer::complete_on) says that it is the end of the response's body.
-//! * **Cancelled** (its future dropped, or a body that is not read to its end), a call counts from
-//!   that moment, and for the limiter's [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace)
-//!   longer.
-//! * **Weights** come from the request, by [`weight`](RateLimitLayer::weight). As a request is there
-//!   only once the service is called, such a service is ready when the one inside it is, and the
-//!   call itself waits in line, in the order of the calls.
+//! * **Ready** means that the service holds a permit: `poll_ready` waits for it, and `call` sends the
+//!   request under it. A ready service that is dropped gives the permit back as if it had never been
+//!   granted. One that is neither called nor dropped keeps the permit, as with any shared tower service.
+//! * **Completion** is the response or an error. With [`complete_on`](RateLimitLayer::complete_on) it is
+//!   the end of the response's body.
+//! * **Cancelled** calls (the future dropped, or a body not read to its end) complete
+//!   [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) later.
+//! * **Weights** come from the request, by [`weight`](RateLimitLayer::weight). `poll_ready` has no
+//!   request, so such a service is ready when its inner service is, and the call itself waits in the
+//!   queue, in the order of the calls.
 //!
 //! # A full limiter
 //!
-//! With [`refuse_when_full`](crate::RateLimiterBuilder::refuse_when_full) a call that finds the queue
-//! full is answered with [`AcquireError::Full`](crate::AcquireError::Full) at once: the service is ready,
-//! and its call fails. Prefer that to tower's `load_shed` around the layer, which leaves every clone that
-//! it sheds in the queue, to be given a permit that nobody calls for. (With a capacity of 0 the two agree:
-//! nobody is in the queue.)
+//! With [`refuse_when_full`](crate::RateLimiterBuilder::refuse_when_full), if the queue is full, the service
+//! is ready and its call fails at once with [`AcquireError::Full`](crate::AcquireError::Full). Prefer that
+//! to tower's `load_shed` around the layer: a clone that it sheds stays in the queue, and takes a permit
+//! that no call uses. (With a capacity of 0 there is no queue, and the two do the same.)
 //!
-//! Errors are boxed, as in tower's own layers: an [`AcquireError`](crate::AcquireError) where the
-//! limiter is closed or full, or the weight makes no sense, else the error of the service inside.
+//! Errors are boxed, as in tower's own layers: an [`AcquireError`](crate::AcquireError) if the limiter is
+//! closed or full or refuses the weight, else the error of the inner service.
 
 mod body;
 mod future;
@@ -62,7 +57,7 @@ pub use service::RateLimitService;
 use crate::limiter::RateLimiter;
 use crate::permit::OwnedPermit;
 
-/// Errors as tower's layers have them.
+/// A boxed error, as in tower's layers.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Puts services behind a limiter. See the [module](self).
@@ -78,50 +73,50 @@ pub struct RateLimitLayer<W = Each, A = Reserved, C = completion::Response> {
 #[derive(Debug, Clone, Copy)]
 pub struct Each;
 
-/// A request weighs what a closure says.
+/// A closure returns the weight of each request.
 #[derive(Clone, Copy)]
 pub struct WeightOf<F>(F);
 
-/// What was reserved is what was used.
+/// Each call uses what it has reserved.
 #[derive(Debug, Clone, Copy)]
 pub struct Reserved;
 
-/// What was used is what a closure says of the response.
+/// A closure returns the actual weight of each call, from its response.
 #[derive(Clone, Copy)]
 pub struct ActualOf<F>(F);
 
 /// When a call has completed.
 pub mod completion {
-    /// When there is a response.
+    /// At the response.
     #[derive(Debug, Clone, Copy)]
     pub struct Response;
 
-    /// When the body of the HTTP response has ended: read to its end, failed, or dropped.
+    /// At the end of the HTTP response's body: read to its end, failed, or dropped.
     #[derive(Debug, Clone, Copy)]
     pub struct Body;
 }
 
 impl RateLimitLayer {
-    /// Every request weighs 1, and its response is its completion.
+    /// A layer in which each request weighs 1 and its response completes it.
     pub fn new(limiter: RateLimiter) -> Self {
         Self { limiter, weight: Each, actual: Reserved, complete_on: completion::Response }
     }
 }
 
 impl<W, A, C> RateLimitLayer<W, A, C> {
-    /// The weight of each request. The service inside has to be `Clone`, as it is called when the
-    /// request's turn comes.
+    /// Sets a closure that returns the weight of each request. The inner service must be `Clone`, as it is
+    /// called later, when the request is granted.
     ///
-    /// A weight of 0, or over a limit, is an error of the call.
+    /// If a weight is 0 or over a limit, the call fails.
     pub fn weight<R, F: Fn(&R) -> u64>(self, weight: F) -> RateLimitLayer<WeightOf<F>, A, C> {
         let Self { limiter, actual, complete_on, .. } = self;
         RateLimitLayer { limiter, weight: WeightOf(weight), actual, complete_on }
     }
 
-    /// What each call has really used, as its response says: tokens, rows. Where only the body says
-    /// it, put the layer around the service that decodes the body.
+    /// Sets a closure that returns the actual weight of each call, from its response: tokens, rows. If only
+    /// the body has it, put the layer around the service that decodes the body.
     ///
-    /// A call that fails has used what was reserved for it.
+    /// A call that fails counts as having used its reservation.
     pub fn actual_weight<R, F: Fn(&R) -> u64>(
         self,
         actual: F,
@@ -130,8 +125,8 @@ impl<W, A, C> RateLimitLayer<W, A, C> {
         RateLimitLayer { limiter, weight, actual: ActualOf(actual), complete_on }
     }
 
-    /// When a call has completed: at its [response](completion::Response), unless said otherwise, or
-    /// at the end of the response's [body](completion::Body).
+    /// Sets when a call completes: at its [response](completion::Response) (the default), or at the end of
+    /// the response's [body](completion::Body).
     pub fn complete_on<D>(self, completion: D) -> RateLimitLayer<W, A, D> {
         let Self { limiter, weight, actual, .. } = self;
         RateLimitLayer { limiter, weight, actual, complete_on: completion }
@@ -146,16 +141,15 @@ impl<S, W: Clone, A: Clone, C: Clone> Layer<S> for RateLimitLayer<W, A, C> {
     }
 }
 
-/// Says what a call has used. Implemented for what a [`RateLimitLayer`] can be told.
+/// The actual weight of a call. Implemented for the settings of a [`RateLimitLayer`].
 pub trait ActualWeight<R>: sealed::Sealed {
     #[doc(hidden)]
     fn of(&self, response: &R) -> Option<u64>;
 }
 
-/// Ends a call's permit, with or after its response. Implemented for what a [`RateLimitLayer`] can be
-/// told.
+/// Ends a call's permit, at or after its response. Implemented for the settings of a [`RateLimitLayer`].
 pub trait CompleteOn<R>: sealed::Sealed {
-    /// What the response is from then on.
+    /// The type of the response that the caller gets.
     type Response;
 
     #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! The service: a permit before the request, or a place in the line with it.
+//! `RateLimitService`: waits for a permit before it takes a request, or joins the queue with the request.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use crate::permit::OwnedPermit;
 pub struct RateLimitService<S, W, A, C> {
     inner: S,
     layer: RateLimitLayer<W, A, C>,
-    /// In line for a permit.
+    /// The future that waits for a permit.
     waiting: Option<AcquireOwned>,
     permit: Unused,
-    /// The queue is full, and the limiter refuses whoever finds it so: the next call answers that.
+    /// Whether the limiter refused because its queue is full. The next call returns that error.
     is_refused: bool,
 }
 
@@ -62,7 +62,7 @@ where
     type Future = ResponseFuture<S, R, A, C>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // The service inside first: a permit in hand keeps others from theirs.
+        // The inner service first: a permit that waits for it would keep others from theirs.
         ready!(self.inner.poll_ready(context)).map_err(Into::into)?;
         if self.permit.0.is_none() && !self.is_refused {
             let limiter = &self.layer.limiter;
@@ -71,7 +71,7 @@ where
             self.waiting = None;
             match permit {
                 Ok(permit) => self.permit.0 = Some(permit),
-                // An error of this method would say that the service is of no use any more.
+                // An error of this method would mean that the service has failed for ever.
                 Err(AcquireError::Full) => self.is_refused = true,
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
@@ -86,7 +86,7 @@ where
         if std::mem::take(&mut self.is_refused) {
             return ResponseFuture::refused(AcquireError::Full, &self.layer);
         }
-        let permit = self.permit.0.take().expect("poll_ready said that it is ready");
+        let permit = self.permit.0.take().expect("poll_ready returned ready");
         ResponseFuture::calling(&mut self.inner, request, permit, &self.layer)
     }
 }
@@ -109,7 +109,7 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let weight = (self.layer.weight.0)(&request);
         let waiting = self.layer.limiter.acquire_owned(weight);
-        // The one that is ready goes with the request; its clone is asked anew.
+        // The service that is ready goes with the request; `poll_ready` then asks its clone.
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);
         ResponseFuture::waiting(inner, request, waiting, &self.layer)

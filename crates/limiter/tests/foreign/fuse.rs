@@ -13,7 +13,7 @@ use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 use tracing::span::{Attributes, Id, Record};
 use tracing_core::span::Current;
 
-/// What foreign code panics with.
+/// The payload of foreign panics.
 pub(crate) struct Blown;
 
 thread_local! {
@@ -30,7 +30,7 @@ pub(crate) fn arm(first: u64, calls: u64) {
     BLOWS.set((first, first.saturating_add(calls)));
 }
 
-/// How many calls there were, and which blew.
+/// The number of calls, and those that panicked.
 pub(crate) fn disarm() -> (u64, &'static str) {
     BLOWS.set((u64::MAX, u64::MAX));
     (CALLS.get(), LAST.get())
@@ -40,7 +40,7 @@ fn foreign(call: &'static str) {
     foreign_or(call, || ());
 }
 
-/// A call that does something before it panics.
+/// A call that does its work before it panics.
 fn foreign_or(call: &'static str, before: impl FnOnce()) {
     let this = CALLS.get();
     CALLS.set(this + 1);
@@ -101,7 +101,7 @@ impl Drop for BadTimer {
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
 
-/// A waker that sets the flag, whatever becomes of the call.
+/// A waker that sets the flag even if the call panics.
 pub(crate) fn waker(woken: &Arc<AtomicBool>) -> Waker {
     let pointer = Arc::into_raw(Arc::clone(woken));
     // SAFETY: the pointer is an `Arc`'s, of which the waker owns one count, and the flag is atomic.
@@ -119,7 +119,7 @@ fn release(pointer: *const ()) {
 }
 
 unsafe fn clone(pointer: *const ()) -> RawWaker {
-    // A waker that cannot be kept cannot be woken: its task comes back by itself.
+    // A waker that cannot be cloned cannot be woken, so its task is polled again.
     foreign_or("Waker::clone", || flag(pointer));
     // SAFETY: the waker that is cloned owns one count, so there is an `Arc` to count.
     unsafe { Arc::increment_strong_count(pointer.cast::<AtomicBool>()) };

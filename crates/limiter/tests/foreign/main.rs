@@ -1,9 +1,8 @@
-//! Foreign code that panics takes nothing with it, wherever it is called.
+//! Foreign code that panics loses no permit, no waiter and no wake-up, wherever it is called.
 //!
-//! A life of a limiter is lived again and again. Each time the foreign code that it calls (the clock, its
-//! timer, wakers, the recorder, the subscriber) panics at another one of its calls, until there is no call
-//! left to panic at: once, twice in a row, or from then on until the trouble is over. Afterwards every
-//! permit has come back, every waiter that did not panic itself has had its turn, and no window has
+//! One scenario is repeated for each call of foreign code (the clock, its timer, wakers, the recorder, the
+//! subscriber). That call panics: once, twice in a row, or from then on until the panics stop. Afterwards
+//! every permit has been returned, every waiter that did not panic itself was granted, and no window has
 //! overflowed.
 
 mod fuse;
@@ -26,10 +25,10 @@ const MS: Duration = Duration::from_millis(1);
 const LIMIT: &str = "3/10ms";
 const GRACE: Duration = Duration::from_millis(4);
 
-/// What differs between lives.
+/// The variants of the scenario.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
-    /// The clock says that those whom its timers wake come late.
+    /// The clock's timers wake late.
     wakes_late: bool,
     /// The limiter is aborted in the end.
     is_aborted: bool,
@@ -37,20 +36,20 @@ struct Kind {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A life: one thread, tasks polled by hand when they were woken.
-struct Life {
+/// One run of the scenario: one thread, tasks polled by hand when they are woken.
+struct Run {
     clock: ManualClock,
     limiter: RateLimiter,
-    /// `None` once it is over, in whichever way.
+    /// `None` once it has ended.
     tasks: Vec<(Option<Task>, Arc<AtomicBool>)>,
     calls: Arc<Mutex<Vec<Record>>>,
     begin: std::time::Instant,
     kind: Kind,
-    /// How many tasks ended by somebody's panic.
+    /// The number of tasks that a panic ended.
     panicked: usize,
 }
 
-/// A call to the protected system. It is recorded when it is over, as the other side may count it.
+/// A call to the protected system. It is recorded when it ends, from its start to its end.
 struct Call {
     calls: Arc<Mutex<Vec<Record>>>,
     clock: ManualClock,
@@ -59,8 +58,8 @@ struct Call {
 }
 
 impl Call {
-    fn start(life: &Life) -> impl FnOnce() -> Self + use<> {
-        let (calls, clock, begin) = (Arc::clone(&life.calls), life.clock.clone(), life.begin);
+    fn start(run: &Run) -> impl FnOnce() -> Self + use<> {
+        let (calls, clock, begin) = (Arc::clone(&run.calls), run.clock.clone(), run.begin);
         move || {
             let start = ns(clock.now() - begin);
             Self { calls, clock, begin, start }
@@ -79,7 +78,7 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
-/// A step that asks for something: it may panic with what foreign code panicked with.
+/// A step that requests something: it may pass on a foreign panic.
 fn ask<R>(step: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(answer) => Some(answer),
@@ -91,10 +90,10 @@ fn ask<R>(step: impl FnOnce() -> R) -> Option<R> {
 /// A step that gives something back: it never panics.
 fn give_back(step: impl FnOnce()) {
     let done = catch_unwind(AssertUnwindSafe(step));
-    assert!(done.is_ok(), "whoever gives something back is not told of other people's panics");
+    assert!(done.is_ok(), "a call that gives something back passes no panic on");
 }
 
-impl Life {
+impl Run {
     fn new(kind: Kind) -> Self {
         let clock = ManualClock::new();
         let limiter = RateLimiter::builder()
@@ -153,7 +152,7 @@ impl Life {
         });
     }
 
-    /// Polls whoever was woken, until nobody is.
+    /// Polls the tasks that were woken, until none is.
     fn poll_woken(&mut self) {
         for _ in 0..100 {
             let woken = |(task, woken): &(Option<Task>, Arc<AtomicBool>)| {
@@ -170,11 +169,11 @@ impl Life {
                 let over = task.take();
                 give_back(|| drop(over));
             }
-            // The executor's own waker, which the limiter has nothing to do with.
+            // The executor's own waker, which the limiter does not use.
             let _ = ask(|| drop(waker));
         }
-        // Whoever is first keeps looking while its opening is near, on a clock that wakes late.
-        assert!(self.kind.wakes_late, "somebody keeps waking themselves");
+        // The head keeps looking while its opening is near, if the clock wakes late.
+        assert!(self.kind.wakes_late, "a task keeps waking itself");
     }
 
     fn cancel(&mut self, index: usize) {
@@ -184,13 +183,13 @@ impl Life {
     }
 
     fn pass(&mut self, time: Duration) {
-        // Timers wake the limiter, which tells nobody.
+        // Timers wake the limiter, which passes no panic on.
         give_back(|| self.clock.advance(time));
         self.poll_woken();
     }
 
-    /// What happens, whatever panics meanwhile.
-    fn live(&mut self) {
+    /// The scenario, whatever panics meanwhile.
+    fn scenario(&mut self) {
         let in_hand = ask(|| self.limiter.request().owned().try_acquire().ok()).flatten();
         let call = in_hand.as_ref().map(|_| Call::start(self)());
         self.run();
@@ -210,7 +209,7 @@ impl Life {
         let _ = ask(|| self.limiter.pause_until(self.clock.now() + 3 * MS));
         self.acquire();
         for _ in 0..110 {
-            // Past the moments at which a head is woken ahead of its opening, and looks for itself.
+            // Past the moments at which a head is woken ahead of its opening, and looks.
             self.pass(MS / 10);
         }
         let reconciled = ask(|| self.limiter.reconcile(LIMIT.parse().unwrap(), 1));
@@ -231,16 +230,16 @@ impl Life {
         }
     }
 
-    /// The trouble is over: everyone who did not panic gets what it waits for.
-    fn last_judgement(mut self) {
-        // An end that could not be timed is timed by whoever asks for the time next.
+    /// The panics have stopped: every task that did not panic gets its permit.
+    fn check(mut self) {
+        // The next reading of the clock times an end that could not be timed.
         let _ = self.limiter.stats();
         for _ in 0..20 {
             self.poll_woken();
             self.pass(11 * MS);
         }
         let waiting = self.tasks.iter().filter(|(task, _)| task.is_some()).count();
-        assert_eq!(waiting, 0, "somebody waits for ever");
+        assert_eq!(waiting, 0, "a waiter waits for ever");
         let stats = self.limiter.stats();
         assert_eq!((stats.running, stats.queued), (0, 0), "a permit or a waiter is lost");
         assert_eq!(stats.held[0].units, 0);
@@ -251,15 +250,15 @@ impl Life {
     }
 }
 
-/// Lives once, with panics at `calls` calls from the `first` on. How many calls there were in all, and
-/// what was called where it panicked last.
-fn live(first: u64, calls: u64, kind: Kind) -> (u64, &'static str) {
-    let mut life = Life::new(kind);
+/// One run, with panics at `calls` calls from the `first` on. Returns the number of calls, and the name of the last
+/// call that panicked.
+fn run(first: u64, calls: u64, kind: Kind) -> (u64, &'static str) {
+    let mut run = Run::new(kind);
     fuse::arm(first, calls);
-    life.live();
+    run.scenario();
     let (made, blown) = fuse::disarm();
-    assert!(!blown.is_empty() || life.panicked == 0);
-    life.last_judgement();
+    assert!(!blown.is_empty() || run.panicked == 0);
+    run.check();
     (made, blown)
 }
 
@@ -267,7 +266,7 @@ fn panics_everywhere(kind: Kind) -> BTreeSet<&'static str> {
     let mut seen = BTreeSet::new();
     for calls in [1, 2, u64::MAX] {
         for first in 0.. {
-            let outcome = catch_unwind(AssertUnwindSafe(|| live(first, calls, kind)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(first, calls, kind)));
             let Ok((made, blown)) = outcome else {
                 let (_, blown) = fuse::disarm();
                 panic!("{calls} panics from {first} on, the last of {blown}; {kind:?}");
@@ -282,7 +281,7 @@ fn panics_everywhere(kind: Kind) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn a_panic_in_any_call_of_foreign_code_takes_nothing_with_it() {
+fn a_panic_in_any_call_of_foreign_code_loses_nothing() {
     let mut seen = BTreeSet::new();
     for (wakes_late, is_aborted) in [(false, false), (true, false), (false, true)] {
         let kind = Kind { wakes_late, is_aborted };

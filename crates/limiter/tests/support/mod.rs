@@ -61,7 +61,7 @@ impl<F: Future> ByHand<F> {
     }
 }
 
-/// What ran, in order.
+/// The tasks that ran, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Trace(Arc<Mutex<Vec<&'static str>>>);
 
@@ -75,7 +75,7 @@ impl Trace {
     }
 }
 
-/// A limiter with these limits on a manual clock, and whatever else `set` sets.
+/// A limiter with these limits on a manual clock, and the settings of `set`.
 pub(crate) fn limiter(
     limits: &[&str],
     set: impl FnOnce(RateLimiterBuilder) -> RateLimiterBuilder,
@@ -86,7 +86,7 @@ pub(crate) fn limiter(
     (set(builder).build().expect("a valid configuration"), clock)
 }
 
-/// Lets everything that a current-thread runtime has to do happen.
+/// Lets a current-thread runtime do all its work.
 pub(crate) async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
