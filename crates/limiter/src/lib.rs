@@ -27,6 +27,7 @@
 //! * Several limits together, of tasks and of weights: 500 requests *and* 90,000 tokens a minute.
 //! * [`acquire`](RateLimiter::acquire) a permit, or leave the running to the limiter with
 //!   [`run`](RateLimiter::run) and [`push`](RateLimiter::push).
+//! * A [`request`](RateLimiter::request) has a weight, a deadline, or a permit that borrows nothing.
 //! * Whatever is dropped while it waits leaves no trace; whatever panics takes nothing with it.
 //!
 //! # Features

@@ -120,7 +120,9 @@ impl RateLimiter {
     /// # Errors
     ///
     /// [`Closed`](AcquireError::Closed) at once, if the limiter is; [`Aborted`](AcquireError::Aborted)
-    /// when it is aborted meanwhile; [`WouldDeadlock`](AcquireError::WouldDeadlock) if it is called inside
+    /// when it is aborted meanwhile; [`Full`](AcquireError::Full) at once, if the queue is full and the
+    /// limiter [refuses](RateLimiterBuilder::refuse_when_full) whoever finds it so;
+    /// [`WouldDeadlock`](AcquireError::WouldDeadlock) if it is called inside
     /// a task that this limiter runs (`run` or `push`), and every task that could make room for it waits
     /// for a permit inside as well.
     ///
@@ -207,7 +209,8 @@ impl RateLimiter {
     }
 
     /// Runs the task here if it is permitted at once; else queues it and returns, and the tokio
-    /// runtime runs it in its turn. Waits only where the queue has a capacity and is full.
+    /// runtime runs it in its turn. Waits only where the queue has a capacity and is full; not even then
+    /// with [`refuse_when_full`](RateLimiterBuilder::refuse_when_full).
     ///
     /// ```
     /// use std::time::Duration;
