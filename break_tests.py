@@ -66,7 +66,7 @@ def read_breaks() -> list:
     for path in sorted((ROOT / "breaks").glob("*.toml")):
         told = tomllib.loads(path.read_text())
         for each in told["break"]:
-            breaks.append(Break(path.stem, **{"means": told["means"], "least": told["least"], **each}))
+            breaks.append(Break(path.stem, means=told["means"], least=told["least"], **each))
     return breaks
 
 

@@ -45,7 +45,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("WouldDeadlock", py.get_type::<WouldDeadlock>())
 }
 
-pub(crate) fn weight(error: RequestError) -> PyErr {
+pub(crate) fn weight(error: &RequestError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn would_deadlock() -> PyErr {
 
 pub(crate) fn enqueue(error: EnqueueError) -> PyErr {
     match error {
-        EnqueueError::Request(error) => weight(error),
+        EnqueueError::Request(error) => weight(&error),
         _ => closed(),
     }
 }

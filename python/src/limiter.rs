@@ -38,7 +38,7 @@ impl RateLimiter {
     /// A weight that could run.
     pub(crate) fn checked_weight(&self, name: &str, weight: &Bound<'_, PyAny>) -> PyResult<u64> {
         let weight = settings::natural(name, weight)?;
-        self.line.check(weight).map_err(error::weight)?;
+        self.line.check(weight).map_err(|error| error::weight(&error))?;
         Ok(weight)
     }
 
@@ -139,7 +139,7 @@ impl RateLimiter {
                 Ok(Some(permit))
             }
             Err(TryGrantError::Busy { .. }) => Ok(None),
-            Err(TryGrantError::Request(error)) => Err(error::weight(error)),
+            Err(TryGrantError::Request(error)) => Err(error::weight(&error)),
             Err(_) => Err(error::closed()),
         }
     }

@@ -173,7 +173,7 @@ impl Inner {
                 {
                     return Next::LookAgainAt(at);
                 }
-                // A wait without an end in sight, or for nobody.
+                // `LookAgainAt` for nobody, `WaitForCompletion`, `Idle`.
                 _ => return Next::Nothing,
             }
         }

@@ -254,7 +254,7 @@ fn try_grant(limiter: &Bound<'_, RateLimiter>, weight: u64) -> PyResult<Option<G
     match limiter.get().line.try_grant(limiter.py(), weight)? {
         Ok(permit) => Ok(Some(permit)),
         Err(TryGrantError::Busy { .. }) => Ok(None),
-        Err(TryGrantError::Request(error)) => Err(error::weight(error)),
+        Err(TryGrantError::Request(error)) => Err(error::weight(&error)),
         Err(_) => Err(error::closed()),
     }
 }

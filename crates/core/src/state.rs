@@ -122,7 +122,7 @@ impl<T> Machine<T> {
     /// again.complete(permit, 6, 6, None);
     /// assert_eq!(again.status(waiting), TicketStatus::Queued { accepted: true });
     ///
-    /// state.running = 0;
+    /// state.next_ticket = 0;
     /// assert!(matches!(Machine::restore(&state, |_| ()), Err(StateError::Corrupt(_))));
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```

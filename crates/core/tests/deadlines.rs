@@ -64,6 +64,18 @@ fn a_weight_that_runs_may_come_free_and_one_that_has_completed_does_not() {
 }
 
 #[test]
+fn a_weight_that_runs_beside_one_that_has_completed_may_come_free() {
+    let mut machine = machine(&["10w/100ns"], 3);
+    let first = machine.try_grant(10, 4).unwrap();
+    complete(&mut machine, first, 20, None);
+    let running = machine.try_grant(20, 6).unwrap();
+    assert_eq!(earliest(&mut machine, 20, 6), 20);
+    assert_eq!(earliest(&mut machine, 20, 7), 121, "beside the 4 there is no room for 7");
+    complete(&mut machine, running, 30, Some(0));
+    assert!(machine.try_grant(30, 6).is_ok());
+}
+
+#[test]
 fn a_pause_and_the_pace_count() {
     let limits = ["10/100ns".parse::<Limit>().unwrap()];
     let mut machine = Machine::<()>::new(Config { paced: true, ..Config::new(limits) }).unwrap();

@@ -5,10 +5,10 @@
 //!
 //! | code | called by |
 //! |---|---|
-//! | wakers: clone, wake, drop | `wake_list.rs`, and `inner.rs` and `update.rs` where one is stored, replaced or kept for later |
+//! | wakers: clone, wake, drop | `wake_list.rs`, and `inner.rs`, `update.rs` and `deadline.rs` where one is stored, replaced or kept for later |
 //! | clocks: `now_ns` | `clock/timeline.rs` |
 //! | clocks: `instant_pair` | `clock/timeline.rs`, outside of the lock: its panic goes straight to the caller |
-//! | timers: `set`, `clear`, drop | `wake_timer.rs` |
+//! | timers: `set`, `clear`, drop | `wake_timer.rs`, `deadline.rs` |
 //! | the operating system, for a thread | `clock/timer_thread.rs`; a refusal is an answer, not a panic |
 //! | recorders of metrics | `observe/metrics.rs` |
 //! | subscribers of spans | `observe/tracing.rs` |

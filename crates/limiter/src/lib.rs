@@ -27,6 +27,7 @@
 //! * Several limits together, of tasks and of weights: 500 requests *and* 90,000 tokens a minute.
 //! * [`acquire`](RateLimiter::acquire) a permit, or let the limiter [`run`](RateLimiter::run) or
 //!   [`push`](RateLimiter::push) the task.
+//! * A [`request`](RateLimiter::request) has a weight, a deadline, or a permit that borrows nothing.
 //! * A waiter that is dropped leaves no trace. A task that panics loses no permit and stops no other task.
 //!
 //! # Features

@@ -221,7 +221,8 @@ impl RateLimiter {
     }
 
     /// Runs the task here if it is granted at once. Else queues it for the tokio runtime and returns. Waits
-    /// only if the queue has a [capacity](RateLimiterBuilder::queue_capacity) and is full.
+    /// only if the queue has a [capacity](RateLimiterBuilder::queue_capacity) and is full, and never with
+    /// [`refuse_when_full`](RateLimiterBuilder::refuse_when_full).
     ///
     /// ```
     /// use std::time::Duration;

@@ -160,6 +160,26 @@ async fn invalid_settings_and_weights_are_refused_at_once_with_their_values() {
     assert_eq!(limiter.stats().queued, 0, "nothing was queued for ever");
 }
 
+#[test]
+fn limits_are_read_from_text_where_a_limiter_is_built() {
+    fn build(limit: &str) -> Result<RateLimiter, BuildError> {
+        RateLimiter::builder().limit(limit.parse()?).build()
+    }
+    assert!(build("10/1s").is_ok());
+    assert!(matches!(build("10 a second"), Err(BuildError::Parse(_))));
+}
+
+#[test]
+fn a_limit_that_is_not_there_cannot_be_reconciled_and_equal_ones_are_all() {
+    let (limiter, _clock) = limiter(&["10/1h", "10/1h", "5w/1h"], |builder| builder);
+    let unknown = limiter.reconcile("10/2h".parse().unwrap(), 1).unwrap_err();
+    let told = "10/2h is no limit of this limiter, which has 10/1h, 10/1h, 5w/1h";
+    assert_eq!(unknown.to_string(), told);
+    assert_eq!(limiter.reconcile("10/1h".parse().unwrap(), 4), Ok(4));
+    let held = limiter.stats().held.iter().map(|held| held.units).collect::<Vec<_>>();
+    assert_eq!(held, [4, 4, 0]);
+}
+
 // --- Actual weights
 
 #[test]

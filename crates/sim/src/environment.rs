@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Pause(u64),
     /// The pause is ended before its time.
     Resume,
+    /// The limits and the concurrency are changed.
+    ChangeSettings,
     /// A caller waits until the limiter is drained.
     AwaitDrained,
     /// The clock is set back.

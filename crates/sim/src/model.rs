@@ -45,6 +45,8 @@ pub(crate) struct Model {
     queue: VecDeque<(u32, u64)>,
     held: Vec<Held>,
     statuses: Vec<Status>,
+    /// Those that a change of the limits took out of the queue.
+    too_heavy: Vec<u32>,
     paused_until: u64,
     closed: bool,
     is_disabled: bool,
@@ -77,6 +79,7 @@ impl Model {
             queue: VecDeque::new(),
             held: Vec::new(),
             statuses: Vec::new(),
+            too_heavy: Vec::new(),
             paused_until: 0,
             closed: false,
             is_disabled,
@@ -267,6 +270,31 @@ impl Model {
             pers.min()
         };
         Duration::from_nanos(shortest(true).or_else(|| shortest(false)).unwrap_or(0))
+    }
+
+    pub(crate) fn set_concurrency(&mut self, tasks: usize, now: u64) {
+        self.concurrency = tasks;
+        self.look(now);
+    }
+
+    /// Other rates of the same periods. Waiters that are now too heavy leave.
+    pub(crate) fn set_rates(&mut self, limits: &[Limit], now: u64) {
+        for ((limit, _), other) in self.limits.iter_mut().zip(limits) {
+            *limit = *other;
+        }
+        let (stay, leave): (Vec<_>, Vec<_>) =
+            self.queue.iter().partition(|(_, weight)| self.could_ever_run(*weight));
+        self.queue = stay.into();
+        for (id, _) in leave {
+            self.set_over(id);
+            self.too_heavy.push(id);
+        }
+        self.look(now);
+    }
+
+    /// Whether a change of the limits took it out of the queue.
+    pub(crate) fn became_too_heavy(&self, id: u32) -> bool {
+        self.is_disabled || self.too_heavy.contains(&id)
     }
 
     pub(crate) fn close(&mut self) {

@@ -19,6 +19,9 @@ pub(crate) struct Scenario {
     /// Whether its window holds more completions than the log keeps apart. The model would take too long and
     /// is disabled; the audit still checks.
     pub(crate) is_huge: bool,
+    /// The rates and the concurrency change after one caller in this many. The rates of the beginning are the
+    /// highest, so that the audit holds for all of the run.
+    pub(crate) change_after: Option<u8>,
     /// How many callers there are.
     pub(crate) callers: u32,
     /// The mean time between two callers, in nanoseconds.
@@ -115,6 +118,7 @@ impl Scenario {
             wakes_late: rng.u8(..4) == 0,
             fast_ppm,
             is_set_back: rng.u8(..8) == 0,
+            change_after: (!is_huge && !config.paced && rng.u8(..6) == 0).then_some(16),
             is_huge,
             callers,
             gap_ns: pace_ns * rng.u64(1..if is_huge { 6 } else { 24 }) / 10,
@@ -132,6 +136,16 @@ impl Scenario {
             ending_after: rng.u32(..callers),
             config,
         }
+    }
+
+    /// Limits of the same periods, and a concurrency.
+    pub(crate) fn other_settings(&self, rng: &mut Rng) -> (Vec<Limit>, usize) {
+        let other = |limit: &Limit| {
+            let make = if limit.units(2) == 1 { Limit::tasks } else { Limit::weight };
+            make(rng.u64(1..=limit.rate()), limit.per()).expect("in range")
+        };
+        let limits = self.config.limits.iter().map(other).collect();
+        (limits, [1, 2, 3, 16][rng.usize(..4)])
     }
 
     /// How long until the next caller.

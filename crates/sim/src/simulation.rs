@@ -173,6 +173,7 @@ impl Simulation {
                     self.env.checker().model.resume(now);
                 }
             }
+            Event::ChangeSettings => self.change_settings(),
             Event::AwaitDrained => self.await_drained(),
             Event::SetBack(ns) => {
                 self.env.clock.set_back(ns);
@@ -205,9 +206,25 @@ impl Simulation {
                 self.env.after(ns + self.rng.u64(..=ns / 2), Event::Resume);
             }
         }
+        if self.scenario.change_after.is_some_and(|callers| self.rng.u8(..callers) == 0) {
+            self.env.after(self.scenario.some_time(&mut self.rng), Event::ChangeSettings);
+        }
         if self.scenario.is_set_back && self.scenario.is_trouble(&mut self.rng) {
             self.env.after(0, Event::SetBack(self.scenario.some_time(&mut self.rng)));
         }
+    }
+
+    fn change_settings(&mut self) {
+        let (limits, concurrency) = self.scenario.other_settings(&mut self.rng);
+        let Some(limiter) = &self.limiter else { return };
+        let now = self.env.clock.reading_ns();
+        limiter.set_concurrency(concurrency).expect("in range");
+        limiter.set_limits(limits.iter().copied()).expect("in range");
+        let mut checker = self.env.checker();
+        // Each of the two makes the library look.
+        checker.model.set_concurrency(concurrency, now);
+        checker.model.set_rates(&limits, now);
+        checker.stats.changed += 1;
     }
 
     fn begin_ending(&mut self) {

@@ -25,6 +25,8 @@ pub struct Stats {
     pub refused: u64,
     /// How often a clock was set back.
     pub set_back: u64,
+    /// How often limits and concurrency were changed.
+    pub changed: u64,
     /// How often the process stalled.
     pub stalls: u64,
     /// How often the timer fired early or late.
@@ -56,6 +58,7 @@ impl Stats {
         self.aborted += other.aborted;
         self.refused += other.refused;
         self.set_back += other.set_back;
+        self.changed += other.changed;
         self.stalls += other.stalls;
         self.bad_timers += other.bad_timers;
         self.compared += other.compared;
@@ -75,8 +78,18 @@ impl Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { runs, tasks, abandoned, panicked, gave_up, undone, aborted, refused, .. } = self;
-        let Self { missed, set_back, stalls, bad_timers, compared, audits, full, fullest, .. } =
-            self;
+        let Self {
+            missed,
+            changed,
+            set_back,
+            stalls,
+            bad_timers,
+            compared,
+            audits,
+            full,
+            fullest,
+            ..
+        } = self;
         let hours = self.simulated_ns as f64 / 3.6e12;
         writeln!(f, "{tasks} tasks in {runs} runs, {hours:.1} hours of simulated time")?;
         writeln!(f, "  {abandoned} dropped while they ran, {panicked} panicked")?;
@@ -86,6 +99,7 @@ impl fmt::Display for Stats {
         )?;
         writeln!(f, "  {refused} refused, {aborted} aborted in the queue")?;
         writeln!(f, "  {stalls} stalls, {set_back} clocks set back, {bad_timers} bad timers")?;
+        writeln!(f, "  {changed} changes of limits and concurrency")?;
         writeln!(f, "  {compared} comparisons with the model")?;
         write!(f, "  {audits} limits audited, {full} of them used to the last unit; ")?;
         write!(f, "fullest window / rate: {fullest:.6}")

@@ -58,7 +58,7 @@ async fn acquire(env: Arc<Environment>, limiter: RateLimiter, task: Task) {
     let probe = RequestProbe::new(&env, task.weight);
     let deadline = deadline(&env, &task);
     match watch(&env, probe.id, task.weight, false, acquire).await {
-        Err(error) => refused(&env, probe.id, task.weight, deadline, error),
+        Err(error) => refused(&env, probe.id, task.weight, deadline, &error),
         Ok(permit) => {
             let mut running = probe.start();
             run_through(&env, &task, None, || ()).await;
@@ -126,7 +126,7 @@ async fn run(env: Arc<Environment>, limiter: RateLimiter, mut task: Task) {
     let body = body(probe, task, child.map(|child| (limiter.clone(), child)));
     match watch(&env, id, weight, false, request.run(body)).await {
         Ok(answer) => expect_answer(&env, id, answer),
-        Err(error) => refused(&env, id, weight, deadline, error),
+        Err(error) => refused(&env, id, weight, deadline, &error),
     }
 }
 
@@ -208,6 +208,7 @@ async fn await_handle(env: &Environment, handle: TaskHandle<u32>, used: HandleUs
         Err(error) => {
             let is_right = match &error {
                 TaskError::Aborted => env.checker().model.is_closed(),
+                TaskError::Weight(_) => env.checker().model.became_too_heavy(id),
                 TaskError::Cancelled => cancelled,
                 TaskError::Panicked(payload) => payload.is::<SimPanic>(),
                 _ => false,
@@ -293,10 +294,10 @@ fn expect_answer(env: &Environment, id: u32, answer: u32) {
     }
 }
 
-fn refused(env: &Environment, id: u32, weight: u64, deadline: Option<u64>, error: AcquireError) {
+fn refused(env: &Environment, id: u32, weight: u64, deadline: Option<u64>, error: &AcquireError) {
     let now = env.clock.reading_ns();
     let mut checker = env.checker();
-    if let (AcquireError::DeadlineExceeded { not_before }, Some(deadline)) = (&error, deadline) {
+    if let (AcquireError::DeadlineExceeded { not_before }, Some(deadline)) = (error, deadline) {
         let not_before = not_before.map(|at| env.clock.to_reading(at));
         let is_right = missed(&mut checker, id, weight, now, deadline, not_before);
         if !is_right {
@@ -307,7 +308,9 @@ fn refused(env: &Environment, id: u32, weight: u64, deadline: Option<u64>, error
     }
     checker.stats.refused += 1;
     let is_right = match error {
-        AcquireError::Weight(_) => !checker.model.could_ever_run(weight),
+        AcquireError::Weight(_) => {
+            !checker.model.could_ever_run(weight) || checker.model.became_too_heavy(id)
+        }
         AcquireError::Closed | AcquireError::Aborted => checker.model.is_closed(),
         _ => false,
     };
@@ -322,7 +325,7 @@ fn push_refused(env: &Environment, id: u32, weight: u64, reason: PushRefusal) {
         PushRefusal::Closed => AcquireError::Closed,
         _ => return env.checker().report(format!("the push of {id} is refused: {reason:?}")),
     };
-    refused(env, id, weight, None, error);
+    refused(env, id, weight, None, &error);
 }
 
 /// Polls a waiting future and tells the model what each poll means.
