@@ -67,7 +67,12 @@ impl std::error::Error for Finding {}
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// So is that of the page for those who come from elsewhere.
+/// So is that of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
+
+/// So is that of the page for users of other libraries.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/coming-from.md")]
 struct ComingFrom;
