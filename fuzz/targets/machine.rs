@@ -74,7 +74,7 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
         10 | 11 => Op::Complete {
             which: which(bytes)?,
             actual: if bytes.arbitrary()? { Some(bytes.int_in_range(0..=12)?) } else { None },
-            error_bound: bytes.int_in_range(0..=3)?,
+            bound: bytes.int_in_range(0..=3)?,
         },
         12 => Op::Abandon(which(bytes)?),
         13 => Op::Pause(bytes.int_in_range(0..=60)?),
@@ -86,18 +86,16 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
             16..128 => Op::Reconcile {
                 which: which(bytes)?,
                 used: bytes.int_in_range(0..=12)?,
-                error_bound: bytes.int_in_range(0..=3)?,
+                bound: bytes.int_in_range(0..=3)?,
             },
             128..168 => Op::Resume,
             168..208 => Op::CompleteMadeUp {
                 weight: bytes.arbitrary()?,
                 actual: if bytes.arbitrary()? { Some(bytes.int_in_range(0..=12)?) } else { None },
-                error_bound: bytes.int_in_range(0..=3)?,
+                bound: bytes.int_in_range(0..=3)?,
             },
             208..224 => Op::UndoMadeUp(bytes.arbitrary()?),
-            224..240 => {
-                Op::SetLimits { limits: limits(bytes)?, error_bound: bytes.int_in_range(0..=3)? }
-            }
+            224..240 => Op::SetLimits { limits: limits(bytes)?, bound: bytes.int_in_range(0..=3)? },
             240..248 => Op::SetConcurrency(bytes.int_in_range(1..=4)?),
             _ => Op::Advance(1),
         },

@@ -24,17 +24,17 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => which().prop_map(Op::CancelGranted),
         1 => which().prop_map(Op::Undo),
         10 => (which(), proptest::option::of(0_u64..12), 0_u64..3)
-            .prop_map(|(which, actual, error_bound)| Op::Complete { which, actual, error_bound }),
+            .prop_map(|(which, actual, bound)| Op::Complete { which, actual, bound }),
         2 => which().prop_map(Op::Abandon),
         1 => (weight(), proptest::option::of(0_u64..12), 0_u64..3)
-            .prop_map(|(weight, actual, error_bound)| Op::CompleteMadeUp { weight, actual, error_bound }),
+            .prop_map(|(weight, actual, bound)| Op::CompleteMadeUp { weight, actual, bound }),
         1 => weight().prop_map(Op::UndoMadeUp),
         1 => (0_u64..60).prop_map(Op::Pause),
         1 => Just(Op::Resume),
         1 => (which(), 0_u64..10, 0_u64..3)
-            .prop_map(|(which, used, error_bound)| Op::Reconcile { which, used, error_bound }),
+            .prop_map(|(which, used, bound)| Op::Reconcile { which, used, bound }),
         1 => (proptest::collection::vec(limit(), 1..4), 0_u64..3)
-            .prop_map(|(limits, error_bound)| Op::SetLimits { limits, error_bound }),
+            .prop_map(|(limits, bound)| Op::SetLimits { limits, bound }),
         1 => (1_usize..5).prop_map(Op::SetConcurrency),
         2 => Just(Op::WriteDownAndReadBack),
     ];

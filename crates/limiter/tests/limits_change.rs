@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use strict_rate_limiter::{
-    AcquireError, ConfigError, HistoryEntry, Limit, RateLimiter, RequestError, TaskError,
+    AcquireError, ConfigError, HistoryEntry, Limit, RateLimiter, RateLimiterBuilder, RequestError,
+    TaskError,
 };
 use support::{ByHand, MS, NS, limiter, settle};
 
@@ -83,7 +84,9 @@ fn a_higher_concurrency_wakes_and_a_lower_one_lets_running_tasks_end() {
     let permits = waiters.each_mut().map(|waiter| waiter.poll_if_woken().unwrap().unwrap());
     limiter.set_concurrency(1).unwrap();
     let mut last = ByHand::waiting(limiter.acquire());
-    permits.into_iter().for_each(|permit| permit.complete());
+    for permit in permits {
+        permit.complete();
+    }
     assert!(last.poll_if_woken().is_none(), "the first still runs");
     first.complete();
     last.poll_if_woken().unwrap().unwrap().complete();
@@ -91,7 +94,7 @@ fn a_higher_concurrency_wakes_and_a_lower_one_lets_running_tasks_end() {
 
 #[test]
 fn invalid_settings_change_nothing() {
-    let (limiter, _clock) = limiter(&["9/10ms"], |builder| builder.paced());
+    let (limiter, _clock) = limiter(&["9/10ms"], RateLimiterBuilder::paced);
     assert_eq!(limiter.set_limits([]), Err(ConfigError::NoLimit));
     let of_weights = limits(&["5w/10ms"]);
     assert_eq!(limiter.set_limits(of_weights), Err(ConfigError::PacedWithoutTaskLimit));
@@ -142,7 +145,7 @@ fn a_history_carries_running_tasks_over_a_restart() {
     assert_eq!((stats.running, stats.held[0].units, stats.held[1].units), (1, 3, 15));
     after.try_acquire().unwrap().complete();
     assert!(after.try_acquire().is_err());
-    clock.advance(20 * MS - Duration::from_micros(7_500) + NS);
+    clock.advance(Duration::from_micros(12_500) + NS);
     after.try_acquire().unwrap().complete();
     assert!(after.try_acquire().is_err());
 }

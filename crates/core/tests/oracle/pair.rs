@@ -23,14 +23,14 @@ pub(crate) enum Op {
     Complete {
         which: usize,
         actual: Option<u64>,
-        error_bound: u64,
+        bound: u64,
     },
     Abandon(usize),
     /// A permit that was never granted comes back while none is out, so that it can be known.
     CompleteMadeUp {
         weight: u64,
         actual: Option<u64>,
-        error_bound: u64,
+        bound: u64,
     },
     UndoMadeUp(u64),
     Pause(u64),
@@ -38,11 +38,11 @@ pub(crate) enum Op {
     Reconcile {
         which: usize,
         used: u64,
-        error_bound: u64,
+        bound: u64,
     },
     SetLimits {
         limits: Vec<Limit>,
-        error_bound: u64,
+        bound: u64,
     },
     SetConcurrency(usize),
     WriteDownAndReadBack,
@@ -54,9 +54,7 @@ impl Op {
     /// A task that overspends breaks the window by its own doing: the same without that.
     pub(crate) fn without_overspend(&self) -> Self {
         match *self {
-            Self::Complete { which, error_bound, .. } => {
-                Self::Complete { which, actual: None, error_bound }
-            }
+            Self::Complete { which, bound, .. } => Self::Complete { which, actual: None, bound },
             ref op => op.clone(),
         }
     }
@@ -145,9 +143,7 @@ impl Pair {
                     self.forget(task);
                 }
             }
-            Op::Complete { which, actual, error_bound } => {
-                self.complete(which, actual, error_bound)
-            }
+            Op::Complete { which, actual, bound } => self.complete(which, actual, bound),
             Op::Abandon(which) => {
                 if let Some(index) = pick(which, self.permits.len()) {
                     let (permit, task) = self.permits.remove(index);
@@ -158,8 +154,8 @@ impl Pair {
                     self.oracle.tasks[task].ended = Some((ends, weight));
                 }
             }
-            Op::CompleteMadeUp { weight, actual, error_bound } => {
-                self.complete_made_up(weight, actual, error_bound);
+            Op::CompleteMadeUp { weight, actual, bound } => {
+                self.complete_made_up(weight, actual, bound);
             }
             Op::UndoMadeUp(weight) => self.undo_made_up(weight),
             Op::Pause(ns) => {
@@ -170,12 +166,12 @@ impl Pair {
                 self.machine.resume();
                 self.oracle.paused_until = 0;
             }
-            Op::Reconcile { which, used, error_bound } => {
+            Op::Reconcile { which, used, bound } => {
                 let limits = self.machine.config().limits.len();
                 let which = pick(which, limits).expect("a machine has at least one limit");
-                self.reconcile(which, used, error_bound);
+                self.reconcile(which, used, bound);
             }
-            Op::SetLimits { ref limits, error_bound } => self.set_limits(limits, error_bound),
+            Op::SetLimits { ref limits, bound } => self.set_limits(limits, bound),
             Op::SetConcurrency(tasks) => {
                 self.machine.set_concurrency(tasks).expect("in range");
                 self.is_as_made &= self.oracle.config.concurrency == tasks;
@@ -273,19 +269,19 @@ impl Pair {
         }
     }
 
-    fn complete(&mut self, which: usize, actual: Option<u64>, error_bound: u64) {
+    fn complete(&mut self, which: usize, actual: Option<u64>, bound: u64) {
         let Some(index) = pick(which, self.permits.len()) else { return };
         let now = self.oracle.now;
         let (permit, task) = self.permits.remove(index);
         let reserved = permit.weight();
         let used = actual.unwrap_or(reserved);
-        let excess = self.machine.complete(permit, now, now + error_bound, actual);
+        let excess = self.machine.complete(permit, now, now + bound, actual);
         assert_eq!(excess, used.saturating_sub(reserved));
         // Within the error bound the task counts as ended, and its units are held from the latest end.
-        self.oracle.tasks[task].ended = Some((self.stamped(error_bound), used));
+        self.oracle.tasks[task].ended = Some((self.stamped(bound), used));
     }
 
-    fn set_limits(&mut self, limits: &[Limit], error_bound: u64) {
+    fn set_limits(&mut self, limits: &[Limit], bound: u64) {
         let now = self.oracle.now;
         let paced = self.oracle.config.paced;
         if paced && limits.iter().all(|limit| limit.units(2) == 2) {
@@ -295,14 +291,14 @@ impl Pair {
             assert_eq!(self.machine.state(), before, "nothing has changed");
             return;
         }
-        let refused = self.machine.set_limits(now, now + error_bound, limits.iter().copied());
+        let refused = self.machine.set_limits(now, now + bound, limits.iter().copied());
         let refused = refused.expect("in range");
         if limits == self.oracle.config.limits {
             assert_eq!(refused, []);
             return;
         }
         (self.has_new_limits, self.is_as_made) = (true, false);
-        let at = self.stamped(error_bound);
+        let at = self.stamped(bound);
         let leave = self.oracle.set_limits(limits.to_vec(), now, at);
         let left: Vec<u64> = refused.iter().map(|refused| refused.waiter).collect();
         assert_eq!(left, leave, "in the order of the queue");
@@ -312,15 +308,15 @@ impl Pair {
         }
     }
 
-    fn complete_made_up(&mut self, weight: u64, actual: Option<u64>, error_bound: u64) {
+    fn complete_made_up(&mut self, weight: u64, actual: Option<u64>, bound: u64) {
         if !self.permits.is_empty() {
             return;
         }
         let now = self.oracle.now;
         let used = actual.unwrap_or(weight);
         let permit = raw::grant(weight);
-        assert_eq!(self.machine.complete(permit, now, now + error_bound, actual), used);
-        let at = self.stamped(error_bound);
+        assert_eq!(self.machine.complete(permit, now, now + bound, actual), used);
+        let at = self.stamped(bound);
         for (which, (limit, _)) in self.oracle.limits.clone().into_iter().enumerate() {
             self.oracle.use_elsewhere(which, at, limit.units(used));
         }
@@ -334,23 +330,23 @@ impl Pair {
         }
     }
 
-    fn reconcile(&mut self, which: usize, used: u64, error_bound: u64) {
+    fn reconcile(&mut self, which: usize, used: u64, bound: u64) {
         let now = self.oracle.now;
         let (limit, _) = self.oracle.limits[which];
         let known = self.oracle.completed(which, now);
-        let added = self.machine.reconcile(now, now + error_bound, which, used);
+        let added = self.machine.reconcile(now, now + bound, which, used);
         assert_eq!(added, used.min(limit.rate()).saturating_sub(known), "what is not known of");
         if added > 0 {
-            let at = self.stamped(error_bound);
+            let at = self.stamped(bound);
             self.oracle.use_elsewhere(which, at, added);
         }
     }
 
     /// The machine's stamp of the latest completion: the end of the clock's error bound. The oracle's time
     /// goes on from there, and so do graces that end within the bound.
-    fn stamped(&mut self, error_bound: u64) -> u64 {
+    fn stamped(&mut self, bound: u64) -> u64 {
         let now = self.oracle.now;
-        let at = (now + error_bound).max(self.machine.state().last_end);
+        let at = (now + bound).max(self.machine.state().last_end);
         self.oracle.now = at;
         let others = self.oracle.tasks.iter_mut().filter_map(|task| task.ended.as_mut());
         for (ended, _) in others.filter(|(ended, _)| (now + 1..at).contains(ended)) {
