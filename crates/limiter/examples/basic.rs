@@ -18,11 +18,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         permit.complete();
     }
 
-    println!("run: the limiter waits its turn and runs the call here");
+    println!("run: the limiter waits for a permit and runs the call here");
     let answer = limiter.run(async { "the answer" }).await?;
     println!("  {answer} at {} ms", begin.elapsed().as_millis());
 
-    println!("push: it runs here if it may run at once, else later, in its turn");
+    println!("push: the call runs here if it is granted at once, else later");
     for call in 1..=9 {
         let task = move || async move {
             println!("  pushed call {call} runs at {} ms", begin.elapsed().as_millis());

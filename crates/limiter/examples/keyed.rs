@@ -9,9 +9,9 @@ use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let everyone = RateLimiter::builder().limit("5/100ms".parse()?);
+    let common = RateLimiter::builder().limit("5/100ms".parse()?);
     let paying = RateLimiter::builder().limit("50/100ms".parse()?);
-    let per_user = KeyedRateLimiter::builder(everyone).key("carol", paying).build()?;
+    let per_user = KeyedRateLimiter::builder(common).key("carol", paying).build()?;
 
     let start = Instant::now();
     let users = ["alice", "bob", "carol"].map(|user| {

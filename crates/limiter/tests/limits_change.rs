@@ -57,7 +57,7 @@ fn a_waiter_that_is_now_too_heavy_gets_the_limit_in_its_error() {
     let error = lost.poll_if_woken().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "weight 7 is over the limit 5w/10ms: it could never run");
     assert_eq!(limiter.stats().queued, 1);
-    assert!(light.poll().is_none(), "its turn is yet to come");
+    assert!(light.poll().is_none(), "the head is still first");
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,7 +51,7 @@ fn a_heavy_head_blocks_the_light_ones_behind_it() {
     let half = limiter.request().weight(5).try_acquire().unwrap();
     let mut heavy = ByHand::waiting(limiter.request().weight(6).acquire());
     let mut light = ByHand::waiting(limiter.request().weight(1).acquire());
-    assert!(light.poll().is_none(), "there is room for it, and it is not its turn");
+    assert!(light.poll().is_none(), "there is room for it, but the head is first");
 
     half.complete();
     clock.advance(10 * MS + NS);

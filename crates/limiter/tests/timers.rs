@@ -60,7 +60,7 @@ fn a_timer_that_fires_early_is_set_again_until_the_time_has_come() {
     let mut waited = Duration::ZERO;
     let mut looks = 0;
     while limiter.stats().running == 0 {
-        waited += clock.advance_to_next_timer().expect("somebody waits, and no timer is set");
+        waited += clock.advance_to_next_timer().expect("a task waits, and no timer is set");
         looks += 1;
     }
     assert!(poll().is_ready());

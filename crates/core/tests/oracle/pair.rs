@@ -397,7 +397,7 @@ impl Pair {
                     return;
                 }
                 Decision::WaitForCompletion => {
-                    let (_, weight) = head.expect("somebody waits");
+                    let (_, weight) = head.expect("the queue is not empty");
                     assert_eq!(self.oracle.next_known_end(), None);
                     assert!(!self.oracle.may_grant(weight, u64::MAX / 2));
                     return;

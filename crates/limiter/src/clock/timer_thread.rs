@@ -219,7 +219,7 @@ mod tests {
             assert!(woken.recv().unwrap() >= at);
         }
         drop(sender);
-        assert!(woken.recv().is_err(), "nobody holds a waker any more");
+        assert!(woken.recv().is_err(), "all wakers have been dropped");
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         set(&mut moved, Instant::now() + Duration::from_millis(5), &sender);
         drop(sender);
         assert!(woken.recv().is_ok());
-        assert!(woken.recv().is_err(), "nobody holds a waker any more");
+        assert!(woken.recv().is_err(), "all wakers have been dropped");
     }
 
     #[test]
