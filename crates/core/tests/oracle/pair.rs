@@ -1,5 +1,6 @@
 //! The machine and the oracle side by side, taken through the same operations.
 
+use strict_rate_limiter_core::limit::RATE_MAX;
 use strict_rate_limiter_core::{
     Config, ConfigError, Decision, EnqueueError, Enqueued, Grant, Limit, Machine, Record,
     RequestError, Ticket, TicketStatus, TryGrantError, audit, raw,
@@ -318,7 +319,8 @@ impl Pair {
         assert_eq!(self.machine.complete(permit, now, now + bound, actual), used);
         let at = self.stamped(bound);
         for (which, (limit, _)) in self.oracle.limits.clone().into_iter().enumerate() {
-            self.oracle.use_elsewhere(which, at, limit.units(used));
+            // No limit is over this, so more would change no decision.
+            self.oracle.use_elsewhere(which, at, limit.units(used).min(RATE_MAX));
         }
     }
 
