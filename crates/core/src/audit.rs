@@ -36,8 +36,8 @@ pub struct Record {
 pub struct Fullest {
     /// The units in it.
     pub units: u128,
-    /// Where it begins: the window is `[begin, begin + per]`. The earliest, where several are
-    /// equally full. Negative where it begins before instant 0.
+    /// The window's begin: the window is `[begin, begin + per]`. The earliest if several are equally full.
+    /// Negative if it begins before instant 0.
     pub begin: i128,
 }
 

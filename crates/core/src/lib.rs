@@ -34,7 +34,7 @@
 //! | `stats` | how full the machine is, and how long to pause after a refusal |
 //! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
 //! | [`raw`] | permits and tickets as plain numbers, for callers that store them elsewhere |
-//! | [`audit`] | the fullest window of a log, and where it is |
+//! | [`audit`] | the fullest window of a log |
 //!
 //! # Example
 //!

@@ -45,7 +45,7 @@ pub enum Unit {
 /// The text form, read by [`str::parse`] and written by [`Display`](fmt::Display), is
 /// `RATE/PERIOD` for tasks and `RATEw/PERIOD` for weights. A period is a number and a unit out of
 /// `ns`, `us`, `ms`, `s`, `m`, `h` and `d`; the number may have decimals, as long as the period
-/// is a whole number of nanoseconds, and may be left out where it is 1. Digits may be grouped by `_`.
+/// is a whole number of nanoseconds, and may be left out if it is 1. Digits may be grouped by `_`.
 ///
 /// ```
 /// use core::time::Duration;

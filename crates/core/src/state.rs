@@ -132,7 +132,7 @@ impl<T> Machine<T> {
         }
         let mut machine = Self::new(state.config.clone()).map_err(StateError::Config)?;
         machine.read_back(state, &mut waiter).map_err(StateError::Corrupt)?;
-        // A machine never keeps what has ended by its own time; a made-up state may.
+        // A machine never keeps a pause or a grace that has ended; a made-up state may.
         machine.windows.catch_up();
         Ok(machine)
     }

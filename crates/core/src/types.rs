@@ -77,7 +77,7 @@ pub enum RequestError {
     ZeroWeight,
     /// The weight alone is over a limit.
     TooHeavy {
-        /// The weight asked for.
+        /// The requested weight.
         weight: u64,
         /// The limit that it is over.
         limit: Limit,

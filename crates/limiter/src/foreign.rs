@@ -5,7 +5,7 @@
 //!
 //! | code | called by |
 //! |---|---|
-//! | wakers: clone, wake, drop | `wake_list.rs`, and `inner.rs`, `update.rs` and `deadline.rs` where one is stored, replaced or kept for later |
+//! | wakers: clone, wake, drop | `wake_list.rs`, and `inner.rs`, `update.rs` and `deadline.rs` when one is stored, replaced or kept for later |
 //! | clocks: `now_ns` | `clock/timeline.rs` |
 //! | clocks: `instant_pair` | `clock/timeline.rs`, outside of the lock: its panic goes straight to the caller |
 //! | timers: `set`, `clear`, drop | `wake_timer.rs`, `deadline.rs` |

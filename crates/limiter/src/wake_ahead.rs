@@ -34,7 +34,7 @@ impl WakeAhead {
         if clock.wakes_late() { Self::new(shortest_per) } else { Self::none() }
     }
 
-    /// A lead for real clocks: a fifth of the shortest period at most, and none where that is long.
+    /// A lead for real clocks: at most a fifth of the shortest period, and none if that is long.
     pub(crate) fn new(shortest_per: Duration) -> Self {
         if shortest_per > WORTH_IT_UP_TO {
             return Self::none();

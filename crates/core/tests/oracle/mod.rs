@@ -228,7 +228,7 @@ impl Oracle {
     }
 }
 
-/// The limits that were asked for, then the paces, each with its period stretched by the clock drift.
+/// The limits of the settings, then the paces, each with its period stretched by the clock drift.
 fn all_limits(config: &Config) -> Vec<(Limit, u64)> {
     let stretched = |per_ns: u64| {
         let ppm = u128::from(config.clock_drift_ppm);

@@ -1,5 +1,5 @@
 //! The real clock's timer: one thread for the whole process, started by the first wait, that sleeps
-//! until the earliest of all the times asked for.
+//! until the earliest of all timers.
 //!
 //! A thread with the operating system's own wait has nanosecond resolution and needs no runtime and no
 //! polling: the thread wakes the limiter, which looks, grants and wakes the first waiter. (A runtime's
@@ -25,7 +25,7 @@ struct TimerThread {
     state: Mutex<State>,
     /// Notified when there is an earlier timer than the thread sleeps until.
     earlier: Condvar,
-    /// The timers of this process, where it is a child of the process that these belong to.
+    /// Set in a child of that process, after a `fork`: the child's own timers.
     child: Next,
 }
 

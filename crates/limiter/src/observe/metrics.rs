@@ -26,11 +26,11 @@ pub(crate) struct Metrics {
     completed: Key,
     abandoned: Key,
     overspent: Key,
-    /// `None` for limiters that share a name. Locked while a thread sets the gauges, so that what is set last is what
-    /// was read last.
+    /// `None` for limiters that share a name. Locked while a thread sets the gauges, so that the latest
+    /// values are set last.
     held: Option<Mutex<Vec<HeldGauges>>>,
     limiter: Label,
-    /// Whether something has changed since they were set.
+    /// Whether the held units have changed since the gauges were set.
     stale: AtomicBool,
 }
 
