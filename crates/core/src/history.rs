@@ -70,11 +70,19 @@ impl<T> Machine<T> {
         let mut entries: Vec<HeldEntry> = entries.into_iter().collect();
         entries.sort_by_key(|entry| entry.ends_at);
         self.windows.advance(now);
+        self.assume_earlier_tasks();
         for entry in entries {
             self.windows.remember(entry);
         }
         let now = self.windows.now;
         self.windows.all.iter_mut().for_each(|window| window.expire(now));
+    }
+
+    /// An earlier machine with these limits may have granted anything that they allow, and all of it has expired: a
+    /// longer period, set later, counts it ([`Self::set_limits`]). [`Self::remember`] assumes it as well, whatever
+    /// the entries are.
+    pub fn assume_earlier_tasks(&mut self) {
+        self.windows.all.iter_mut().for_each(|window| window.expired = u64::MAX);
     }
 }
 
@@ -116,6 +124,8 @@ impl Windows {
         let can_run =
             usize::try_from(tasks).is_ok_and(|tasks| tasks <= CONCURRENCY_MAX - self.running.tasks);
         if ends_at > self.now && can_run {
+            // What weighs something is a task.
+            let tasks = tasks.max(u64::from(weight > 0));
             let ends_at = self.abandoned.back().map_or(ends_at, |(last, _)| ends_at.max(*last));
             for left in (0..tasks).rev() {
                 // They all end together, so only the sum of their weights matters.
@@ -129,8 +139,6 @@ impl Windows {
         let stamp = self.stamp(ends_at);
         for window in &mut self.all {
             window.count_past(tasks, weight, stamp);
-            // Any number of units may have expired in the earlier machine.
-            window.expired = u64::MAX;
         }
     }
 }

@@ -217,6 +217,17 @@ impl<T> Machine<T> {
         self.windows.pause_until(until);
     }
 
+    /// No grant for `pause_ns` from `now`, or from the latest time seen if that is later. As [`Self::pause_until`].
+    pub fn pause_for(&mut self, now: u64, pause_ns: u64) {
+        self.windows.advance(now);
+        self.windows.pause_until(self.windows.now.saturating_add(pause_ns));
+    }
+
+    /// The latest time seen.
+    pub fn now(&self) -> u64 {
+        self.windows.now
+    }
+
     /// Ends a pause now. The limits hold as before. Poll afterwards.
     pub fn resume(&mut self) {
         self.windows.paused_until = 0;

@@ -63,6 +63,28 @@ impl<T> Machine<T> {
         self.fits_beside(&stuck, weight)
     }
 
+    /// A waiter of `inside` that now waits for ever, after limits or concurrency were lowered: the last of those
+    /// that joined, if all of them together leave no room for the queue to go on. Cancel it, and ask again.
+    pub fn stranded(&self, inside: &[InsideWaiter]) -> Option<Ticket> {
+        let waits = |waiter: &&InsideWaiter| self.queue.is_accepted(waiter.ticket).is_some();
+        let last = inside.iter().filter(waits).map(|waiter| waiter.ticket).max()?;
+        let mut stuck = Vec::new();
+        let in_queue = inside.iter().filter(waits).flat_map(|waiter| &waiter.tasks);
+        in_queue.for_each(|task| wait_for_one_more(&mut stuck, *task));
+        for (ticket, weight) in self.queue.waiting() {
+            if stuck.is_empty() {
+                break;
+            }
+            if !self.fits_beside(&stuck, weight) {
+                return Some(last);
+            }
+            if let Some(granted) = inside.iter().find(|waiter| waiter.ticket == ticket) {
+                granted.tasks.iter().for_each(|task| wait_for_one_less(&mut stuck, task.id));
+            }
+        }
+        None
+    }
+
     fn fits_beside(&self, stuck: &[Stuck], weight: u64) -> bool {
         let fits = |limit: Limit| {
             let held = stuck.iter().map(|stuck| limit.units(stuck.task.weight));

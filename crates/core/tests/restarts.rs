@@ -108,3 +108,16 @@ fn a_history_is_in_the_order_of_its_ends_and_includes_running_tasks() {
     let history = machine.history(70);
     assert_eq!(history[0], HeldEntry::new(10, 0));
 }
+
+#[test]
+fn units_of_no_task_are_held_whether_they_have_ended_or_not() {
+    let limits: [Limit; 2] = ["9/100ns".parse().unwrap(), "99w/100ns".parse().unwrap()];
+    for ends_at in [10, 30] {
+        let mut machine: Machine<()> = Machine::new(Config::new(limits)).unwrap();
+        machine.remember(20, [HeldEntry::new(ends_at, 90).with_tasks(0)]);
+        assert_eq!(machine.stats(20).held[1].units, 90, "{ends_at}");
+        let nothing = [HeldEntry::new(ends_at, 0).with_tasks(0)];
+        machine.remember(20, nothing);
+        assert_eq!(machine.stats(20).held[1].units, 90);
+    }
+}

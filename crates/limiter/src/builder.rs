@@ -31,20 +31,15 @@ use crate::observe::Name;
 pub struct RateLimiterBuilder {
     config: Config,
     clock: Option<Arc<dyn Clock>>,
-    history: Vec<HistoryEntry>,
+    /// `None`: nothing ran before.
+    history: Option<Vec<HistoryEntry>>,
     name: Option<Arc<str>>,
     exact_clock: bool,
 }
 
 impl RateLimiterBuilder {
     pub(crate) fn new() -> Self {
-        Self {
-            config: Config::new([]),
-            clock: None,
-            history: Vec::new(),
-            name: None,
-            exact_clock: false,
-        }
+        Self { config: Config::new([]), clock: None, history: None, name: None, exact_clock: false }
     }
 
     /// Adds a limit. A task needs room in all limits. At least one is needed.
@@ -152,6 +147,10 @@ impl RateLimiterBuilder {
     /// ago the task completed, its weight) in any order, or the entries of
     /// [`RateLimiter::history`](crate::RateLimiter::history).
     ///
+    /// Give the builder the limits that the tasks ran under, and change them with
+    /// [`RateLimiter::set_limits`](crate::RateLimiter::set_limits) afterwards: a longer period then counts what the
+    /// history can no longer know. That goes for an empty history as well.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use strict_rate_limiter::RateLimiter;
@@ -163,7 +162,8 @@ impl RateLimiterBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn history(mut self, entries: impl IntoIterator<Item = impl Into<HistoryEntry>>) -> Self {
-        self.history.extend(entries.into_iter().map(Into::into));
+        let history = self.history.get_or_insert_default();
+        history.extend(entries.into_iter().map(Into::into));
         self
     }
 
@@ -184,8 +184,9 @@ impl RateLimiterBuilder {
         let mut machine = Machine::new(self.config)?;
         let clock = Timeline::new(self.clock, self.exact_clock);
         let now = clock.now().unwrap_or_else(|panic| panic.resume());
-        let entries = self.history.into_iter().map(|entry| entry.into_core(now));
-        machine.remember(now, entries);
+        if let Some(history) = self.history {
+            machine.remember(now, history.into_iter().map(|entry| entry.into_core(now)));
+        }
         Ok(Inner::new(machine, clock, name))
     }
 }

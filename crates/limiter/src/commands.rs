@@ -9,10 +9,12 @@ use std::time::Duration;
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{ConfigError, HeldEntry, Machine, Refused};
 
+use crate::error::AcquireError;
 #[cfg(feature = "keyed")]
 use crate::foreign;
 use crate::inner::{Inner, shortest_per};
 use crate::stats::Stats;
+use crate::update::{Locked, Update};
 use crate::wake_ahead::WakeAhead;
 
 impl Inner {
@@ -42,6 +44,14 @@ impl Inner {
         let mut update = self.update();
         update.locked.machine.pause_until(until);
         update.settle(None);
+        update.end_quietly();
+    }
+
+    pub(crate) fn pause_for(&self, pause_ns: u64) {
+        let mut update = self.update();
+        let Some(now) = update.now() else { update.end_and_tell() };
+        update.locked.machine.pause_for(now, pause_ns);
+        update.settle(Some(now));
         update.end_quietly();
     }
 
@@ -116,9 +126,11 @@ impl Inner {
             }
         };
         for Refused { ticket, waiter, error, .. } in refused {
-            update.locked.refused.push((ticket, error));
+            update.locked.refused.insert(ticket, AcquireError::Weight(error));
             update.wakes.push(waiter);
+            self.no_longer_waits(&mut update, ticket);
         }
+        self.refuse_stranded(&mut update);
         let shortest_per = shortest_per(&update.locked.machine);
         update.locked.fast_clock = self.clock.fast_clock(shortest_per);
         // The next opening has moved, and the head of the queue may be another waiter.
@@ -132,9 +144,27 @@ impl Inner {
     pub(crate) fn set_concurrency(&self, tasks: usize) -> Result<(), ConfigError> {
         let mut update = self.update();
         let set = update.locked.machine.set_concurrency(tasks);
+        self.refuse_stranded(&mut update);
         update.settle(None);
         update.end_quietly();
         set
+    }
+
+    /// Waiters that were requested inside running tasks may now wait for ever.
+    fn refuse_stranded(&self, update: &mut Update<'_>) {
+        loop {
+            let Locked { machine, inside, refused, .. } = &mut *update.locked;
+            let Some(ticket) = machine.stranded(inside) else { return };
+            let waiter = machine.cancel(ticket);
+            refused.insert(ticket, AcquireError::WouldDeadlock);
+            update.wakes.extend(waiter);
+            self.no_longer_waits(update, ticket);
+        }
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn assume_earlier_tasks(&self) {
+        self.lock().machine.assume_earlier_tasks();
     }
 
     /// All held units, and the time as of which they are held.

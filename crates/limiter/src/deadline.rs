@@ -105,13 +105,13 @@ impl Deadline for MayExpire {
     fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered {
         match self.patience {
             Patience::Endless => inner.enter(weight, kind, waker),
-            patience => inner.enter_by(weight, kind, waker, |now| {
-                let at_ns = match patience {
-                    Patience::Until(instant) => inner.clock.to_ns(instant),
-                    Patience::Within(wait) => now.saturating_add(saturating_ns(wait)),
-                    Patience::Endless => u64::MAX,
-                };
-                *self.at_ns.insert(at_ns)
+            Patience::Until(instant) => {
+                // Foreign code: not under the lock.
+                let at_ns = *self.at_ns.insert(inner.clock.to_ns(instant));
+                inner.enter_by(weight, kind, waker, |_| at_ns)
+            }
+            Patience::Within(wait) => inner.enter_by(weight, kind, waker, |now| {
+                *self.at_ns.insert(now.saturating_add(saturating_ns(wait)))
             }),
         }
     }

@@ -6,6 +6,7 @@
 //! There is no background task. The timer wakes a [`TimerWaker`], not a waiter. So a waiter that is not polled
 //! keeps its own position in the queue, but never delays the timer of the waiters behind it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
@@ -77,7 +78,7 @@ impl Inner {
                 next_drained: 0,
                 inside: Vec::new(),
                 unstamped: Vec::new(),
-                refused: Vec::new(),
+                refused: BTreeMap::new(),
                 is_look_owed: false,
             }),
             observer,
@@ -336,10 +337,7 @@ impl Inner {
                 permit.map(Standing::Granted).ok_or(AcquireError::Aborted)
             }
             // Out of the queue and not granted: new limits refused it, or the limiter was aborted.
-            _ => Err(update
-                .locked
-                .take_refusal(ticket)
-                .map_or(AcquireError::Aborted, AcquireError::Weight)),
+            _ => Err(update.locked.take_refusal(ticket).unwrap_or(AcquireError::Aborted)),
         };
         if !matches!(standing, Ok(Standing::Queued { .. })) {
             self.no_longer_waits(update, ticket);
@@ -347,7 +345,7 @@ impl Inner {
         standing
     }
 
-    fn no_longer_waits(&self, update: &mut Update<'_>, ticket: Ticket) {
+    pub(crate) fn no_longer_waits(&self, update: &mut Update<'_>, ticket: Ticket) {
         let inside = &mut update.locked.inside;
         if !inside.is_empty() {
             inside.retain(|waiter| waiter.ticket != ticket);

@@ -60,8 +60,10 @@ impl RateLimiter {
     /// A task that runs now is an entry that ends [`abandon_grace`](crate::RateLimiterBuilder::abandon_grace) from now.
     /// So [close](Self::close) the limiter first, and await [`drained`](Self::drained) if you can.
     ///
-    /// If no limit is on weights, an entry weighs 1 for each task; if no limit is on tasks, each entry is one task. So
-    /// give the next limiter limits on the same units.
+    /// Build the next limiter with the same limits, and change them afterwards with
+    /// [`set_limits`](Self::set_limits), which knows what a longer period must count. The history itself goes back no
+    /// further than the longest period. If no limit is on weights, an entry weighs 1 for each task; if no limit is on
+    /// tasks, each entry is one task.
     ///
     /// [`HistoryEntry`] has an example.
     pub fn history(&self) -> Vec<HistoryEntry> {

@@ -74,6 +74,8 @@ struct Keys<K> {
     /// The keys of `limiters`, in the order in which they are checked. Locked before the map.
     round: Mutex<VecDeque<K>>,
     closed: AtomicBool,
+    /// Whether a key was removed: a new limiter may be of a key that had one.
+    has_forgotten: AtomicBool,
 }
 
 impl<K: Hash + Eq + Clone> KeyedRateLimiterBuilder<K> {
@@ -94,6 +96,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiterBuilder<K> {
             limiters: DashMap::with_hasher(RandomState::new()),
             round: Mutex::new(VecDeque::new()),
             closed: AtomicBool::new(false),
+            has_forgotten: AtomicBool::new(false),
         };
         Ok(KeyedRateLimiter { keys: Arc::new(keys) })
     }
@@ -220,7 +223,10 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
     /// Closes, and empties the queues of all keys. See [`RateLimiter::abort`].
     pub fn abort(&self) {
         self.close();
-        self.keys.limiters.iter().for_each(|limiter| limiter.abort());
+        // Wakers are foreign code: not under the map's locks.
+        let limiters: Vec<RateLimiter> =
+            self.keys.limiters.iter().map(|limiter| limiter.clone()).collect();
+        limiters.iter().for_each(RateLimiter::abort);
     }
 
     /// Waits until no task runs and all queues are empty, for the keys that are known at the call.
@@ -281,6 +287,9 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         }
         let settings = keys.own.get(key).unwrap_or(&keys.every).clone();
         let inner = settings.build_inner(true).expect("checked when this was built");
+        if keys.has_forgotten.load(Ordering::SeqCst) {
+            inner.assume_earlier_tasks();
+        }
         let limiter = RateLimiter::from_inner(inner);
         if keys.closed.load(Ordering::SeqCst) {
             limiter.close();
@@ -304,6 +313,9 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         // No other thread can get a handle to it while this holds the shard's lock.
         let forgettable = |_: &K, limiter: &RateLimiter| limiter.is_forgettable();
         let forgotten = self.keys.limiters.remove_if(key, forgettable);
+        if forgotten.is_some() {
+            self.keys.has_forgotten.store(true, Ordering::SeqCst);
+        }
         if forgotten.is_some() || !self.keys.limiters.contains_key(key) {
             round.pop_back();
         }

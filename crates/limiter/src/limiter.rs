@@ -313,9 +313,7 @@ impl RateLimiter {
 
     /// Pauses grants for this long from now. See [`pause_until`](Self::pause_until).
     pub fn pause_for(&self, pause: Duration) {
-        let pause_ns = saturating_ns(pause);
-        let now = self.inner.clock.now().unwrap_or_else(|panic| panic.resume());
-        self.inner.pause_until(now.saturating_add(pause_ns));
+        self.inner.pause_for(saturating_ns(pause));
     }
 
     /// Ends the pause now, if there is one. If there is room for the first waiter, wakes it. The limits hold

@@ -7,12 +7,14 @@
 //! If the clock could not be read or no timer could be set, a look is *owed*: the update wakes the first
 //! waiter, which looks at each of its polls until a look succeeds.
 
+use std::collections::BTreeMap;
 use std::task::Waker;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, RequestError, Ticket};
+use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
 
 use crate::clock::{FastClock, Reading, Timeline};
+use crate::error::AcquireError;
 use crate::foreign::{self, FirstPanic};
 use crate::sync::MutexGuard;
 use crate::wake_list::WakeList;
@@ -40,8 +42,8 @@ pub(crate) struct Locked {
     /// Ends of tasks at which the clock could not be read. The next reading stamps them, which is later than
     /// the true end and so is safe.
     pub(crate) unstamped: Vec<(core::Grant, TaskEnd)>,
-    /// Waiters that new limits refused, and that have not been polled since.
-    pub(crate) refused: Vec<(Ticket, RequestError)>,
+    /// Waiters that new limits or a new concurrency refused, and that have not been polled since.
+    pub(crate) refused: BTreeMap<Ticket, AcquireError>,
     /// Whether a look is owed: the last one failed, and no timer is set for the next.
     pub(crate) is_look_owed: bool,
 }
@@ -62,7 +64,9 @@ impl<'a> Update<'a> {
 
     /// The time. `None` if the clock panics; the update keeps the panic.
     pub(crate) fn now(&mut self) -> Option<u64> {
-        let now = self.panics.note(self.clock.now())?;
+        let read = self.panics.note(self.clock.now())?;
+        // A clock that was set back stands still.
+        let now = read.max(self.locked.machine.now());
         for (permit, end) in std::mem::take(&mut self.locked.unstamped) {
             self.locked.record(permit, end, Reading::exact(now));
         }
@@ -218,10 +222,9 @@ impl<'a> Update<'a> {
 }
 
 impl Locked {
-    /// Takes the reason for which new limits refused this waiter, if they did.
-    pub(crate) fn take_refusal(&mut self, ticket: Ticket) -> Option<RequestError> {
-        let index = self.refused.iter().position(|(refused, _)| *refused == ticket)?;
-        Some(self.refused.swap_remove(index).1)
+    /// Takes the reason for which new limits or a new concurrency refused this waiter, if they did.
+    pub(crate) fn take_refusal(&mut self, ticket: Ticket) -> Option<AcquireError> {
+        self.refused.remove(&ticket)
     }
 
     #[inline]

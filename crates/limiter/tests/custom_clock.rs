@@ -148,3 +148,52 @@ fn without_its_own_pair_a_clock_converts_instants_by_their_distance_from_now() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_pause_after_the_clock_was_set_back_counts_from_the_latest_time_seen() {
+    let clock = BootClock::at(5_000 * MS);
+    let builder = RateLimiter::builder().limit("100/1s".parse().unwrap());
+    let limiter = builder.clock(clock.clone()).build().unwrap();
+    limiter.try_acquire().unwrap().complete();
+    clock.0.lock().unwrap().now_ns = 3_000 * MS;
+    limiter.pause_for(Duration::from_secs(1));
+    assert_eq!(limiter.paused_for(), Duration::from_secs(1));
+    assert!(limiter.try_acquire().is_err());
+    limiter.resume();
+    let permit = limiter.request().within(Duration::from_secs(1)).acquire_blocking();
+    permit.expect("there is room, and a second to wait").complete();
+}
+
+/// A clock whose instants are asked of the limiter itself.
+#[derive(Debug)]
+struct Asks(BootClock, Arc<Mutex<Option<RateLimiter>>>);
+
+impl Clock for Asks {
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
+    }
+
+    fn timer(&self) -> Box<dyn Timer> {
+        self.0.timer()
+    }
+
+    fn instant_pair(&self) -> Option<(Instant, u64)> {
+        if let Some(limiter) = &*self.1.lock().unwrap() {
+            let _ = limiter.is_closed();
+        }
+        Some((Instant::now(), self.0.now_ns()))
+    }
+}
+
+#[test]
+fn a_deadline_is_converted_outside_of_the_lock() {
+    let asked = Arc::new(Mutex::new(None));
+    let clock = Asks(BootClock::at(0), Arc::clone(&asked));
+    let builder = RateLimiter::builder().limit("100/1s".parse().unwrap()).clock(clock);
+    let limiter = builder.build().unwrap();
+    *asked.lock().unwrap() = Some(limiter.clone());
+    let until = Instant::now() + Duration::from_secs(3_600);
+    limiter.request().until(until).acquire_blocking().unwrap().complete();
+    limiter.pause_until(until);
+    *asked.lock().unwrap() = None;
+}

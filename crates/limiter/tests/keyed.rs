@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use strict_rate_limiter::clock::ManualClock;
@@ -181,4 +182,26 @@ fn no_window_is_lost_to_forgetting_under_threads() {
         assert_eq!(granted, 3, "time stands still: one full window for all threads");
         clock.advance(PER + NS);
     }
+}
+
+/// Asks for many keys when it is woken, as a task does that is polled by its waker.
+struct AsksForKeys(KeyedRateLimiter<u32>);
+
+impl std::task::Wake for AsksForKeys {
+    fn wake(self: Arc<Self>) {
+        (0..500).for_each(|key| drop(self.0.limiter(&key)));
+    }
+}
+
+#[test]
+fn an_abort_wakes_nobody_under_the_locks_of_the_map() {
+    let every = RateLimiter::builder().limit("1/1h".parse().unwrap());
+    let keyed = KeyedRateLimiter::new(every).unwrap();
+    keyed.try_acquire(&0).unwrap().complete();
+    let mut waits = Box::pin(keyed.acquire(&0));
+    let waker = std::task::Waker::from(Arc::new(AsksForKeys(keyed.clone())));
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(waits.as_mut().poll(&mut context).is_pending());
+    keyed.abort();
+    assert!(waits.as_mut().poll(&mut context).is_ready());
 }

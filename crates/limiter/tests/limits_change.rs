@@ -149,3 +149,82 @@ fn a_history_carries_running_tasks_over_a_restart() {
     after.try_acquire().unwrap().complete();
     assert!(after.try_acquire().is_err());
 }
+
+/// Grants until there is no room. The number of grants.
+fn burst(limiter: &RateLimiter) -> usize {
+    let granted = || limiter.try_acquire().map(|permit| permit.complete()).ok();
+    std::iter::from_fn(granted).count()
+}
+
+#[test]
+fn a_longer_period_of_a_key_that_was_forgotten_counts_what_ran_before() {
+    let clock = strict_rate_limiter::clock::ManualClock::new();
+    let every = RateLimiter::builder().limit("10/10ms".parse().unwrap()).clock(clock.clone());
+    let keyed = strict_rate_limiter::KeyedRateLimiter::new(every).unwrap();
+    for _ in 0..20 {
+        assert_eq!(burst(&keyed.limiter(&"key")), 10);
+        clock.advance(10 * MS + NS);
+    }
+    keyed.forget_idle();
+    assert!(keyed.is_empty());
+    let limiter = keyed.limiter(&"key");
+    limiter.set_limits(limits(&["20/1s"])).unwrap();
+    assert_eq!(burst(&limiter), 0, "200 ran within the second");
+    clock.advance(1_000 * MS + NS);
+    assert_eq!(burst(&limiter), 20);
+}
+
+#[test]
+fn a_longer_period_after_a_restart_counts_what_the_old_process_ran() {
+    type Entries = Vec<HistoryEntry>;
+    let histories: [(&str, Entries); 4] = [
+        ("nothing is held any more", vec![]),
+        ("on the wire", vec![HistoryEntry::in_flight(MS, 1)]),
+        ("completed", vec![HistoryEntry::completed(MS, 1)]),
+        ("expired", vec![HistoryEntry::completed(50 * MS, 1)]),
+    ];
+    for (name, history) in histories {
+        let (limiter, clock) = limiter(&["10/10ms"], |builder| builder.history(history));
+        limiter.set_limits(limits(&["20/1s"])).unwrap();
+        clock.advance(2 * MS);
+        assert_eq!(burst(&limiter), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_nested_waiter_that_a_change_would_strand_is_told_of_the_deadlock() {
+    for change_limits in [true, false] {
+        let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder.concurrency(2));
+        let inner = limiter.clone();
+        let first = limiter.request().weight(5).run(async move {
+            inner.request().weight(5).acquire().await.map(|permit| permit.complete())
+        });
+        // Only a task beside it keeps the nested request waiting.
+        let beside = limiter.request().weight(1).try_acquire().unwrap();
+        let mut first = ByHand::waiting(first);
+        if change_limits {
+            limiter.set_limits(limits(&["9w/10ms"])).unwrap();
+        } else {
+            limiter.set_concurrency(1).unwrap();
+        }
+        let told = first.poll_if_woken().unwrap().unwrap();
+        assert_eq!(told.unwrap_err(), AcquireError::WouldDeadlock);
+        beside.complete();
+        assert_eq!(limiter.stats().queued, 0);
+    }
+}
+
+#[test]
+fn thousands_of_waiters_are_refused_and_told_in_any_order() {
+    let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder);
+    limiter.request().weight(10).try_acquire().unwrap().complete();
+    let mut waiters: Vec<_> =
+        (0..20_000).map(|_| ByHand::waiting(limiter.request().weight(8).acquire())).collect();
+    limiter.set_limits(limits(&["5w/10ms"])).unwrap();
+    // Some leave without a look at their answer.
+    waiters.truncate(10_000);
+    for waiter in waiters.iter_mut().rev() {
+        assert!(matches!(waiter.poll().unwrap(), Err(AcquireError::Weight(_))));
+    }
+    assert_eq!(limiter.stats().queued, 0);
+}

@@ -77,7 +77,11 @@ fn expired_units_leave_the_gauges_when_these_are_published() {
         assert_eq!(limiter.name(), "2/10ms");
         limiter.try_acquire().unwrap().complete();
         clock.advance(10 * MS + NS);
-        assert_eq!(read(handle)["held_units{limiter=2/10ms,limit=2/10ms}"], "1", "no look was made");
+        assert_eq!(
+            read(handle)["held_units{limiter=2/10ms,limit=2/10ms}"],
+            "1",
+            "no look was made"
+        );
         limiter.publish_gauges();
         assert_eq!(read(handle)["held_units{limiter=2/10ms,limit=2/10ms}"], "0");
     });

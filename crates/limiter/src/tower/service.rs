@@ -83,10 +83,15 @@ where
     ///
     /// If the service is not ready.
     fn call(&mut self, request: R) -> Self::Future {
-        if std::mem::take(&mut self.is_refused) {
-            return ResponseFuture::refused(AcquireError::Full, &self.layer);
-        }
-        let permit = self.permit.0.take().expect("poll_ready returned ready");
+        let permit = if std::mem::take(&mut self.is_refused) {
+            // There may be room since.
+            match self.layer.limiter.request().owned().try_acquire() {
+                Ok(permit) => permit,
+                Err(_) => return ResponseFuture::refused(AcquireError::Full, &self.layer),
+            }
+        } else {
+            self.permit.0.take().expect("poll_ready returned ready")
+        };
         ResponseFuture::calling(&mut self.inner, request, permit, &self.layer)
     }
 }
