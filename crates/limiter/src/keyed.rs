@@ -123,7 +123,8 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         }
     }
 
-    /// The limits of all keys: those of the common settings, then those of keys with their own settings.
+    /// The limits of all keys: those of the common settings, then those of keys with their own settings. Limits that a
+    /// key was given later with [`set_limits`](RateLimiter::set_limits) are not among them.
     ///
     /// ```
     /// # use strict_rate_limiter::{KeyedRateLimiter, RateLimiter};

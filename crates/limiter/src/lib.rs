@@ -71,6 +71,7 @@
 mod builder;
 pub mod clock;
 mod commands;
+mod control;
 mod deadline;
 mod error;
 mod foreign;

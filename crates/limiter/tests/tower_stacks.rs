@@ -169,6 +169,22 @@ async fn a_full_limiter_answers_an_error_at_once() {
     assert_eq!(limiter.stats().queued, 0);
 }
 
+/// As a balancer does that keeps services ready.
+#[tokio::test]
+async fn a_service_that_was_refused_looks_again_when_it_is_called() {
+    let clock = strict_rate_limiter::clock::ManualClock::new();
+    let builder = RateLimiter::builder().limit("1/10ms".parse().unwrap()).clock(clock.clone());
+    let limiter = builder.queue_capacity(0).refuse_when_full().build().unwrap();
+    let mut service = ServiceBuilder::new()
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .service_fn(async |()| Ok::<_, std::convert::Infallible>(()));
+    service.ready().await.unwrap().call(()).await.expect("there is room");
+    service.ready().await.expect("it can be called");
+    clock.advance(std::time::Duration::from_millis(11));
+    service.ready().await.expect("it can be called").call(()).await.expect("there is room again");
+    assert_eq!(limiter.stats().completed, 2);
+}
+
 /// The contract by hand: one service, made ready and called over and over.
 #[tokio::test]
 async fn one_service_may_be_called_over_and_over() {
