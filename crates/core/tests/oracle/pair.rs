@@ -145,16 +145,7 @@ impl Pair {
                 }
             }
             Op::Complete { which, actual, bound } => self.complete(which, actual, bound),
-            Op::Abandon(which) => {
-                if let Some(index) = pick(which, self.permits.len()) {
-                    let (permit, task) = self.permits.remove(index);
-                    let weight = permit.weight();
-                    self.machine.abandon(permit, now, now);
-                    let grace = self.machine.config().abandon_grace_ns;
-                    let ends = (now + grace).max(self.oracle.last_end());
-                    self.oracle.tasks[task].ended = Some((ends, weight));
-                }
-            }
+            Op::Abandon(which) => self.abandon(which),
             Op::CompleteMadeUp { weight, actual, bound } => {
                 self.complete_made_up(weight, actual, bound);
             }
@@ -268,6 +259,16 @@ impl Pair {
             }
             Err(_) => {}
         }
+    }
+
+    fn abandon(&mut self, which: usize) {
+        let Some(index) = pick(which, self.permits.len()) else { return };
+        let (permit, task) = self.permits.remove(index);
+        let (now, weight) = (self.oracle.now, permit.weight());
+        self.machine.abandon(permit, now, now);
+        let grace = self.machine.config().abandon_grace_ns;
+        let ends = (now + grace).max(self.oracle.last_end());
+        self.oracle.tasks[task].ended = Some((ends, weight));
     }
 
     fn complete(&mut self, which: usize, actual: Option<u64>, bound: u64) {
