@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use strict_rate_limiter::{
-    AcquireError, ConfigError, HistoryEntry, Limit, RateLimiter, RateLimiterBuilder, RequestError,
-    TaskError,
+    AcquireError, ConfigError, HistoryEntry, Limit, Permit, RateLimiter, RateLimiterBuilder,
+    RequestError, TaskError,
 };
 use support::{ByHand, MS, NS, limiter, settle};
 
@@ -152,7 +152,7 @@ fn a_history_carries_running_tasks_over_a_restart() {
 
 /// Grants until there is no room. The number of grants.
 fn burst(limiter: &RateLimiter) -> usize {
-    let granted = || limiter.try_acquire().map(|permit| permit.complete()).ok();
+    let granted = || limiter.try_acquire().map(Permit::complete).ok();
     std::iter::from_fn(granted).count()
 }
 
@@ -196,9 +196,10 @@ fn a_nested_waiter_that_a_change_would_strand_is_told_of_the_deadlock() {
     for change_limits in [true, false] {
         let (limiter, _clock) = limiter(&["10w/10ms"], |builder| builder.concurrency(2));
         let inner = limiter.clone();
-        let first = limiter.request().weight(5).run(async move {
-            inner.request().weight(5).acquire().await.map(|permit| permit.complete())
-        });
+        let first = limiter
+            .request()
+            .weight(5)
+            .run(async move { inner.request().weight(5).acquire().await.map(Permit::complete) });
         // Only a task beside it keeps the nested request waiting.
         let beside = limiter.request().weight(1).try_acquire().unwrap();
         let mut first = ByHand::waiting(first);
