@@ -2,7 +2,7 @@
 //!
 //! Each question has a file: does the server see more than it allows (`strictness.rs`), how much of a limit is used
 //! (`utilisation.rs`), what a task costs (`cost.rs`), how that grows (`growth.rs`). `peers.rs` sets up the peers;
-//! `report.rs` and `charts.rs` write the results.
+//! `user_program.rs` runs programs as users build them; `report.rs` and `charts.rs` write the results.
 
 // The figures are rounded in the end, so floats are exact enough.
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
@@ -14,6 +14,7 @@ mod peers;
 mod report;
 mod spread;
 mod strictness;
+mod user_program;
 mod utilisation;
 
 use std::error::Error;
@@ -43,6 +44,9 @@ struct Args {
     /// The number of tasks, with --only
     #[arg(long, default_value_t = 1_000_000)]
     times: u64,
+    /// Measures only the programs of users, and prints their part of the page
+    #[arg(long)]
+    user_programs: bool,
     /// On two threads, with --only
     #[arg(long)]
     contended: bool,
@@ -64,6 +68,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(name) = &args.only {
         let is_known = cost::run_only(name, args.contended, args.times);
         return if is_known { Ok(ExitCode::SUCCESS) } else { Err("no such contender".into()) };
+    }
+    if args.user_programs {
+        println!("{}", report::user_programs(&user_program::measure()?));
+        return Ok(ExitCode::SUCCESS);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no repository")?;
     let (effort, page, readme) = if args.short {
@@ -141,6 +149,12 @@ impl Effort {
             cost::count_instructions(&mut contended, true);
             step();
         }
+        let user_programs = if self.instructions {
+            bar.set_message("users' programs");
+            user_program::measure()?
+        } else {
+            user_program::UserPrograms::default()
+        };
         bar.set_message("growth");
         let with_rate = growth::with_rate(self.rounds);
         step();
@@ -153,6 +167,7 @@ impl Effort {
             utilisation,
             alone,
             contended,
+            user_programs,
             with_rate,
             with_waiters,
         })

@@ -10,6 +10,7 @@ use crate::cost::Cost;
 use crate::growth::Growth;
 use crate::peers::PEERS;
 use crate::strictness::{Latency, Seen};
+use crate::user_program::{KeyBytes, ManyKeys, UserProgram, UserPrograms};
 use crate::utilisation::{PERIODS, Utilisation};
 
 /// All measurements.
@@ -21,6 +22,7 @@ pub(crate) struct Figures {
     pub(crate) utilisation: Vec<Utilisation>,
     pub(crate) alone: Vec<Cost>,
     pub(crate) contended: Vec<Cost>,
+    pub(crate) user_programs: UserPrograms,
     pub(crate) with_rate: Vec<Growth>,
     pub(crate) with_waiters: Vec<Growth>,
 }
@@ -192,6 +194,7 @@ impl Figures {
         costs(&mut page, &self.alone);
         page += "\nTwo threads that alternate:\n\n";
         costs(&mut page, &self.contended);
+        page += &user_programs(&self.user_programs);
         page += GROWTH;
         page += "| tasks in a full window | ns | bytes of its log |\n|---|---|---|\n";
         for growth in &self.with_rate {
@@ -213,6 +216,25 @@ fn costs(page: &mut String, costs: &[Cost]) {
         let counted = instructions.map_or("not counted".into(), |counted| counted.to_string());
         let _ = writeln!(page, "| {name} | {ns:.1} | {:.2} | {counted} |", ns.median / ours);
     }
+}
+
+/// The page's part on the programs of users.
+pub(crate) fn user_programs(programs: &UserPrograms) -> String {
+    let mut page = String::from(USER_PROGRAMS);
+    page += "| build | ours, ns | governor + `Mutex`, ns | ours beside it |\n|---|---|---|---|\n";
+    for UserProgram { build, ours_ns, theirs_ns, ratio } in &programs.one_limiter {
+        let _ = writeln!(page, "| {build} | {ours_ns:.1} | {theirs_ns:.1} | {ratio:.2} |");
+    }
+    page += KEYS;
+    page += "| keys | ours, ns | governor, keyed, ns | ours beside it |\n|---|---|---|---|\n";
+    for ManyKeys { keys, ours_ns, theirs_ns, ratio } in &programs.many_keys {
+        let _ = writeln!(page, "| {keys} | {ours_ns:.1} | {theirs_ns:.1} | {ratio:.2} |");
+    }
+    page += "\n| a key | bytes |\n|---|---|\n";
+    for KeyBytes { what, bytes } in &programs.key_bytes {
+        let _ = writeln!(page, "| {what} | {bytes} |");
+    }
+    page
 }
 
 /// Replaces the text between the marks of this name.
@@ -260,6 +282,23 @@ which do not depend on the load of the machine. (Instructions with our fast cloc
 callgrind it finds its counter unsteady and asks the system instead. The second row is ours without that clock.)
 
 ![Cost of one task](bench/cost.svg)
+
+";
+
+const USER_PROGRAMS: &str = "
+## What it costs in a user's program
+
+`limiter.acquire().await?` and the permit dropped, beside governor's `until_ready` behind a tokio `Mutex`, at a limit \
+of 10⁹ a second, in a crate and a process of their own ([`bench/user-program`](../bench/user-program)). Short rounds \
+of the two in turn; median (least to most). Plain: `cargo run --release -p user-program`. With LTO: `cargo run \
+--profile lto -p user-program`.
+
+";
+
+const KEYS: &str = "
+A limiter for each key, 100 a minute for each, with part of each window in use \
+([`keys.rs`](../bench/user-program/src/bin/keys.rs), `cargo run --release -p user-program --bin keys`), beside \
+governor's keyed limiter:
 
 ";
 
