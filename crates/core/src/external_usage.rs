@@ -33,7 +33,7 @@ impl Windows {
     pub(crate) fn complete_unknown(&mut self, actual: u64, ended_at: u64) -> u64 {
         let stamp = self.stamp(ended_at);
         self.completed = self.completed.saturating_add(1);
-        for window in &mut self.all {
+        for window in self.all.iter_mut() {
             window.complete_unknown(actual, stamp);
         }
         actual

@@ -137,7 +137,7 @@ impl Windows {
             return;
         }
         let stamp = self.stamp(ends_at);
-        for window in &mut self.all {
+        for window in self.all.iter_mut() {
             window.count_past(tasks, weight, stamp);
         }
     }

@@ -3,6 +3,7 @@
 //! From the change on, the law holds for the new limits, also in windows that began before the change. Each new limit
 //! takes over the history of the earlier limits on its unit (`Window::take_over`).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::config::{Config, ConfigError};
@@ -68,10 +69,10 @@ impl<T> Machine<T> {
     ///
     /// As for [`Self::new`]. Then nothing changes.
     pub fn set_concurrency(&mut self, tasks: usize) -> Result<(), ConfigError> {
-        let config = Config { concurrency: tasks, ..self.windows.config.clone() };
+        let config = Config { concurrency: tasks, ..Config::clone(&self.windows.config) };
         config.checked_limits()?;
-        self.windows.is_changed |= config != self.windows.config;
-        self.windows.config = config;
+        self.windows.is_changed |= config != *self.windows.config;
+        self.windows.config = Arc::new(config);
         Ok(())
     }
 }
@@ -83,10 +84,10 @@ impl Windows {
         changed_at: u64,
         limits: Vec<Limit>,
     ) -> Result<(), ConfigError> {
-        let config = Config { limits, ..self.config.clone() };
+        let config = Config { limits, ..Config::clone(&self.config) };
         let all = config.checked_limits()?;
         self.advance(now);
-        if config == self.config {
+        if config == *self.config {
             return Ok(());
         }
         let changed_at = self.stamp(changed_at.max(self.now));
@@ -100,7 +101,7 @@ impl Windows {
             window
         };
         self.all = all.into_iter().map(successor).collect();
-        self.config = config;
+        self.config = Arc::new(config);
         self.is_changed = true;
         Ok(())
     }

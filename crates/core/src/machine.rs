@@ -23,6 +23,7 @@
 //!   hold, and nothing if none is out.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use crate::config::{Config, ConfigError};
 use crate::queue::Queue;
@@ -45,8 +46,9 @@ pub struct Machine<T> {
 }
 
 impl<T> Machine<T> {
-    /// A machine that holds nothing yet.
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
+    /// A machine that holds nothing yet. Machines that are made from one `Arc` share the settings.
+    pub fn new(config: impl Into<Arc<Config>>) -> Result<Self, ConfigError> {
+        let config = config.into();
         let queue = Queue::new(config.queue_capacity, Ticket(0));
         let windows = Windows::new(config)?;
         Ok(Self { windows, queue, unclaimed: VecDeque::new(), closed: false })
@@ -184,6 +186,7 @@ impl<T> Machine<T> {
 
     /// A task was dropped while it ran. Its call may still be on the wire, so it counts as running for
     /// the configured grace, and then completes. Times as in [`Self::complete`]. Poll afterwards.
+    #[inline]
     pub fn abandon(&mut self, permit: Grant, now: u64, ended_at: u64) {
         self.windows.abandon(permit, now, ended_at);
     }

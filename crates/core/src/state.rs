@@ -89,7 +89,7 @@ impl<T> Machine<T> {
         };
         State {
             version: STATE_VERSION,
-            config: windows.config.clone(),
+            config: Config::clone(&windows.config),
             windows: windows.all.iter().map(window).collect(),
             queue: self.queue.iter().map(plain).collect(),
             unclaimed: self.unclaimed.iter().copied().map(plain).collect(),

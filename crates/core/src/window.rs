@@ -47,6 +47,9 @@ pub(crate) struct Window {
     /// The units in the log.
     completed: u64,
     log: VecDeque<Entry>,
+    /// Until when the first entry of the log is held, `u64::MAX` where there is none. Kept here so that most looks at
+    /// the time leave the log alone, which is far away where there are many windows.
+    first_held_until: u64,
     /// The running total before the first entry of the log.
     expired_total: u64,
     /// The units that have left the log so far, as far as 64 bits can count.
@@ -92,6 +95,7 @@ impl Window {
             per_ns: per_ns + drift_ns,
             completed: 0,
             log: VecDeque::new(),
+            first_held_until: u64::MAX,
             expired_total: 0,
             expired: 0,
             unbounded: 0,
@@ -163,6 +167,12 @@ impl Window {
     /// Drops the entries that are no longer held at `now`.
     #[inline]
     pub(crate) fn expire(&mut self, now: u64) {
+        if now > self.first_held_until {
+            self.expire_first(now);
+        }
+    }
+
+    fn expire_first(&mut self, now: u64) {
         while let Some(entry) = self.log.front() {
             if now <= entry.at.saturating_add(self.per_ns) {
                 break;
@@ -173,6 +183,13 @@ impl Window {
             self.expired_total = entry.total;
             self.log.pop_front();
         }
+        self.note_first();
+    }
+
+    /// The first entry of the log is another, or has another stamp.
+    fn note_first(&mut self) {
+        let held_until = |entry: &Entry| entry.at.saturating_add(self.per_ns);
+        self.first_held_until = self.log.front().map_or(u64::MAX, held_until);
     }
 
     /// A task that took `reserved` completes at `at`, having used `actual`. Needs `at` to be no
@@ -220,7 +237,7 @@ impl Window {
     fn count(&mut self, units: u64, at: u64) {
         self.completed += units;
         if units > 0 {
-            self.log(at, units);
+            self.log(at);
         }
     }
 
@@ -260,22 +277,29 @@ impl Window {
         }
     }
 
+    /// Writes down that what [`Self::completed`] has grown by completed at `at`.
     #[inline]
-    fn log(&mut self, at: u64, units: u64) {
-        let mut total = self.expired_total.wrapping_add(units);
-        if let Some(last) = self.log.back_mut() {
-            debug_assert!(last.at <= at, "stamps never decrease");
-            total = last.total.wrapping_add(units);
-            if at <= self.merging_until && at - self.group_start <= self.per_ns / SLOTS {
-                *last = Entry { at, total };
-                return;
+    fn log(&mut self, at: u64) {
+        debug_assert!(self.log.back().is_none_or(|last| last.at <= at), "stamps never decrease");
+        let total = self.expired_total.wrapping_add(self.completed);
+        if at <= self.merging_until
+            && at - self.group_start <= self.per_ns / SLOTS
+            && let Some(last) = self.log.back_mut()
+        {
+            *last = Entry { at, total };
+            if self.log.len() == 1 {
+                self.note_first();
             }
+            return;
         }
         if self.log.len() == self.log.capacity() {
             self.grow();
         }
         self.log.push_back(Entry { at, total });
         self.group_start = at;
+        if self.log.len() == 1 {
+            self.note_first();
+        }
     }
 
     /// Makes room for one more entry: merges if the log is at its bound, else allocates a quarter more,
@@ -312,6 +336,7 @@ impl Window {
             self.log[kept] = self.log[next];
         }
         self.log.truncate(kept + 1);
+        self.note_first();
     }
 
     /// The log as (completion, units) pairs, oldest first.

@@ -8,7 +8,9 @@
 //! out can hold, and nothing if none is out.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 
 use crate::config::{Config, ConfigError};
 use crate::limit::Unit;
@@ -25,9 +27,9 @@ pub(crate) struct Load {
 
 #[derive(Debug)]
 pub(crate) struct Windows {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     /// One for each limit of the settings, then one for the pace if there is one.
-    pub(crate) all: Vec<Window>,
+    pub(crate) all: AllWindows,
     /// Tasks that hold a grant and have not completed.
     pub(crate) running: Load,
     /// Running tasks whose grants the machine keeps, because they are not claimed yet or are abandoned. The
@@ -43,6 +45,43 @@ pub(crate) struct Windows {
     pub(crate) paused_until: u64,
     /// Whether the settings have changed since the machine was made.
     pub(crate) is_changed: bool,
+}
+
+/// One window or several. The only one is in place: to follow a pointer to it would take as long as the rest of a
+/// decision where there are many machines.
+#[derive(Debug)]
+pub(crate) enum AllWindows {
+    One([Window; 1]),
+    Several(Vec<Window>),
+}
+
+impl FromIterator<Window> for AllWindows {
+    fn from_iter<I: IntoIterator<Item = Window>>(windows: I) -> Self {
+        let windows: Vec<Window> = windows.into_iter().collect();
+        windows.try_into().map_or_else(Self::Several, Self::One)
+    }
+}
+
+impl Deref for AllWindows {
+    type Target = [Window];
+
+    #[inline]
+    fn deref(&self) -> &[Window] {
+        match self {
+            Self::One(window) => window,
+            Self::Several(windows) => windows,
+        }
+    }
+}
+
+impl DerefMut for AllWindows {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Window] {
+        match self {
+            Self::One(window) => window,
+            Self::Several(windows) => windows,
+        }
+    }
 }
 
 impl Load {
@@ -69,7 +108,7 @@ impl Load {
 }
 
 impl Windows {
-    pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: Arc<Config>) -> Result<Self, ConfigError> {
         let limits = config.checked_limits()?;
         let windows = limits.into_iter().map(|limit| Window::new(limit, config.clock_drift_ppm));
         Ok(Self {
@@ -137,7 +176,7 @@ impl Windows {
             let Some(ends) = next_known_end else { return Opening::AfterCompletion };
             opens_at = opens_at.max(Some(ends));
         }
-        for window in &self.all {
+        for window in self.all.iter() {
             let at = match window.opening(self.running_units(window), weight) {
                 Opening::Now => continue,
                 Opening::At(at) => at,
@@ -208,12 +247,18 @@ impl Windows {
     }
 
     /// See [`Machine::abandon`](crate::Machine::abandon).
+    #[inline]
     pub(crate) fn abandon(&mut self, grant: Grant, now: u64, ended_at: u64) {
-        let grace_ns = self.config.abandon_grace_ns;
-        if grace_ns == 0 {
-            self.complete(grant, now, ended_at, None);
-            return;
+        match self.config.abandon_grace_ns {
+            0 => {
+                self.complete(grant, now, ended_at, None);
+            }
+            grace_ns => self.abandon_for(grace_ns, grant, now, ended_at),
         }
+    }
+
+    #[inline(never)]
+    fn abandon_for(&mut self, grace_ns: u64, grant: Grant, now: u64, ended_at: u64) {
         self.advance(now);
         let ends = ended_at.max(self.now).saturating_add(grace_ns);
         let weight = grant.into_weight();
@@ -254,15 +299,22 @@ impl Windows {
         if self.paused_until <= self.now {
             self.paused_until = 0;
         }
+        if !self.abandoned.is_empty() {
+            self.end_abandoned();
+        }
+        for window in self.all.iter_mut() {
+            window.expire(self.now);
+        }
+    }
+
+    #[cold]
+    fn end_abandoned(&mut self) {
         while let Some((ends, weight)) = self.abandoned.front().copied()
             && ends <= self.now
         {
             self.abandoned.pop_front();
             self.kept.remove(weight);
             self.record(weight, weight, ends);
-        }
-        for window in &mut self.all {
-            window.expire(self.now);
         }
     }
 
@@ -272,12 +324,16 @@ impl Windows {
         self.last_end
     }
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "every completion comes here, and the compiler thinks it too long"
+    )]
+    #[inline(always)]
     fn record(&mut self, reserved: u64, actual: u64, ended_at: u64) {
         let stamp = self.stamp(ended_at);
         self.running.remove(reserved);
         self.completed = self.completed.saturating_add(1);
-        for window in &mut self.all {
+        for window in self.all.iter_mut() {
             window.complete(reserved, actual, stamp);
         }
     }

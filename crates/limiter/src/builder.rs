@@ -29,7 +29,8 @@ use crate::observe::Name;
 #[derive(Debug, Clone)]
 #[must_use = "a builder makes nothing until `build`"]
 pub struct RateLimiterBuilder {
-    config: Config,
+    /// Shared by the limiters that are made from clones of the builder, as those of keys are.
+    config: Arc<Config>,
     clock: Option<Arc<dyn Clock>>,
     /// `None`: nothing ran before.
     history: Option<Vec<HistoryEntry>>,
@@ -39,18 +40,24 @@ pub struct RateLimiterBuilder {
 
 impl RateLimiterBuilder {
     pub(crate) fn new() -> Self {
-        Self { config: Config::new([]), clock: None, history: None, name: None, exact_clock: false }
+        Self {
+            config: Arc::new(Config::new([])),
+            clock: None,
+            history: None,
+            name: None,
+            exact_clock: false,
+        }
     }
 
     /// Adds a limit. A task needs room in all limits. At least one is needed.
     pub fn limit(mut self, limit: Limit) -> Self {
-        self.config.limits.push(limit);
+        self.config_mut().limits.push(limit);
         self
     }
 
     /// Adds several limits.
     pub fn limits(mut self, limits: impl IntoIterator<Item = Limit>) -> Self {
-        self.config.limits.extend(limits);
+        self.config_mut().limits.extend(limits);
         self
     }
 
@@ -60,14 +67,14 @@ impl RateLimiterBuilder {
     /// Against a server that estimates its window from two counters, this keeps the estimate within
     /// one task of the limit.
     pub fn paced(mut self) -> Self {
-        self.config.paced = true;
+        self.config_mut().paced = true;
         self
     }
 
     /// How many tasks may run at once: 1 by default, at most
     /// [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). The guarantee is the same for any number.
     pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.config.concurrency = tasks;
+        self.config_mut().concurrency = tasks;
         self
     }
 
@@ -75,7 +82,7 @@ impl RateLimiterBuilder {
     /// for room and `try_push` returns the task. All other calls wait in the queue all the same, unless
     /// [`refuse_when_full`](Self::refuse_when_full) is set.
     pub fn queue_capacity(mut self, waiters: usize) -> Self {
-        self.config.queue_capacity = waiters;
+        self.config_mut().queue_capacity = waiters;
         self
     }
 
@@ -107,14 +114,14 @@ impl RateLimiterBuilder {
     /// # }
     /// ```
     pub fn refuse_when_full(mut self) -> Self {
-        self.config.refuse_when_full = true;
+        self.config_mut().refuse_when_full = true;
         self
     }
 
     /// How long a task that was dropped while it ran still counts as running, because its call may still be
     /// on the wire: 0 by default.
     pub fn abandon_grace(mut self, grace: Duration) -> Self {
-        self.config.abandon_grace_ns = saturating_ns(grace);
+        self.config_mut().abandon_grace_ns = saturating_ns(grace);
         self
     }
 
@@ -122,7 +129,7 @@ impl RateLimiterBuilder {
     /// Stretches every period. (A server whose clock runs fast sees tasks further apart than they are, which
     /// is safe.)
     pub fn clock_drift(mut self, ppm: u32) -> Self {
-        self.config.clock_drift_ppm = ppm;
+        self.config_mut().clock_drift_ppm = ppm;
         self
     }
 
@@ -171,6 +178,17 @@ impl RateLimiterBuilder {
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        Arc::make_mut(&mut self.config)
+    }
+
+    /// Has the limiters that are made from clones of the builder share its name.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn share_name(&mut self) {
+        let name = Name::new(self.name.take(), &self.config.limits, true);
+        self.name = Some(name.into_text());
     }
 
     #[cfg(feature = "keyed")]

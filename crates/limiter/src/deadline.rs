@@ -20,10 +20,13 @@ use crate::foreign::{self, Panic};
 use crate::inner::{Inner, Kind, Standing};
 use crate::sync::{Mutex, MutexGuard};
 
-type Entered = Result<Standing<core::Grant>, AcquireError>;
+pub(crate) type Entered = Result<Standing<core::Grant>, AcquireError>;
 
 /// How a waiter joins the queue, looks, and is woken for its deadline, if it has one.
 pub(crate) trait Deadline: fmt::Debug {
+    /// Whether there is none.
+    const IS_ENDLESS: bool;
+
     /// Grants now, or joins the queue.
     fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered;
 
@@ -76,6 +79,8 @@ struct AlarmState {
 }
 
 impl Deadline for NoDeadline {
+    const IS_ENDLESS: bool = true;
+
     #[inline]
     fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered {
         inner.enter(weight, kind, waker)
@@ -102,6 +107,8 @@ impl MayExpire {
 }
 
 impl Deadline for MayExpire {
+    const IS_ENDLESS: bool = false;
+
     fn enter(&mut self, inner: &Inner, weight: u64, kind: Kind, waker: &Waker) -> Entered {
         match self.patience {
             Patience::Endless => inner.enter(weight, kind, waker),

@@ -59,6 +59,7 @@ impl Panic {
 
 impl FirstPanic {
     /// The call's answer. `None` if it panicked: then keeps the panic, if it is the first.
+    #[inline]
     pub(crate) fn note<R>(&mut self, outcome: Result<R, Panic>) -> Option<R> {
         match outcome {
             Ok(answer) => Some(answer),
@@ -76,6 +77,7 @@ impl FirstPanic {
         self.0.is_some()
     }
 
+    #[inline]
     pub(crate) fn into_result(self) -> Result<(), Panic> {
         self.0.map_or(Ok(()), Err)
     }

@@ -19,9 +19,7 @@ use strict_rate_limiter_core::{
 
 use crate::clock::Timeline;
 use crate::error::{AcquireError, TryAcquireError};
-use crate::foreign;
-#[cfg(feature = "metrics")]
-use crate::foreign::Panic;
+use crate::foreign::{self, Panic};
 use crate::observe::{Name, Observed, Observer};
 use crate::reentrancy::{self, TaskId};
 use crate::sync::{Mutex, MutexGuard};
@@ -38,7 +36,7 @@ pub(crate) struct Inner {
 }
 
 /// The timer's waker: looks at the clock.
-struct TimerWaker(Weak<Inner>);
+pub(crate) struct TimerWaker(Weak<Inner>);
 
 /// The kind of a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +69,7 @@ impl Inner {
                 fast_clock: clock.fast_clock(shortest_per),
                 wake_timer: WakeTimer::new(
                     clock.timer(),
-                    Waker::from(Arc::new(TimerWaker(Weak::clone(this)))),
+                    Weak::clone(this),
                     WakeAhead::for_clock(&clock, shortest_per),
                 ),
                 drained: Vec::new(),
@@ -103,6 +101,21 @@ impl Inner {
         })
     }
 
+    /// Grants now if that takes no look at the time, which is the usual case. Else the outcome of joining.
+    #[inline]
+    pub(crate) fn grant_or_join(
+        &self,
+        weight: u64,
+        kind: Kind,
+        waker: &Waker,
+    ) -> Result<core::Grant, Result<Standing<core::Grant>, AcquireError>> {
+        let mut locked = self.lock();
+        match locked.machine.grant_at_once(weight) {
+            Some(permit) => Ok(permit),
+            None => Err(self.join(Update::new(&self.clock, locked), weight, kind, waker)),
+        }
+    }
+
     /// Grants now, or adds a waiter to the end of the queue.
     #[inline]
     pub(crate) fn enter(
@@ -111,10 +124,9 @@ impl Inner {
         kind: Kind,
         waker: &Waker,
     ) -> Result<Standing<core::Grant>, AcquireError> {
-        let mut locked = self.lock();
-        match locked.machine.grant_at_once(weight) {
-            Some(permit) => Ok(Standing::Granted(permit)),
-            None => self.join(Update::new(&self.clock, locked), weight, kind, waker),
+        match self.grant_or_join(weight, kind, waker) {
+            Ok(permit) => Ok(Standing::Granted(permit)),
+            Err(standing) => standing,
         }
     }
 
@@ -241,7 +253,7 @@ impl Inner {
     #[inline]
     fn end(&self, permit: core::Grant, end: TaskEnd) {
         let mut locked = self.lock();
-        match self.clock.read(&mut locked.fast_clock) {
+        match self.clock.read(locked.fast_clock) {
             Ok(reading) => {
                 locked.record(permit, end, reading);
                 // The usual case is an empty queue.
@@ -249,14 +261,23 @@ impl Inner {
                     Update::new(&self.clock, locked).settle_and_end(reading.earliest);
                 }
             }
-            Err(panic) => {
-                locked.unstamped.push((permit, end));
-                let mut update = Update::new(&self.clock, locked);
-                update.panics.note::<()>(Err(panic));
-                update.owe_a_look();
-                update.end_quietly();
-            }
+            Err(panic) => self.end_unstamped(locked, permit, end, panic),
         }
+    }
+
+    #[cold]
+    fn end_unstamped(
+        &self,
+        mut locked: MutexGuard<'_, Locked>,
+        permit: core::Grant,
+        end: TaskEnd,
+        panic: Panic,
+    ) {
+        locked.unstamped.push((permit, end));
+        let mut update = Update::new(&self.clock, locked);
+        update.panics.note::<()>(Err(panic));
+        update.owe_a_look();
+        update.end_quietly();
     }
 
     /// A task that has its permit will not be started.
@@ -383,6 +404,12 @@ impl Observed for Inner {
     #[cfg(feature = "metrics")]
     fn held(&self) -> Vec<core::Held> {
         self.now(Machine::stats).held
+    }
+}
+
+impl TimerWaker {
+    pub(crate) fn waker(limiter: Weak<Inner>) -> Waker {
+        Waker::from(Arc::new(Self(limiter)))
     }
 }
 

@@ -86,9 +86,10 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiterBuilder<K> {
     }
 
     /// Makes the keyed limiter. All settings are checked now, even if their keys are never used.
-    pub fn build(self) -> Result<KeyedRateLimiter<K>, BuildError> {
-        for settings in self.own.values().chain([&self.every]) {
+    pub fn build(mut self) -> Result<KeyedRateLimiter<K>, BuildError> {
+        for settings in self.own.values_mut().chain([&mut self.every]) {
             settings.clone().build()?;
+            settings.share_name();
         }
         let keys = Keys {
             every: self.every,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use strict_rate_limiter_core as core;
 
@@ -17,8 +17,9 @@ pub(crate) struct PermitGuard<S: Deref<Target = Inner>> {
     /// `None` once returned.
     permit: Option<core::Grant>,
     running: Running,
-    /// Whether the task itself has panicked, and so has ended.
-    has_panicked: AtomicBool,
+    /// Not 0 once the task itself has panicked, and so has ended. A whole word: permits are moved on every call, and a
+    /// byte with its padding is moved in two overlapping parts, for which the processor waits.
+    has_panicked: AtomicUsize,
 }
 
 /// The right to run one task now, from [`RateLimiter::acquire`](crate::RateLimiter::acquire) and the
@@ -46,7 +47,7 @@ impl<S: Deref<Target = Inner>> PermitGuard<S> {
     /// run, and the permit is given back unused.
     #[inline]
     pub(crate) fn new(inner: S, permit: core::Grant, waiting: &mut Waiting) -> Result<Self, Panic> {
-        let (running, has_panicked) = (Running::default(), AtomicBool::new(false));
+        let (running, has_panicked) = (Running::default(), AtomicUsize::new(0));
         let mut held = Self { inner, permit: Some(permit), running, has_panicked };
         match waiting.granted(&*held.inner, held.weight(), &mut held.running) {
             Ok(()) => Ok(held),
@@ -110,7 +111,7 @@ impl<S: Deref<Target = Inner>> Drop for PermitGuard<S> {
     #[inline]
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
-        if *self.has_panicked.get_mut() {
+        if *self.has_panicked.get_mut() != 0 {
             self.end(permit, None);
         } else {
             self.inner.abandon(permit);
@@ -120,11 +121,11 @@ impl<S: Deref<Target = Inner>> Drop for PermitGuard<S> {
 }
 
 /// Records a panic: it is forgotten if the work returns, so it is dropped only in unwinding.
-struct Unwinding<'a>(&'a AtomicBool);
+struct Unwinding<'a>(&'a AtomicUsize);
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(1, Ordering::Relaxed);
     }
 }
 

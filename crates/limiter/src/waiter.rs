@@ -8,9 +8,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
+use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::Ticket;
 
-use crate::deadline::{Deadline, NoDeadline};
+use crate::deadline::{Deadline, Entered, NoDeadline};
 use crate::error::AcquireError;
 use crate::inner::{Inner, Kind, Standing};
 use crate::observe::Waiting;
@@ -19,102 +20,64 @@ use crate::sync::{Thread, current, park};
 
 /// `S` is a reference to the limiter's [`Inner`], or an `Arc` of it.
 #[derive(Debug)]
-pub(crate) struct Waiter<S: Deref<Target = Inner> + Clone, D: Deadline = NoDeadline> {
-    inner: S,
+pub(crate) struct Waiter<S: Deref<Target = Inner>, D: Deadline = NoDeadline> {
+    /// `None` once it has its permit, which takes over the handle.
+    inner: Option<S>,
     weight: u64,
     kind: Kind,
-    state: WaiterState<S>,
+    state: WaiterState,
     waiting: Waiting,
     deadline: D,
 }
 
-enum WaiterState<S: Deref<Target = Inner>> {
+enum WaiterState {
     New,
     Queued(Ticket),
     /// Granted, and kept until the next poll because the task must yield to its executor.
     #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only tokio makes tasks yield"))]
-    Granted(PermitGuard<S>),
+    Granted(core::Grant),
     Done,
 }
 
-impl<S: Deref<Target = Inner> + Clone> Waiter<S> {
+impl<S: Deref<Target = Inner>> Waiter<S> {
     #[inline]
     pub(crate) fn new(inner: S, weight: u64, kind: Kind) -> Self {
         Self::with_deadline(inner, weight, kind, NoDeadline)
     }
 }
 
-impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
+impl<S: Deref<Target = Inner>, D: Deadline> Waiter<S, D> {
     #[inline]
     pub(crate) fn with_deadline(inner: S, weight: u64, kind: Kind, deadline: D) -> Self {
-        Self { inner, weight, kind, state: WaiterState::New, waiting: Waiting::default(), deadline }
+        let (inner, state, waiting) = (Some(inner), WaiterState::New, Waiting::default());
+        Self { inner, weight, kind, state, waiting, deadline }
     }
 
     /// Joins the queue, or looks again. A panic of foreign code leaves the waiter where it was.
-    #[inline]
     pub(crate) fn poll_once(
         &mut self,
         waker: &Waker,
     ) -> Result<Standing<PermitGuard<S>>, AcquireError> {
-        let standing = match self.state {
-            WaiterState::New => self.deadline.enter(&self.inner, self.weight, self.kind, waker),
-            WaiterState::Queued(ticket) => self.deadline.look(&self.inner, ticket, waker),
-            WaiterState::Granted(_) => {
-                let WaiterState::Granted(permit) =
-                    std::mem::replace(&mut self.state, WaiterState::Done)
-                else {
-                    unreachable!("it was granted just now")
-                };
-                return Ok(Standing::Granted(permit));
-            }
-            WaiterState::Done => panic!("polled after it was ready"),
-        };
-        self.state = WaiterState::Done;
-        match standing {
-            Ok(Standing::Granted(permit)) => {
-                self.deadline.over();
-                let held = PermitGuard::new(self.inner.clone(), permit, &mut self.waiting);
-                Ok(Standing::Granted(held.unwrap_or_else(|panic| panic.resume())))
-            }
-            Ok(Standing::Queued { ticket, accepted }) => {
-                self.state = WaiterState::Queued(ticket);
-                let told = self.waiting.queued(&*self.inner, self.weight);
-                told.unwrap_or_else(|panic| panic.resume());
-                let timed = self.deadline.waits(&self.inner, waker);
-                timed.unwrap_or_else(|panic| panic.resume());
-                Ok(Standing::Queued { ticket, accepted })
-            }
-            Err(error) => {
-                self.deadline.over();
-                self.waiting.left(&*self.inner);
-                Err(error)
-            }
-        }
+        Ok(match self.look(waker)? {
+            Standing::Granted(permit) => Standing::Granted(self.hold(permit)),
+            Standing::Queued { ticket, accepted } => Standing::Queued { ticket, accepted },
+        })
     }
 
     /// As [`poll_once`](Self::poll_once), for a task of an executor. On tokio it takes part in cooperative
     /// scheduling: if the task's budget is used up, the permit is kept until the next poll, so that a loop that never
     /// waits yields.
-    #[inline]
     pub(crate) fn poll_in_task(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Standing<PermitGuard<S>>, AcquireError>> {
-        let standing = self.poll_once(context.waker());
-        #[cfg(feature = "tokio")]
-        if let Ok(Standing::Granted(permit)) = standing {
-            return match tokio::task::coop::poll_proceed(context) {
-                Poll::Ready(budget) => {
-                    budget.made_progress();
-                    Poll::Ready(Ok(Standing::Granted(permit)))
-                }
-                Poll::Pending => {
-                    self.state = WaiterState::Granted(permit);
-                    Poll::Pending
-                }
-            };
-        }
-        Poll::Ready(standing)
+        Poll::Ready(match self.look(context.waker()) {
+            Ok(Standing::Granted(permit)) => {
+                Ok(Standing::Granted(ready!(self.hold_in_task(permit, context))))
+            }
+            Ok(Standing::Queued { ticket, accepted }) => Ok(Standing::Queued { ticket, accepted }),
+            Err(error) => Err(error),
+        })
     }
 
     #[inline]
@@ -122,11 +85,104 @@ impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<PermitGuard<S>, AcquireError>> {
-        match ready!(self.poll_in_task(context)) {
-            Ok(Standing::Granted(permit)) => Poll::Ready(Ok(permit)),
+        if !D::IS_ENDLESS || !matches!(self.state, WaiterState::New) {
+            return self.poll_slowly(context, None);
+        }
+        // In the usual case nothing larger than a word is moved.
+        let inner = inner_of(&self.inner);
+        match inner.grant_or_join(self.weight, self.kind, context.waker()) {
+            Ok(permit) => {
+                self.state = WaiterState::Done;
+                self.hold_in_task(permit, context).map(Ok)
+            }
+            Err(standing) => self.poll_slowly(context, Some(standing)),
+        }
+    }
+
+    /// `standing` if the waiter has joined or looked already.
+    #[inline(never)]
+    fn poll_slowly(
+        &mut self,
+        context: &mut Context<'_>,
+        standing: Option<Entered>,
+    ) -> Poll<Result<PermitGuard<S>, AcquireError>> {
+        let standing = match standing {
+            Some(standing) => self.note(standing, context.waker()),
+            None => self.look(context.waker()),
+        };
+        match standing {
+            Ok(Standing::Granted(permit)) => self.hold_in_task(permit, context).map(Ok),
             Ok(Standing::Queued { .. }) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    fn look(&mut self, waker: &Waker) -> Entered {
+        let inner = inner_of(&self.inner);
+        let standing = match self.state {
+            WaiterState::New => self.deadline.enter(inner, self.weight, self.kind, waker),
+            WaiterState::Queued(ticket) => self.deadline.look(inner, ticket, waker),
+            WaiterState::Granted(_) | WaiterState::Done => {
+                match std::mem::replace(&mut self.state, WaiterState::Done) {
+                    WaiterState::Granted(permit) => return Ok(Standing::Granted(permit)),
+                    _ => panic!("polled after it was ready"),
+                }
+            }
+        };
+        self.note(standing, waker)
+    }
+
+    /// The waiter's state after it has joined or looked.
+    fn note(&mut self, standing: Entered, waker: &Waker) -> Entered {
+        let inner = inner_of(&self.inner);
+        self.state = WaiterState::Done;
+        match standing {
+            Ok(Standing::Granted(permit)) => {
+                self.deadline.over();
+                Ok(Standing::Granted(permit))
+            }
+            Ok(Standing::Queued { ticket, accepted }) => {
+                self.state = WaiterState::Queued(ticket);
+                let told = self.waiting.queued(inner, self.weight);
+                told.unwrap_or_else(|panic| panic.resume());
+                let timed = self.deadline.waits(inner, waker);
+                timed.unwrap_or_else(|panic| panic.resume());
+                Ok(Standing::Queued { ticket, accepted })
+            }
+            Err(error) => {
+                self.deadline.over();
+                self.waiting.left(inner);
+                Err(error)
+            }
+        }
+    }
+
+    /// Guards the permit that it was granted.
+    #[inline]
+    fn hold(&mut self, permit: core::Grant) -> PermitGuard<S> {
+        let inner = self.inner.take().expect("it has no permit yet");
+        let held = PermitGuard::new(inner, permit, &mut self.waiting);
+        held.unwrap_or_else(|panic| panic.resume())
+    }
+
+    /// As [`hold`](Self::hold), if the task may go on.
+    #[inline]
+    fn hold_in_task(
+        &mut self,
+        permit: core::Grant,
+        context: &mut Context<'_>,
+    ) -> Poll<PermitGuard<S>> {
+        #[cfg(feature = "tokio")]
+        match tokio::task::coop::poll_proceed(context) {
+            Poll::Ready(budget) => budget.made_progress(),
+            Poll::Pending => {
+                self.state = WaiterState::Granted(permit);
+                return Poll::Pending;
+            }
+        }
+        #[cfg(not(feature = "tokio"))]
+        let _ = context;
+        Poll::Ready(self.hold(permit))
     }
 
     /// Joins at once without a waker; the first poll stores one. `None` if it waits.
@@ -151,22 +207,27 @@ impl<S: Deref<Target = Inner> + Clone, D: Deadline> Waiter<S, D> {
     }
 }
 
-impl<S: Deref<Target = Inner> + Clone, D: Deadline> Drop for Waiter<S, D> {
+impl<S: Deref<Target = Inner>, D: Deadline> Drop for Waiter<S, D> {
     #[inline]
     fn drop(&mut self) {
         match std::mem::replace(&mut self.state, WaiterState::Done) {
             WaiterState::Queued(ticket) => {
-                self.inner.leave(ticket);
-                self.waiting.left(&*self.inner);
+                let inner = inner_of(&self.inner);
+                inner.leave(ticket);
+                self.waiting.left(inner);
             }
             // The task never saw the grant, so it has not run.
-            WaiterState::Granted(permit) => permit.release_unused(),
+            WaiterState::Granted(permit) => {
+                let inner = inner_of(&self.inner);
+                inner.undo(permit);
+                self.waiting.left(inner);
+            }
             WaiterState::New | WaiterState::Done => {}
         }
     }
 }
 
-impl<S: Deref<Target = Inner>> fmt::Debug for WaiterState<S> {
+impl fmt::Debug for WaiterState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::New => "New",
@@ -175,6 +236,11 @@ impl<S: Deref<Target = Inner>> fmt::Debug for WaiterState<S> {
             Self::Done => "Done",
         })
     }
+}
+
+/// The limiter of a waiter that has no permit yet.
+fn inner_of<S: Deref<Target = Inner>>(inner: &Option<S>) -> &Inner {
+    inner.as_deref().expect("kept until it has its permit")
 }
 
 struct Unpark(Thread);

@@ -4,10 +4,12 @@
 //! head has been woken, the timer is set a little past the opening, in case the head is not polled. The
 //! timer decides when the limiter looks, never whether it grants.
 
+use std::sync::Weak;
 use std::task::Waker;
 
 use crate::clock::LimiterTimer;
 use crate::foreign::{self, Panic};
+use crate::inner::{Inner, TimerWaker};
 use crate::wake_ahead::WakeAhead;
 
 pub(crate) use crate::clock::TimerSet;
@@ -17,8 +19,9 @@ pub(crate) const HEAD_OVERDUE_NS: u64 = 300_000;
 
 pub(crate) struct WakeTimer {
     timer: LimiterTimer,
-    /// The waker that the timer is set with.
-    waker: Waker,
+    limiter: Weak<Inner>,
+    /// The waker that the timer is set with, once it has been set: most of many keys never wait.
+    waker: Option<Waker>,
     wake_ahead: WakeAhead,
     /// The opening that the timer is set for.
     armed_for: Option<Armed>,
@@ -62,8 +65,8 @@ pub(crate) enum HeadPoll {
 }
 
 impl WakeTimer {
-    pub(crate) fn new(timer: LimiterTimer, waker: Waker, wake_ahead: WakeAhead) -> Self {
-        Self { timer, waker, wake_ahead, armed_for: None }
+    pub(crate) fn new(timer: LimiterTimer, limiter: Weak<Inner>, wake_ahead: WakeAhead) -> Self {
+        Self { timer, limiter, waker: None, wake_ahead, armed_for: None }
     }
 
     /// Needs the timer to be disarmed.
@@ -117,8 +120,10 @@ impl WakeTimer {
 
     /// Sets the timer as planned. It counts as set only after the timer has said so: the call may panic.
     pub(crate) fn set_timer(&mut self, plan: Plan) -> Result<TimerSet, Panic> {
+        let limiter = &self.limiter;
+        let waker = self.waker.get_or_insert_with(|| TimerWaker::waker(Weak::clone(limiter)));
         self.armed_for = None;
-        let set = foreign::call(|| self.timer.set(plan.look_at, &self.waker))?;
+        let set = foreign::call(|| self.timer.set(plan.look_at, waker))?;
         if set == TimerSet::Set {
             self.armed_for = Some(plan.armed);
         }

@@ -18,7 +18,7 @@
 //! All of this assumes a counter that is steady and the same on every processor. The kernel checks that:
 //! it keeps time by the counter only while it finds it so, and changes to another source otherwise. This
 //! asks the kernel for its source when the first limiter is made, and every [`ASK_AGAIN`] while a limiter
-//! reads the counter. Once the kernel has given the counter up, so do all limiters.
+//! reads the counter. Once the kernel has given the counter up, so do all threads.
 
 use std::arch::x86_64::_rdtsc;
 use std::sync::Mutex;
@@ -99,13 +99,18 @@ impl KernelCheck {
 }
 
 impl Tsc {
-    /// A reader of the counter, if the kernel keeps time by it and so has found it steady and the same on
-    /// every processor.
-    pub(super) fn new() -> Option<Self> {
-        COUNTER.is_trusted().then(|| Self::trusting(&COUNTER))
+    /// A reader of the counter.
+    pub(super) const fn new() -> Self {
+        Self::trusting(&COUNTER)
     }
 
-    fn trusting(kernel: &'static KernelCheck) -> Self {
+    /// Whether the kernel keeps time by the counter, and so has found it steady and the same on every
+    /// processor.
+    pub(super) fn is_trusted() -> bool {
+        COUNTER.is_trusted()
+    }
+
+    const fn trusting(kernel: &'static KernelCheck) -> Self {
         Self { kernel, point: None, tick_length: 0, valid_for: 0 }
     }
 
@@ -311,7 +316,10 @@ mod tests {
 
     #[test]
     fn the_real_counter_agrees_with_the_real_clock() {
-        let Some(mut ticks) = Tsc::new() else { return };
+        if !Tsc::is_trusted() {
+            return;
+        }
+        let mut ticks = Tsc::new();
         let begin = Instant::now();
         let now = || (1 << 60) + u64::try_from(begin.elapsed().as_nanos()).unwrap();
         while begin.elapsed().as_millis() < 30 {

@@ -84,6 +84,11 @@ impl Name {
         Self { text: given.unwrap_or_else(by_limits), is_shared }
     }
 
+    #[cfg(feature = "keyed")]
+    pub(crate) fn into_text(self) -> Arc<str> {
+        self.text
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
