@@ -67,6 +67,7 @@ impl<S: Deref<Target = Inner>, D: Deadline> Waiter<S, D> {
     /// As [`poll_once`](Self::poll_once), for a task of an executor. On tokio it takes part in cooperative
     /// scheduling: if the task's budget is used up, the permit is kept until the next poll, so that a loop that never
     /// waits yields.
+    #[cfg(feature = "tokio")]
     pub(crate) fn poll_in_task(
         &mut self,
         context: &mut Context<'_>,
@@ -89,7 +90,7 @@ impl<S: Deref<Target = Inner>, D: Deadline> Waiter<S, D> {
             return self.poll_slowly(context, None);
         }
         // In the usual case nothing larger than a word is moved.
-        let inner = inner_of(&self.inner);
+        let inner = inner_of(self.inner.as_ref());
         match inner.grant_or_join(self.weight, self.kind, context.waker()) {
             Ok(permit) => {
                 self.state = WaiterState::Done;
@@ -118,7 +119,7 @@ impl<S: Deref<Target = Inner>, D: Deadline> Waiter<S, D> {
     }
 
     fn look(&mut self, waker: &Waker) -> Entered {
-        let inner = inner_of(&self.inner);
+        let inner = inner_of(self.inner.as_ref());
         let standing = match self.state {
             WaiterState::New => self.deadline.enter(inner, self.weight, self.kind, waker),
             WaiterState::Queued(ticket) => self.deadline.look(inner, ticket, waker),
@@ -134,7 +135,7 @@ impl<S: Deref<Target = Inner>, D: Deadline> Waiter<S, D> {
 
     /// The waiter's state after it has joined or looked.
     fn note(&mut self, standing: Entered, waker: &Waker) -> Entered {
-        let inner = inner_of(&self.inner);
+        let inner = inner_of(self.inner.as_ref());
         self.state = WaiterState::Done;
         match standing {
             Ok(Standing::Granted(permit)) => {
@@ -212,13 +213,13 @@ impl<S: Deref<Target = Inner>, D: Deadline> Drop for Waiter<S, D> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.state, WaiterState::Done) {
             WaiterState::Queued(ticket) => {
-                let inner = inner_of(&self.inner);
+                let inner = inner_of(self.inner.as_ref());
                 inner.leave(ticket);
                 self.waiting.left(inner);
             }
             // The task never saw the grant, so it has not run.
             WaiterState::Granted(permit) => {
-                let inner = inner_of(&self.inner);
+                let inner = inner_of(self.inner.as_ref());
                 inner.undo(permit);
                 self.waiting.left(inner);
             }
@@ -239,8 +240,8 @@ impl fmt::Debug for WaiterState {
 }
 
 /// The limiter of a waiter that has no permit yet.
-fn inner_of<S: Deref<Target = Inner>>(inner: &Option<S>) -> &Inner {
-    inner.as_deref().expect("kept until it has its permit")
+fn inner_of<S: Deref<Target = Inner>>(inner: Option<&S>) -> &Inner {
+    inner.expect("kept until it has its permit")
 }
 
 struct Unpark(Thread);
