@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker};
 
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::Ticket;
@@ -74,7 +74,7 @@ impl<S: Deref<Target = Inner>, D: Deadline> Waiter<S, D> {
     ) -> Poll<Result<Standing<PermitGuard<S>>, AcquireError>> {
         Poll::Ready(match self.look(context.waker()) {
             Ok(Standing::Granted(permit)) => {
-                Ok(Standing::Granted(ready!(self.hold_in_task(permit, context))))
+                Ok(Standing::Granted(std::task::ready!(self.hold_in_task(permit, context))))
             }
             Ok(Standing::Queued { ticket, accepted }) => Ok(Standing::Queued { ticket, accepted }),
             Err(error) => Err(error),
