@@ -217,11 +217,13 @@ impl Inner {
         standing
     }
 
-    /// A waiter leaves, granted or not.
+    /// A waiter leaves, granted or not. One that was refused has left the queue already: nothing changes.
     pub(crate) fn leave(&self, ticket: Ticket) {
         let mut update = self.update();
-        self.forget(&mut update, ticket);
-        update.settle(None);
+        if update.locked.take_refusal(ticket).is_none() {
+            self.forget(&mut update, ticket);
+            update.settle(None);
+        }
         update.end_quietly();
     }
 
@@ -232,7 +234,6 @@ impl Inner {
         }
         let waker = update.locked.machine.cancel(ticket);
         update.replaced.extend(waker);
-        update.locked.take_refusal(ticket);
         self.no_longer_waits(update, ticket);
     }
 
