@@ -24,6 +24,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::config::{Config, ConfigError};
 use crate::queue::Queue;
@@ -158,6 +159,14 @@ impl<T> Machine<T> {
             return None;
         }
         self.queue.cancel(ticket)
+    }
+
+    /// The waiters that `leaves` names leave the queue, first to last. Poll afterwards: others may move up.
+    pub fn cancel_where(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<T> {
+        let waiters = self.queue.waiting().zip(self.queue.waiters());
+        let leaving = waiters.filter(|(_, waiter)| leaves(waiter)).map(|((ticket, _), _)| ticket);
+        let leaving: Vec<Ticket> = leaving.collect();
+        leaving.into_iter().filter_map(|ticket| self.queue.cancel(ticket)).collect()
     }
 
     /// Undoes a grant whose task never started, as if it had not been made. Poll afterwards. If no

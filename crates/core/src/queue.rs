@@ -147,12 +147,6 @@ impl<T> Queue<T> {
         self.entries[index].waiter.as_mut()
     }
 
-    /// All waiters, first to last, as (ticket, weight).
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ticket, u64)> {
-        let waiting = self.entries.iter().filter(|entry| entry.waiter.is_some());
-        waiting.map(|entry| (entry.ticket, entry.weight))
-    }
-
     /// The waiters' values, first to last.
     pub(crate) fn waiters(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().filter_map(|entry| entry.waiter.as_ref())

@@ -91,7 +91,7 @@ impl<T> Machine<T> {
             version: STATE_VERSION,
             config: Config::clone(&windows.config),
             windows: windows.all.iter().map(window).collect(),
-            queue: self.queue.iter().map(plain).collect(),
+            queue: self.queue.waiting().map(plain).collect(),
             unclaimed: self.unclaimed.iter().copied().map(plain).collect(),
             abandoned: windows.abandoned.iter().copied().collect(),
             running: windows.running.tasks,
