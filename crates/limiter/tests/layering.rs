@@ -91,18 +91,39 @@ fn in_the_python_package_only_its_clock_reads_a_clock() {
 }
 
 #[test]
-fn in_the_python_package_only_raw_needs_unsafe_code() {
+fn in_the_python_package_only_ffi_needs_unsafe_code() {
     for (path, text) in sources(&python()) {
         let unsafe_code = text.contains("unsafe") || text.contains("pyo3::ffi");
-        assert!(!unsafe_code || path.starts_with(python().join("raw")), "{}", path.display());
+        assert!(!unsafe_code || path.starts_with(python().join("ffi")), "{}", path.display());
+    }
+}
+
+/// `lib.rs` lists the modules from the lowest to the highest.
+#[test]
+fn in_the_python_package_modules_use_only_modules_below_them() {
+    let root = fs::read_to_string(python().join("lib.rs")).unwrap();
+    let modules = root.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let modules: Vec<&str> = modules.collect();
+    assert!(modules.len() > 10, "{modules:?}");
+    let rank = |name: &str| modules.iter().position(|module| *module == name);
+    for (path, text) in sources(&python()) {
+        let path = path.strip_prefix(python()).unwrap();
+        let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+        let Some(own) = rank(first.trim_end_matches(".rs")) else { continue };
+        for used in text.split("crate::").skip(1) {
+            let used = used.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let used = used.into_iter().next().unwrap();
+            let used_rank = rank(used).unwrap_or_else(|| panic!("{used} in {}", path.display()));
+            assert!(used_rank <= own, "{} uses {used}", path.display());
+        }
     }
 }
 
 #[test]
-fn the_python_package_knows_only_core() {
+fn the_python_package_knows_only_core_and_hints() {
     for (path, text) in sources(&python()) {
         let knows_more = text.contains("strict_rate_limiter::") || text.contains("tokio");
-        assert!(!knows_more, "{} goes past core", path.display());
+        assert!(!knows_more, "{} goes past core and hints", path.display());
     }
 }
 
