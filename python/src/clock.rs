@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use strict_rate_limiter_core::limit::saturating_ns;
 
-use crate::names::names;
+use crate::imports::imports;
 
 /// A limiter's timeline, in nanoseconds.
 pub(crate) enum Clock {
@@ -17,13 +17,6 @@ pub(crate) enum Clock {
     System(Instant),
     /// A function that returns nanoseconds, as `time.monotonic_ns` does.
     Given(Py<PyAny>),
-}
-
-/// When a task ended: no earlier than `earliest`, by which others expire, and no later than
-/// `latest`, from which it is held.
-pub(crate) struct Reading {
-    pub(crate) earliest: u64,
-    pub(crate) latest: u64,
 }
 
 impl Clock {
@@ -42,19 +35,6 @@ impl Clock {
                         "the clock has to return nanoseconds as an int of at least 0, not {reading}"
                     ))
                 })
-            }
-        }
-    }
-
-    /// The time of a completion. It has to be recorded whatever happens: where the clock fails,
-    /// the error is reported and the task is held for ever, since nobody knows when it ended.
-    #[inline]
-    pub(crate) fn stamp(&self, py: Python<'_>) -> Reading {
-        match self.now(py) {
-            Ok(now) => Reading { earliest: now, latest: now },
-            Err(error) => {
-                error.write_unraisable(py, None);
-                Reading { earliest: 0, latest: u64::MAX }
             }
         }
     }
@@ -81,7 +61,7 @@ impl Clock {
             Self::System(start) => {
                 // Theirs first: what passes between the two readings may make a pause longer than
                 // asked for, never shorter.
-                let theirs: i128 = names(py).monotonic_ns.bind(py).call0()?.extract()?;
+                let theirs: i128 = imports(py).monotonic_ns.bind(py).call0()?.extract()?;
                 let ours = nanoseconds_since(*start);
                 Ok(theirs - i128::from(ours))
             }

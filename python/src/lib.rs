@@ -1,26 +1,33 @@
-//! The native half of the Python package: core's machine, driven from the asyncio loop.
+//! The native half of the Python package: core's machine, driven from threads and asyncio loops.
 //!
-//! It decides nothing. Core says who may run; this crate calls tasks, awaits them, reads the clock
-//! and asks the loop to be called again. There is no other runtime and no other thread.
+//! It decides nothing. Core says who may run; this crate calls tasks, awaits them, reads the clock, and wakes. There is no
+//! other runtime and no other thread.
 //!
-//! `limiter.rs` is what a user calls, `turn.rs` what is awaited, `line.rs` what everything goes
-//! through. Python code runs only while the line's lock is free.
+//! Each module uses only modules above it in this list. Python code runs only while a limiter's lock is free.
+
+mod errors;
+mod fork;
+mod imports;
 
 mod clock;
-mod error;
-mod home;
-mod inside;
-mod limiter;
-mod line;
-mod look;
-mod names;
+mod config;
+mod event_loop;
+mod ffi;
+
+mod pushed;
+mod reentrancy;
+mod state;
+
+mod deadlock;
+mod scheduler;
+
+mod blocking;
 mod permit;
-mod queued;
-mod raw;
-mod running;
-mod settings;
-mod stats;
-mod turn;
+mod task;
+
+mod operation;
+
+mod api;
 
 use pyo3::prelude::*;
 
@@ -28,13 +35,19 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    names::import(py)?;
-    raw::install(py)?;
-    module.add_class::<limiter::RateLimiter>()?;
-    module.add_class::<limiter::WeightedRateLimiter>()?;
+    ffi::refuse_subinterpreter(py)?;
+    imports::import(wrap_pyfunction!(event_loop::wake, module)?)?;
+    fork::watch(py)?;
+    ffi::install::<operation::Call>(py)?;
+    ffi::add_method::<api::push::Push>(py)?;
+    ffi::add_finalizer::<state::RateLimiter>(py)?;
+    ffi::add_finalizer::<permit::Permit>(py)?;
+    ffi::add_finalizer::<scheduler::Callback>(py)?;
+    module.add_class::<state::RateLimiter>()?;
+    module.add_class::<api::limiter::WeightedRateLimiter>()?;
     module.add_class::<permit::Permit>()?;
-    module.add_class::<stats::Stats>()?;
-    module.add_class::<stats::Held>()?;
-    error::add(module)?;
+    module.add_class::<api::stats::Stats>()?;
+    module.add_class::<api::stats::Held>()?;
+    errors::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

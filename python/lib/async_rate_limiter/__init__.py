@@ -13,6 +13,7 @@ task at a time by default, first in, first out.
 from ._native import (
     Aborted,
     Closed,
+    DeadlineExceeded,
     Held,
     Permit,
     QueueFull,
@@ -27,6 +28,7 @@ from ._native import (
 __all__ = [
     "Aborted",
     "Closed",
+    "DeadlineExceeded",
     "Held",
     "Permit",
     "QueueFull",

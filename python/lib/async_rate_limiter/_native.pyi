@@ -5,7 +5,10 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeVar, final, overload
 
-from typing_extensions import ParamSpec, Self, disjoint_base
+from typing_extensions import ParamSpec, TypeAlias, disjoint_base
+
+# A timedelta, a number of seconds, or a text such as "1m".
+_Time: TypeAlias = timedelta | float | str
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -13,6 +16,7 @@ _T = TypeVar("_T")
 __all__ = [
     "Aborted",
     "Closed",
+    "DeadlineExceeded",
     "Held",
     "Permit",
     "QueueFull",
@@ -32,35 +36,62 @@ class Aborted(Closed): ...
 class QueueFull(RateLimiterError): ...
 class WouldDeadlock(RateLimiterError): ...
 
+class DeadlineExceeded(RateLimiterError, TimeoutError):
+    next_opening: float | None
+
 @disjoint_base
 class RateLimiter:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         rate: int | None = None,
         per_ns: int | timedelta | None = None,
         *,
-        per: int | timedelta | None = None,
+        per: _Time | None = None,
         limits: Iterable[str] = (),
         concurrency: int = 1,
         paced: bool = False,
         queue_capacity: int | None = None,
-        abandon_grace: int | timedelta | None = None,
+        refuse_when_full: bool = False,
+        abandon_grace: _Time | None = None,
         clock_drift_ppm: int = 0,
         on_error: Callable[[BaseException], object] | None = None,
         clock: Callable[[], int] | None = None,
-    ) -> Self: ...
+        name: str | None = None,
+        history: Iterable[tuple[int, int, int]] | None = None,
+    ) -> None: ...
     def push(
-        self, task: Callable[[], object], estimated_weight: int = 1
+        self,
+        task: Callable[[], object],
+        estimated_weight: int = 1,
+        *,
+        timeout: _Time | None = None,
     ) -> Coroutine[Any, Any, bool]: ...
     @overload
     def run(
-        self, task: Callable[[], Awaitable[_T]], weight: int = 1
+        self,
+        task: Callable[..., Awaitable[_T]],
+        /,
+        *args: Any,
+        weight: int = 1,
+        timeout: _Time | None = None,
+        **kwargs: Any,
     ) -> Coroutine[Any, Any, _T]: ...
     @overload
-    def run(self, task: Callable[[], _T], weight: int = 1) -> Coroutine[Any, Any, _T]: ...
-    def acquire(self, weight: int = 1) -> Coroutine[Any, Any, Permit]: ...
-    def try_acquire(self, weight: int = 1) -> Permit | None: ...
-    def weight(self, weight: int, /) -> Permit: ...
+    def run(
+        self,
+        task: Callable[..., _T],
+        /,
+        *args: Any,
+        weight: int = 1,
+        timeout: _Time | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, _T]: ...
+    def acquire(
+        self, *, weight: int = 1, timeout: _Time | None = None
+    ) -> Coroutine[Any, Any, Permit]: ...
+    def acquire_blocking(self, *, weight: int = 1, timeout: _Time | None = None) -> Permit: ...
+    def try_acquire(self, *, weight: int = 1) -> Permit | None: ...
+    def weight(self, weight: int, /, *, timeout: _Time | None = None) -> Permit: ...
     def __aenter__(self) -> Coroutine[Any, Any, None]: ...
     def __aexit__(
         self,
@@ -68,24 +99,38 @@ class RateLimiter:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> Awaitable[None]: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
     @overload
     def __call__(
         self,
-        function: Callable[_P, Coroutine[Any, Any, _T]],
+        function: Callable[_P, _T],
         /,
         *,
         weight: int = 1,
-    ) -> Callable[_P, Coroutine[Any, Any, _T]]: ...
+        timeout: _Time | None = None,
+    ) -> Callable[_P, _T]: ...
     @overload
     def __call__(
-        self, function: None = None, /, *, weight: int = 1
-    ) -> Callable[
-        [Callable[_P, Coroutine[Any, Any, _T]]], Callable[_P, Coroutine[Any, Any, _T]]
-    ]: ...
+        self, function: None = None, /, *, weight: int = 1, timeout: _Time | None = None
+    ) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]: ...
     def pause_until(self, when: float | datetime) -> None: ...
-    def pause_for(self, pause: float | timedelta) -> None: ...
+    def pause_for(self, pause: _Time) -> None: ...
+    def resume(self) -> None: ...
+    def paused_for(self) -> float: ...
+    def backoff(self) -> float: ...
+    def reconcile(self, limit: str, used: int) -> int: ...
+    def set_limits(self, limits: Iterable[str]) -> None: ...
+    def set_concurrency(self, concurrency: int) -> None: ...
+    def history(self) -> list[tuple[int, int, int]]: ...
+    def is_like_new(self) -> bool: ...
     def close(self) -> None: ...
-    def drained(self) -> Coroutine[Any, Any, None]: ...
+    def drained(self, *, timeout: _Time | None = None) -> Coroutine[Any, Any, None]: ...
     def aclose(self) -> Coroutine[Any, Any, None]: ...
     def abort(self) -> list[Callable[[], object]]: ...
     def stats(self) -> Stats: ...
@@ -94,25 +139,34 @@ class RateLimiter:
     @property
     def limits(self) -> list[str]: ...
     @property
+    def rate(self) -> int: ...
+    @property
+    def per_ns(self) -> int: ...
+    @property
     def concurrency(self) -> int: ...
+    @property
+    def name(self) -> str | None: ...
 
 @disjoint_base
 class WeightedRateLimiter(RateLimiter):
-    def __new__(
-        cls,
+    def __init__(
+        self,
         allowed_weight: int,
         per_ns: int | timedelta | None = None,
         *,
-        per: int | timedelta | None = None,
+        per: _Time | None = None,
         limits: Iterable[str] = (),
         concurrency: int = 1,
         paced: bool = False,
         queue_capacity: int | None = None,
-        abandon_grace: int | timedelta | None = None,
+        refuse_when_full: bool = False,
+        abandon_grace: _Time | None = None,
         clock_drift_ppm: int = 0,
         on_error: Callable[[BaseException], object] | None = None,
         clock: Callable[[], int] | None = None,
-    ) -> Self: ...
+        name: str | None = None,
+        history: Iterable[tuple[int, int, int]] | None = None,
+    ) -> None: ...
 
 @final
 class Permit:

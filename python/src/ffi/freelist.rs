@@ -1,6 +1,6 @@
-//! Memory of objects that have ended, for the next ones: a push lives for a few hundred nanoseconds.
+//! Memory of awaitables that have ended, for the next ones: a push lives for a few hundred nanoseconds.
 //!
-//! It rests on the interpreter's lock alone.
+//! It relies on the interpreter's lock alone.
 
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -8,17 +8,17 @@ use std::ptr;
 use pyo3::ffi;
 
 /// A few places, and how many of them are filled.
-pub(super) struct Spare(UnsafeCell<[*mut ffi::PyObject; SPARE_MAX]>, UnsafeCell<usize>);
+pub(super) struct FreeList(UnsafeCell<[*mut ffi::PyObject; PLACES]>, UnsafeCell<usize>);
 
-const SPARE_MAX: usize = 16;
+const PLACES: usize = 16;
 
-pub(super) static SPARE: Spare =
-    Spare(UnsafeCell::new([ptr::null_mut(); SPARE_MAX]), UnsafeCell::new(0));
+pub(super) static FREE_LIST: FreeList =
+    FreeList(UnsafeCell::new([ptr::null_mut(); PLACES]), UnsafeCell::new(0));
 
 // SAFETY: it is only touched under the interpreter's lock.
-unsafe impl Sync for Spare {}
+unsafe impl Sync for FreeList {}
 
-impl Spare {
+impl FreeList {
     /// # Safety
     ///
     /// The interpreter's lock is held.

@@ -1,6 +1,6 @@
 //! Resuming CPython's own coroutines by their slot, which answers without an exception.
 //!
-//! It rests on the slot being what CPython documents it to be, from 3.10.
+//! It relies on the slot being what CPython documents it to be, from 3.10.
 
 use std::ffi::{c_int, c_void};
 use std::{mem, ptr};
@@ -9,9 +9,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use super::{AM_SEND, SEND_NEXT, SEND_RETURN};
-use crate::names::names;
-use crate::turn::Step;
+use super::{AM_SEND, SEND_NEXT, SEND_RETURN, Step};
+use crate::imports::imports;
 
 /// How CPython's coroutines are resumed, where they can be without an exception.
 static SEND: PyOnceLock<Option<SendFunction>> = PyOnceLock::new();
@@ -31,7 +30,7 @@ fn coroutine_send(py: Python<'_>) -> Option<SendFunction> {
     }
     // SAFETY: from 3.10 a slot may be asked of any type; what is in this one is such a function.
     unsafe {
-        let slot = ffi::PyType_GetSlot(names(py).coroutine.as_ptr().cast(), AM_SEND);
+        let slot = ffi::PyType_GetSlot(imports(py).coroutine.as_ptr().cast(), AM_SEND);
         mem::transmute::<*mut c_void, Option<SendFunction>>(slot)
     }
 }

@@ -2,9 +2,12 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyCFunction;
 
-pub(crate) struct Names {
+pub(crate) struct Imports {
     pub(crate) get_running_loop: Py<PyAny>,
+    /// The same, `None` where no loop runs.
+    pub(crate) running_loop_or_none: Py<PyAny>,
     pub(crate) current_task: Py<PyAny>,
     pub(crate) ensure_future: Py<PyAny>,
     pub(crate) cancelled_error: Py<PyAny>,
@@ -13,20 +16,25 @@ pub(crate) struct Names {
     pub(crate) monotonic_ns: Py<PyAny>,
     pub(crate) coroutine: Py<PyAny>,
     pub(crate) generator: Py<PyAny>,
+    /// Wakes a future; native.
+    pub(crate) wake: Py<PyAny>,
     /// Whether a task can begin inside another one's step (`asyncio.eager_task_factory`).
     pub(crate) has_eager_tasks: bool,
 }
 
-static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
 
-pub(crate) fn import(py: Python<'_>) -> PyResult<()> {
-    NAMES.get_or_try_init(py, || {
+/// `wake` is the native function that wakes a future.
+pub(crate) fn import(wake: Bound<'_, PyCFunction>) -> PyResult<()> {
+    let py = wake.py();
+    IMPORTS.get_or_try_init(py, || {
         let asyncio = py.import("asyncio")?;
         let contextvars = py.import("contextvars")?;
         let types = py.import("types")?;
         let name = |module: &Bound<'_, PyModule>, name| module.getattr(name).map(Bound::unbind);
-        PyResult::Ok(Names {
+        PyResult::Ok(Imports {
             get_running_loop: name(&asyncio, "get_running_loop")?,
+            running_loop_or_none: name(&asyncio, "_get_running_loop")?,
             current_task: name(&asyncio, "current_task")?,
             ensure_future: name(&asyncio, "ensure_future")?,
             cancelled_error: name(&asyncio, "CancelledError")?,
@@ -35,6 +43,7 @@ pub(crate) fn import(py: Python<'_>) -> PyResult<()> {
             monotonic_ns: name(&py.import("time")?, "monotonic_ns")?,
             coroutine: name(&types, "CoroutineType")?,
             generator: name(&types, "GeneratorType")?,
+            wake: wake.into_any().unbind(),
             has_eager_tasks: asyncio.hasattr("eager_task_factory")?,
         })
     })?;
@@ -42,6 +51,6 @@ pub(crate) fn import(py: Python<'_>) -> PyResult<()> {
 }
 
 #[inline]
-pub(crate) fn names(py: Python<'_>) -> &'static Names {
-    NAMES.get(py).expect("the module has been imported")
+pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
+    IMPORTS.get(py).expect("the module has been imported")
 }

@@ -1,0 +1,202 @@
+//! An event loop that has waiters of a limiter: asking it to call back, and telling it of failures.
+//!
+//! A limiter serves any number of loops in any number of threads. It belongs to none of them: what can run at once asks
+//! no loop. A loop is asked for callbacks from its own thread as any of its code would, and from other threads by
+//! `call_soon_threadsafe`.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
+use pyo3::{PyTraverseError, PyVisit, intern};
+
+use crate::imports::imports;
+
+pub(crate) struct EventLoop {
+    event_loop: Py<PyAny>,
+    /// The thread that it was last seen to run in.
+    thread: ThreadMark,
+    /// What callbacks run in, so that no timer keeps the context variables of the caller that set it.
+    context: Py<PyAny>,
+}
+
+/// Tells threads apart that exist at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ThreadMark(usize);
+
+impl ThreadMark {
+    /// This thread.
+    #[inline]
+    pub(crate) fn here() -> Self {
+        thread_local!(static HERE: u8 = const { 0 });
+        Self(HERE.with(|here| std::ptr::from_ref(here).addr()))
+    }
+}
+
+/// The loop that runs in this thread.
+pub(crate) fn running(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    imports(py).get_running_loop.bind(py).call0()
+}
+
+/// Whether a loop runs in this thread.
+pub(crate) fn one_runs_here(py: Python<'_>) -> PyResult<bool> {
+    Ok(!imports(py).running_loop_or_none.bind(py).call0()?.is_none())
+}
+
+impl EventLoop {
+    /// A loop that runs in this thread.
+    pub(crate) fn new(event_loop: Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = event_loop.py();
+        let context = imports(py).context.bind(py).call0()?.unbind();
+        Ok(Self { event_loop: event_loop.unbind(), thread: ThreadMark::here(), context })
+    }
+
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            event_loop: self.event_loop.clone_ref(py),
+            thread: self.thread,
+            context: self.context.clone_ref(py),
+        }
+    }
+
+    pub(crate) fn is(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        event_loop.is(&self.event_loop)
+    }
+
+    /// It was seen to run in this thread.
+    pub(crate) fn is_here_now(&mut self) {
+        self.thread = ThreadMark::here();
+    }
+
+    pub(crate) fn is_in_this_thread(&self) -> bool {
+        self.thread == ThreadMark::here()
+    }
+
+    pub(crate) fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.event_loop.bind(py)
+    }
+
+    pub(crate) fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
+        self.event_loop.bind(py).call_method0(intern!(py, "is_closed"))?.is_truthy()
+    }
+
+    /// Has the loop call `callback` in its next turn.
+    pub(crate) fn call_soon(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = callback.py();
+        let name = if self.is_in_this_thread() {
+            intern!(py, "call_soon")
+        } else {
+            intern!(py, "call_soon_threadsafe")
+        };
+        let context = [("context", self.context.bind(py))].into_py_dict(py)?;
+        self.event_loop.bind(py).call_method(name, (callback,), Some(&context))?;
+        Ok(())
+    }
+
+    /// Has the loop, which is in this thread, call `callback` after so many nanoseconds, as nearly as it can tell the
+    /// time. Returns the timer's handle.
+    pub(crate) fn call_later<'py>(
+        &self,
+        delay_ns: u64,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = callback.py();
+        let delay = Duration::from_nanos(delay_ns).as_secs_f64();
+        let context = [("context", self.context.bind(py))].into_py_dict(py)?;
+        let event_loop = self.event_loop.bind(py);
+        event_loop.call_method(intern!(py, "call_later"), (delay, callback), Some(&context))
+    }
+
+    /// Has the loop, which is in this thread, call `function(argument)` after so many nanoseconds.
+    pub(crate) fn call_after<'py>(
+        &self,
+        delay_ns: u64,
+        function: &Bound<'py, PyAny>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = function.py();
+        let delay = Duration::from_nanos(delay_ns).as_secs_f64();
+        let arguments = (delay, function, argument);
+        self.event_loop.bind(py).call_method1(intern!(py, "call_later"), arguments)
+    }
+
+    /// Wakes a future of this loop, unless it is done already.
+    pub(crate) fn wake(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.is_in_this_thread() {
+            return wake_here(future, None);
+        }
+        let py = future.py();
+        let wake = imports(py).wake.bind(py);
+        self.event_loop
+            .bind(py)
+            .call_method1(intern!(py, "call_soon_threadsafe"), (wake, future))?;
+        Ok(())
+    }
+
+    /// Wakes a future of this loop with an exception, unless it is done already.
+    pub(crate) fn refuse(&self, future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
+        let py = future.py();
+        if self.is_in_this_thread() {
+            return wake_here(future, Some(error.value(py).as_any()));
+        }
+        let wake = imports(py).wake.bind(py);
+        let arguments = (wake, future, error.value(py));
+        self.event_loop.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), arguments)?;
+        Ok(())
+    }
+
+    /// Calls the loop's exception handler.
+    pub(crate) fn tell(
+        &self,
+        py: Python<'_>,
+        message: &str,
+        exception: Option<&PyErr>,
+        limiter: Option<&Bound<'_, PyAny>>,
+    ) {
+        let tell = || {
+            let context = [("message", message)].into_py_dict(py)?;
+            if let Some(limiter) = limiter {
+                context.set_item("limiter", limiter)?;
+            }
+            if let Some(exception) = exception {
+                context.set_item("exception", exception.value(py))?;
+            }
+            let event_loop = self.event_loop.bind(py);
+            event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))
+        };
+        if let Err(error) = tell() {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        visit.call(&self.context)
+    }
+
+    /// A future of this loop.
+    pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.event_loop.bind(py).call_method0(intern!(py, "create_future"))
+    }
+}
+
+/// Gives a future its result (`None`), or an exception, unless it is done already.
+pub(crate) fn wake_here(future: &Bound<'_, PyAny>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let py = future.py();
+    // Cancelled meanwhile, its waiter gives back what it was granted when it learns of that.
+    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+        return Ok(());
+    }
+    match error {
+        Some(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
+        None => future.call_method1(intern!(py, "set_result"), (py.None(),))?,
+    };
+    Ok(())
+}
+
+/// What loops call to wake a future of theirs.
+#[pyfunction]
+#[pyo3(signature = (future, error=None))]
+pub(crate) fn wake(future: &Bound<'_, PyAny>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    wake_here(future, error)
+}
