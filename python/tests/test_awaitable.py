@@ -61,10 +61,10 @@ class Awaitables(unittest.TestCase):
     def test_one_that_is_never_awaited_is_warned_of(self) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            subject: Any = RateLimiter(1, 1)
+            subject: Any = RateLimiter(1, 1000)
             subject.push(print)
             subject.run(print)
-            call = RateLimiter(1, 1).run(print)
+            call = RateLimiter(1, 1000).run(print)
             call.close()
             del call
         messages = [str(warning.message) for warning in caught]
@@ -82,7 +82,7 @@ class Awaitables(unittest.TestCase):
 
     def make_and_fail(self) -> None:
         # It is on the stack when the exception comes, and ends with it on its way.
-        print(RateLimiter(1, 1).push(print), 1 / 0)
+        print(RateLimiter(1, 1000).push(print), 1 / 0)
 
     @in_manual_time
     async def test_a_function_may_begin_what_it_does_not_wait_for(self) -> None:

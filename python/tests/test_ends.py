@@ -44,9 +44,9 @@ class Cancelling(unittest.TestCase):
     async def test_the_next_one_moves_up_at_once(self) -> None:
         subject = weighted(10, SECOND)
         await subject.push(lambda: None, 5)
-        heavy = loop().create_task(subject.run(lambda: None, 6))
+        heavy = loop().create_task(subject.run(lambda: None, weight=6))
         await settle()
-        light = loop().create_task(subject.run(lambda: "light", 5))
+        light = loop().create_task(subject.run(lambda: "light", weight=5))
         await settle()
         self.assertEqual(subject.stats().queued, 2)
         heavy.cancel()
@@ -167,7 +167,7 @@ class Cancelling(unittest.TestCase):
 
     @in_manual_time
     async def test_a_cancelled_queued_task_has_its_grace(self) -> None:
-        subject = limiter(1, MILLISECOND, abandon_grace=3 * SECOND)
+        subject = limiter(1, MILLISECOND, abandon_grace=3)
         started: list[asyncio.Task[Any]] = []
 
         async def work() -> None:
@@ -191,9 +191,9 @@ class Cancelling(unittest.TestCase):
         await subject.push(lambda: None, 4)
         await asyncio.sleep(5)
         await subject.push(lambda: None, 6)
-        heavy = loop().create_task(subject.run(lambda: None, 10))
+        heavy = loop().create_task(subject.run(lambda: None, weight=10))
         await asyncio.sleep(1)
-        light = loop().create_task(subject.run(lambda: loop().now_ns // SECOND, 4))
+        light = loop().create_task(subject.run(lambda: loop().now_ns // SECOND, weight=4))
         await settle()
         heavy.cancel()
         self.assertEqual(await light, 10)
@@ -220,7 +220,7 @@ class Cancelling(unittest.TestCase):
 
     @in_manual_time
     async def test_drained_waits_for_the_grace_as_well(self) -> None:
-        subject = limiter(1, SECOND, abandon_grace=3 * SECOND)
+        subject = limiter(1, SECOND, abandon_grace=3)
         task = loop().create_task(subject.run(lambda: asyncio.sleep(100)))
         await settle()
         task.cancel()
@@ -396,7 +396,9 @@ class Pausing(unittest.TestCase):
             with self.assertRaises(ValueError):
                 call(float("nan"))
             with self.assertRaises(TypeError):
-                call("soon")
+                call([])
+        with self.assertRaisesRegex(ValueError, "no time"):
+            subject.pause_for("soon")
         subject.pause_for(-1)
         self.assertTrue(await subject.push(lambda: None))
         subject.pause_for(float("inf"))

@@ -104,9 +104,9 @@ class FaultsOfTheOriginal(unittest.TestCase):
 
     def test_rate_0_is_an_error_that_names_the_rate(self) -> None:
         with self.assertRaisesRegex(ValueError, "rate 0"):
-            RateLimiter(0, 1)
+            RateLimiter(0, 1000)
         with self.assertRaisesRegex(ValueError, "rate 0"):
-            WeightedRateLimiter(allowed_weight=0, per_ns=1)
+            WeightedRateLimiter(allowed_weight=0, per_ns=1000)
 
     @in_manual_time
     async def test_a_queued_task_is_referenced_while_it_runs(self) -> None:

@@ -33,7 +33,7 @@ class Memory(unittest.TestCase):
                 await subject.push(coroutine)
 
         async def main() -> None:
-            subject = RateLimiter(1000, 1)
+            subject = RateLimiter(1000, 1000)
             await some(subject, 100_000)
             gc.collect()
             before, objects = resident(), len(gc.get_objects())
@@ -101,7 +101,7 @@ class Memory(unittest.TestCase):
                 for _ in range(3):
                     try:
                         await subject.push(task)
-                        await subject.run(task, 1)
+                        await subject.run(task, weight=1)
                     except ValueError:
                         pass
                 cancelled = loop.create_task(subject.run(task))

@@ -142,7 +142,7 @@ async def perform(subject: RateLimiter, requests: list[Request]) -> None:
             if request.kind == "push":
                 await subject.push(task, request.weight)
             elif request.kind == "run":
-                await subject.run(task, request.weight)
+                await subject.run(task, weight=request.weight)
             else:
                 await in_block(request)
         except LookupError:

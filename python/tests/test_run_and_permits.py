@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import unittest
-from typing import Any
+from typing import Any, AsyncIterator
 
 from async_rate_limiter import Permit, WouldDeadlock
 
@@ -250,9 +250,15 @@ class Permits(unittest.TestCase):
         self.assertEqual(answers, [10, 20, 21, 11])
 
     @in_manual_time
-    async def test_only_async_functions_are_decorated(self) -> None:
-        subject: Any = limiter(1, 1)
-        with self.assertRaisesRegex(TypeError, "async functions"):
-            subject(lambda: None)
+    async def test_what_cannot_be_decorated_is_an_error(self) -> None:
+        subject: Any = limiter(1, SECOND)
+
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+
+        with self.assertRaisesRegex(TypeError, "is a generator"):
+            subject(numbers)
+        with self.assertRaisesRegex(TypeError, "decorates functions"):
+            subject(5)
         with self.assertRaisesRegex(ValueError, "weight 11 is over the limit"):
             weighted(10, SECOND)(weight=11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import unittest
 from datetime import timedelta
@@ -19,7 +20,9 @@ class Settings(unittest.TestCase):
             RateLimiter(10, SECOND),
             RateLimiter(10, second),
             RateLimiter(rate=10, per_ns=SECOND),
-            RateLimiter(10, per=SECOND),
+            RateLimiter(10, per=1),
+            RateLimiter(10, per=1.0),
+            RateLimiter(10, per="1s"),
             RateLimiter(10, per=second),
             RateLimiter(limits=["10/1s"]),
         ):
@@ -33,7 +36,7 @@ class Settings(unittest.TestCase):
     def test_limits_add_up(self) -> None:
         subject = RateLimiter(10, SECOND, limits=("500/1m", "90000w/1m"))
         self.assertEqual(subject.limits, ["10/1s", "500/1m", "90000w/1m"])
-        subject = WeightedRateLimiter(10, per=SECOND, limits=["5/1s"])
+        subject = WeightedRateLimiter(10, per=1, limits=["5/1s"])
         self.assertEqual(subject.limits, ["10w/1s", "5/1s"])
 
     @in_manual_time
@@ -63,22 +66,28 @@ class Settings(unittest.TestCase):
 
     def test_what_is_out_of_range_is_a_value_error_that_names_it(self) -> None:
         wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
-            ((0, 1), {}, "rate 0"),
-            ((-1, 1), {}, "rate -1"),
-            ((2**41, 1), {}, f"rate {2**41}"),
-            ((2**64, 1), {}, f"rate {2**64}"),
+            ((0, SECOND), {}, "rate 0"),
+            ((-1, SECOND), {}, "rate -1"),
+            ((2**41, SECOND), {}, f"rate {2**41}"),
+            ((2**64, SECOND), {}, f"rate {2**64}"),
             ((1, 0), {}, "period of 0"),
             ((1, -1), {}, "per_ns -1"),
+            ((10, 60), {}, "per_ns=60 is 60 nanoseconds. For seconds, write per=60"),
+            ((1, 999), {}, "999 nanoseconds"),
+            ((1,), {"per": -1}, "per -1"),
+            ((1,), {"per": -0.5}, "per -0.5"),
+            ((1,), {"per": float("nan")}, "per nan"),
+            ((1,), {"per": "soon"}, 'per "soon" is no time'),
             ((1, timedelta(seconds=-1)), {}, "per_ns -1 day"),
             ((1, timedelta.max), {}, "per_ns 999999999 days"),
             ((1, 2**60), {}, "period of"),
-            ((1, 1), {"concurrency": 0}, "concurrency 0"),
-            ((1, 1), {"concurrency": -3}, "concurrency -3"),
-            ((1, 1), {"concurrency": 2**30}, "concurrency"),
-            ((1, 1), {"queue_capacity": -1}, "queue_capacity -1"),
-            ((1, 1), {"abandon_grace": -1}, "abandon_grace -1"),
-            ((1, 1), {"clock_drift_ppm": 2**40}, "clock_drift_ppm"),
-            ((1, 1), {"limits": ["10 per second"]}, "10 per second"),
+            ((1, SECOND), {"concurrency": 0}, "concurrency 0"),
+            ((1, SECOND), {"concurrency": -3}, "concurrency -3"),
+            ((1, SECOND), {"concurrency": 2**30}, "concurrency"),
+            ((1, SECOND), {"queue_capacity": -1}, "queue_capacity -1"),
+            ((1, SECOND), {"abandon_grace": -1}, "abandon_grace -1"),
+            ((1, SECOND), {"clock_drift_ppm": 2**40}, "clock_drift_ppm"),
+            ((1, SECOND), {"limits": ["10 per second"]}, "10 per second"),
             ((), {}, "no limit"),
             ((), {"limits": ["5w/1s"], "paced": True}, "pacing"),
         ]
@@ -88,19 +97,24 @@ class Settings(unittest.TestCase):
 
     def test_what_is_of_the_wrong_kind_is_a_type_error_that_names_it(self) -> None:
         wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
-            ((1.5, 1), {}, "rate has to be an int"),
-            (("10", 1), {}, "rate has to be an int"),
+            ((1.5, SECOND), {}, "rate has to be an int"),
+            (("10", SECOND), {}, "rate has to be an int"),
             ((1, 1.5), {}, "per_ns has to be an int of nanoseconds or a timedelta"),
             ((1,), {}, "rate needs its period"),
-            ((), {"per": 1}, "per_ns needs rate"),
-            ((1, 1), {"per": 1}, "two names of one period"),
-            ((1, 1), {"concurrency": "4"}, "concurrency has to be an int"),
-            ((1, 1), {"limits": "10/1s"}, "list of strings"),
-            ((1, 1), {"limits": [10]}, "limits have to be strings"),
-            ((1, 1), {"on_error": 5}, "on_error has to be callable"),
-            ((1, 1), {"clock": 5}, "clock has to be callable"),
-            ((1, 1, 1), {}, "positional"),
-            ((1, 1), {"burst": 1}, "burst"),
+            ((), {"per": 1}, "a period needs rate"),
+            ((True, SECOND), {}, "rate has to be an int"),
+            ((1, True), {}, "per_ns has to be an int"),
+            ((1,), {"per": None, "per_ns": 1.0}, "per takes seconds"),
+            ((1,), {"per": True}, "per has to be a timedelta, a number of seconds or a text"),
+            ((1,), {"per": [1]}, "per has to be a timedelta"),
+            ((1, SECOND), {"per": 1}, "two names of one period"),
+            ((1, SECOND), {"concurrency": "4"}, "concurrency has to be an int"),
+            ((1, SECOND), {"limits": "10/1s"}, "list of strings"),
+            ((1, SECOND), {"limits": [10]}, "limits have to be strings"),
+            ((1, SECOND), {"on_error": 5}, "on_error has to be callable"),
+            ((1, SECOND), {"clock": 5}, "clock has to be callable"),
+            ((1, SECOND, 1), {}, "positional"),
+            ((1, SECOND), {"burst": 1}, "burst"),
         ]
         for arguments, keywords, named in wrong:
             with self.subTest(named), self.assertRaisesRegex(TypeError, named):
@@ -114,15 +128,17 @@ class Settings(unittest.TestCase):
             (-1, "-1"),
         ]:
             calls: list[tuple[Any, ...]] = [
-                (subject.push, print, weight),
-                (subject.run, print, weight),
-                (subject.acquire, weight),
-                (subject.try_acquire, weight),
-                (subject.weight, weight),
+                (subject.push, {"task": print, "estimated_weight": weight}),
+                (functools.partial(subject.run, print), {"weight": weight}),
+                (subject.acquire, {"weight": weight}),
+                (subject.acquire_blocking, {"weight": weight}),
+                (subject.try_acquire, {"weight": weight}),
+                (functools.partial(subject.weight, weight), {}),
+                (functools.partial(subject, print), {"weight": weight}),
             ]
-            for call, *arguments in calls:
+            for call, keywords in calls:
                 with self.subTest(named), self.assertRaisesRegex(ValueError, named):
-                    call(*arguments)
+                    call(**keywords)
         with self.assertRaisesRegex(TypeError, "estimated_weight has to be an int"):
             subject.push(print, 1.5)
 
@@ -157,12 +173,14 @@ class Settings(unittest.TestCase):
         with self.assertRaises(TypeError):
             unbound(5, print)
         signature = inspect.signature(RateLimiter.push)
-        self.assertEqual(list(signature.parameters), ["self", "task", "estimated_weight"])
+        self.assertEqual(
+            list(signature.parameters), ["self", "task", "estimated_weight", "timeout"]
+        )
 
     @in_manual_time
     async def test_stats_and_repr_say_how_it_stands(self) -> None:
         subject = limiter(2, SECOND, limits=["9w/1m"], concurrency=3)
-        permit = await subject.acquire(4)
+        permit = await subject.acquire(weight=4)
         await subject.push(lambda: None, 5)
         await subject.push(lambda: None, 1)
         stats = subject.stats()
