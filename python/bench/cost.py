@@ -1,4 +1,4 @@
-"""What a call costs, beside the library this one began from and beside aiolimiter.
+"""What a call costs, beside the library this one began from, aiolimiter and pyrate-limiter.
 
     pip install ./python
     pip install --target target/peers -r python/bench/requirements.txt
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import resource
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Awaitable, Callable
 
@@ -81,6 +83,51 @@ async def blocks_in_order(limiter: Any, lock: asyncio.Lock) -> float:
     return (time.perf_counter_ns() - begin) / CALLS
 
 
+def blocks_of_threads(limiter: Any) -> float:
+    begin = time.perf_counter_ns()
+    for _ in range(CALLS):
+        with limiter:
+            pass
+    return (time.perf_counter_ns() - begin) / CALLS
+
+
+def blocking_acquires(limiter: Any) -> float:
+    calls = CALLS // 10
+    begin = time.perf_counter_ns()
+    for _ in range(calls):
+        limiter.try_acquire("name")
+    return (time.perf_counter_ns() - begin) / calls
+
+
+def on_another_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> float:
+    """Pushes on a loop of this kind, in a thread of its own."""
+
+    def run() -> float:
+        loop = make()
+        try:
+            return loop.run_until_complete(pushes(RateLimiter(NEVER, 10**9), function))
+        finally:
+            loop.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+async def pushes_while_others_run(running: int) -> float:
+    """Pushes of a function while so many pushed tasks run."""
+    limiter = RateLimiter(NEVER, 10**9, concurrency=2 * running + 1)
+    end = asyncio.Event()
+    limiter.pause_for(0.001)
+    for _ in range(running):
+        await limiter.push(end.wait)
+    while limiter.stats().queued or limiter.paused_for() > 0:
+        await asyncio.sleep(0.001)
+    took = await pushes(limiter, function)
+    end.set()
+    await limiter.drained()
+    return took
+
+
 Side = Callable[[], Awaitable[float]]
 
 
@@ -131,7 +178,7 @@ async def main(peers: Path) -> None:
     print(f"{'':<60} {'ours':>9} {'theirs':>9}   ratio (10 % to 90 %)")
     for kind, task, aim in [("function", function, 0.25), ("coroutine", coroutine, 0.5)]:
         # While the original's window fills, and once it is full of what has expired.
-        for state, rate, per_ns in [("filling", NEVER, 10**9), ("full", 1000, 1)]:
+        for state, rate, per_ns in [("filling", NEVER, 10**9), ("full", 1000, 1000)]:
             await compare(
                 f"push of a {kind}, window {state}, beside the original",
                 aim,
@@ -149,6 +196,33 @@ async def main(peers: Path) -> None:
         0.25,
         lambda: blocks(RateLimiter(NEVER, 10**9)),
         lambda: blocks_in_order(aiolimiter.AsyncLimiter(NEVER, 1), asyncio.Lock()),
+    )
+    pyrate = importlib.import_module("pyrate_limiter")
+
+    async def later(function: Callable[..., float], *arguments: Any) -> float:
+        return function(*arguments)
+
+    await compare(
+        "with, in a thread, beside pyrate-limiter's blocking acquire",
+        0.25,
+        lambda: later(blocks_of_threads, RateLimiter(NEVER, 10**9)),
+        lambda: later(
+            blocking_acquires, pyrate.Limiter(pyrate.Rate(10**6, pyrate.Duration.SECOND))
+        ),
+    )
+    if importlib.util.find_spec("uvloop") is not None:
+        uvloop = importlib.import_module("uvloop")
+        await compare(
+            "push of a function on uvloop, beside the same on asyncio",
+            1.3,
+            lambda: later(on_another_loop, uvloop.new_event_loop),
+            lambda: later(on_another_loop, asyncio.new_event_loop),
+        )
+    await compare(
+        "push of a function while 50,000 run, beside while none runs",
+        1.5,
+        lambda: pushes_while_others_run(50_000),
+        lambda: pushes_while_others_run(0),
     )
     await memory()
     for per_ns, windows in [(10**9, 3), (100_000_000, 20), (10_000_000, 100)]:
