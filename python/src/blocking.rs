@@ -86,9 +86,7 @@ fn wait(
         #[expect(clippy::cast_precision_loss, reason = "a minute of nanoseconds is exact")]
         let seconds = piece as f64 / 1e9;
         let acquired = lock.call_method1(intern!(py, "acquire"), (true, seconds))?.is_truthy()?;
-        if acquired
-            && let Some(Waiter::Thread(waiter)) = state.lock().machine.waiter_mut(ticket)
-        {
+        if acquired && let Some(Waiter::Thread(waiter)) = state.lock().machine.waiter_mut(ticket) {
             waiter.is_signalled = false;
         }
     }

@@ -62,9 +62,9 @@ pub(crate) fn limit_texts(texts: &Bound<'_, PyAny>) -> PyResult<Vec<Limit>> {
 
 /// A limit as a text, as in "500/1m".
 pub(crate) fn limit_text(text: &Bound<'_, PyAny>) -> PyResult<Limit> {
-    let text: String = text.extract().map_err(|_| {
-        PyTypeError::new_err("limits have to be strings, such as \"500/1m\"")
-    })?;
+    let text: String = text
+        .extract()
+        .map_err(|_| PyTypeError::new_err("limits have to be strings, such as \"500/1m\""))?;
     text.parse::<Limit>().map_err(value_error)
 }
 

@@ -13,7 +13,8 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use crate::imports::imports;
 
 pub(crate) struct EventLoop {
-    event_loop: Py<PyAny>,
+    /// The loop itself.
+    asyncio: Py<PyAny>,
     /// The thread that it was last seen to run in.
     thread: ThreadMark,
     /// What callbacks run in, so that no timer keeps the context variables of the caller that set it.
@@ -48,19 +49,19 @@ impl EventLoop {
     pub(crate) fn new(event_loop: Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
         let context = imports(py).context.bind(py).call0()?.unbind();
-        Ok(Self { event_loop: event_loop.unbind(), thread: ThreadMark::here(), context })
+        Ok(Self { asyncio: event_loop.unbind(), thread: ThreadMark::here(), context })
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
-            event_loop: self.event_loop.clone_ref(py),
+            asyncio: self.asyncio.clone_ref(py),
             thread: self.thread,
             context: self.context.clone_ref(py),
         }
     }
 
     pub(crate) fn is(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        event_loop.is(&self.event_loop)
+        event_loop.is(&self.asyncio)
     }
 
     /// It was seen to run in this thread.
@@ -73,11 +74,11 @@ impl EventLoop {
     }
 
     pub(crate) fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.event_loop.bind(py)
+        self.asyncio.bind(py)
     }
 
     pub(crate) fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
-        self.event_loop.bind(py).call_method0(intern!(py, "is_closed"))?.is_truthy()
+        self.asyncio.bind(py).call_method0(intern!(py, "is_closed"))?.is_truthy()
     }
 
     /// Has the loop call `callback` in its next turn.
@@ -89,7 +90,7 @@ impl EventLoop {
             intern!(py, "call_soon_threadsafe")
         };
         let context = [("context", self.context.bind(py))].into_py_dict(py)?;
-        self.event_loop.bind(py).call_method(name, (callback,), Some(&context))?;
+        self.asyncio.bind(py).call_method(name, (callback,), Some(&context))?;
         Ok(())
     }
 
@@ -103,7 +104,7 @@ impl EventLoop {
         let py = callback.py();
         let delay = Duration::from_nanos(delay_ns).as_secs_f64();
         let context = [("context", self.context.bind(py))].into_py_dict(py)?;
-        let event_loop = self.event_loop.bind(py);
+        let event_loop = self.asyncio.bind(py);
         event_loop.call_method(intern!(py, "call_later"), (delay, callback), Some(&context))
     }
 
@@ -117,7 +118,7 @@ impl EventLoop {
         let py = function.py();
         let delay = Duration::from_nanos(delay_ns).as_secs_f64();
         let arguments = (delay, function, argument);
-        self.event_loop.bind(py).call_method1(intern!(py, "call_later"), arguments)
+        self.asyncio.bind(py).call_method1(intern!(py, "call_later"), arguments)
     }
 
     /// Wakes a future of this loop, unless it is done already.
@@ -127,9 +128,7 @@ impl EventLoop {
         }
         let py = future.py();
         let wake = imports(py).wake.bind(py);
-        self.event_loop
-            .bind(py)
-            .call_method1(intern!(py, "call_soon_threadsafe"), (wake, future))?;
+        self.asyncio.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), (wake, future))?;
         Ok(())
     }
 
@@ -141,7 +140,7 @@ impl EventLoop {
         }
         let wake = imports(py).wake.bind(py);
         let arguments = (wake, future, error.value(py));
-        self.event_loop.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), arguments)?;
+        self.asyncio.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), arguments)?;
         Ok(())
     }
 
@@ -161,7 +160,7 @@ impl EventLoop {
             if let Some(exception) = exception {
                 context.set_item("exception", exception.value(py))?;
             }
-            let event_loop = self.event_loop.bind(py);
+            let event_loop = self.asyncio.bind(py);
             event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))
         };
         if let Err(error) = tell() {
@@ -170,18 +169,21 @@ impl EventLoop {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.event_loop)?;
+        visit.call(&self.asyncio)?;
         visit.call(&self.context)
     }
 
     /// A future of this loop.
     pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.event_loop.bind(py).call_method0(intern!(py, "create_future"))
+        self.asyncio.bind(py).call_method0(intern!(py, "create_future"))
     }
 }
 
 /// Gives a future its result (`None`), or an exception, unless it is done already.
-pub(crate) fn wake_here(future: &Bound<'_, PyAny>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+pub(crate) fn wake_here(
+    future: &Bound<'_, PyAny>,
+    error: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
     let py = future.py();
     // Cancelled meanwhile, its waiter gives back what it was granted when it learns of that.
     if future.call_method0(intern!(py, "done"))?.is_truthy()? {

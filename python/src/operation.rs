@@ -225,7 +225,13 @@ impl Operation for Call {
             }
             Self::Waiting(Waiting { limiter, request, future, awaited, deadline, .. }) => {
                 let timer = deadline.as_ref().map(|deadline| &deadline.timer);
-                [Some(limiter.as_any()), request.held(), Some(future), Some(awaited.as_any()), timer]
+                [
+                    Some(limiter.as_any()),
+                    request.held(),
+                    Some(future),
+                    Some(awaited.as_any()),
+                    timer,
+                ]
             }
             Self::Running(task) => {
                 let [limiter, driver, awaited] = task.held();
@@ -313,9 +319,7 @@ fn begin(
     };
     match granted {
         Some(hold) => carry_out(&limiter, hold, request),
-        None => Python::attach(|_| {
-            wait(limiter, weight, timeout_ns, request).unwrap_or_else(fail)
-        }),
+        None => Python::attach(|_| wait(limiter, weight, timeout_ns, request).unwrap_or_else(fail)),
     }
 }
 
@@ -564,7 +568,8 @@ impl Waiting {
         let limiter = self.limiter.bind(py);
         let now = limiter.get().state().now(py)?;
         let delay_ns = at.saturating_sub(now);
-        let timer = scheduler::wake_after(limiter, self.event_loop, delay_ns, self.future.bind(py))?;
+        let timer =
+            scheduler::wake_after(limiter, self.event_loop, delay_ns, self.future.bind(py))?;
         self.deadline = Some(Deadline { at, timer: timer.unbind() });
         Ok(())
     }

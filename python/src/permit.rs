@@ -50,13 +50,8 @@ impl Permit {
         weight: u64,
         timeout_ns: Option<u64>,
     ) -> Self {
-        let state = State {
-            held: None,
-            stage: Stage::New,
-            actual: None,
-            excess: 0,
-            is_finalized: false,
-        };
+        let state =
+            State { held: None, stage: Stage::New, actual: None, excess: 0, is_finalized: false };
         Self { limiter: limiter.clone().unbind(), weight, timeout_ns, state: Mutex::new(state) }
     }
 

@@ -113,8 +113,7 @@ pub(crate) fn forget_loops(limiter: &Bound<'_, RateLimiter>, but: Option<LoopId>
         forgotten.push(inner.loops.swap_remove(index));
     }
     let others = inner.loops.iter().filter(|state| Some(state.id) != but);
-    let others: Vec<_> =
-        others.map(|state| (state.id, state.event_loop.clone_ref(py))).collect();
+    let others: Vec<_> = others.map(|state| (state.id, state.event_loop.clone_ref(py))).collect();
     drop(inner);
     drop(forgotten);
     for (id, event_loop) in others {
@@ -210,11 +209,7 @@ pub(crate) fn leave(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) -> PyResul
 
 /// A task has ended. Returns what it used beyond what was reserved for it.
 #[inline]
-pub(crate) fn end(
-    limiter: &Bound<'_, RateLimiter>,
-    hold: Hold,
-    ending: Ending,
-) -> PyResult<u64> {
+pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, hold: Hold, ending: Ending) -> PyResult<u64> {
     end_and(limiter, hold, ending, |_| ())
 }
 
@@ -672,7 +667,9 @@ impl Callback {
             let ready = inner.loop_mut(self.event_loop).and_then(|known| known.ready.pop_front());
             drop(inner);
             let Some((pushed, hold)) = ready else { break };
-            if let Started::Ended(ended) = start(limiter, self.event_loop, &event_loop, &pushed, hold) {
+            if let Started::Ended(ended) =
+                start(limiter, self.event_loop, &event_loop, &pushed, hold)
+            {
                 errors.note(ended);
                 break;
             }

@@ -11,7 +11,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 use pyo3::{PyTraverseError, PyVisit};
-use strict_rate_limiter_core::{Config, Decision, Grant, Limit, Machine, RequestError, Ticket, raw};
+use strict_rate_limiter_core::{
+    Config, Decision, Grant, Limit, Machine, RequestError, Ticket, raw,
+};
 
 use crate::clock::Clock;
 use crate::config::value_error;
@@ -384,6 +386,7 @@ impl Inner {
         self.machine.head().is_some() || !self.drained.is_empty()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the permit is counted from here on")]
     /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are only counted.
     pub(crate) fn enter(&mut self, hold: Hold) {
         debug_assert_eq!(hold.weight(), 1);

@@ -77,11 +77,7 @@ pub(crate) fn run_queued(
 }
 
 /// The task has returned something, which may have to be awaited.
-fn run_on(
-    limiter: &Bound<'_, RateLimiter>,
-    purpose: Purpose,
-    returned: Bound<'_, PyAny>,
-) -> Ran {
+fn run_on(limiter: &Bound<'_, RateLimiter>, purpose: Purpose, returned: Bound<'_, PyAny>) -> Ran {
     let py = limiter.py();
     let awaited = match begin_await(returned) {
         Ok(Returned::Awaitable(awaited)) => awaited,
@@ -144,9 +140,7 @@ impl Task {
                 let _frame = limiter.get().state().lock().frames.come_out();
                 Ran::Waits(self, yielded)
             }
-            Ok(Step::Return(returned)) => {
-                end(limiter, self.purpose, Ok(returned.into_bound(py)))
-            }
+            Ok(Step::Return(returned)) => end(limiter, self.purpose, Ok(returned.into_bound(py))),
             Err(error) => end(limiter, self.purpose, Err(error)),
         }
     }

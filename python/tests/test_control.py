@@ -232,7 +232,11 @@ class Control(unittest.TestCase):
 
         subject = Api("example", 10, SECOND)
         self.assertEqual((subject.host, subject.rate, subject.per_ns), ("example", 10, SECOND))
-        self.assertEqual(Tokens(budget=5).limits, ["5w/1m"])
+        tokens = Tokens(budget=5)
+        self.assertEqual((tokens.limits, tokens.allowed_weight), (["5w/1m"], 5))
+        with tokens.weight(3):
+            pass
+        self.assertEqual([tokens.bandwidth_available(weight) for weight in (2, 3)], [True, False])
         self.assertTrue(asyncio.run(subject.push(lambda: None)))
         with self.assertRaisesRegex(RuntimeError, "made already"):
             subject.__init__("again", 1, SECOND)  # type: ignore[misc]

@@ -82,6 +82,16 @@ pub(crate) fn paused_for(limiter: Limiter<'_, '_>) -> PyResult<f64> {
     Ok(seconds(state.lock().machine.paused_until().saturating_sub(now)))
 }
 
+/// Whether a task could be granted now: it is, and that is undone.
+pub(crate) fn is_free(limiter: Limiter<'_, '_>, weight: u64) -> PyResult<bool> {
+    let state = limiter.get().initialised()?;
+    let now = state.now(limiter.py())?;
+    let mut inner = state.lock();
+    let Ok(grant) = inner.machine.try_grant(now, weight) else { return Ok(false) };
+    inner.machine.undo(grant);
+    Ok(true)
+}
+
 pub(crate) fn backoff(limiter: Limiter<'_, '_>) -> PyResult<f64> {
     let state = limiter.get().initialised()?;
     let now = state.now(limiter.py())?;
@@ -142,7 +152,8 @@ pub(crate) fn history(limiter: Limiter<'_, '_>) -> PyResult<Vec<(i64, u64, u64)>
     let entries = state.lock().machine.history(now);
     let age = |ends_at: u64| i64::try_from(i128::from(now) - i128::from(ends_at));
     let entries = entries.into_iter().map(|entry| {
-        let age_ns = age(entry.ends_at).unwrap_or(if entry.ends_at > now { i64::MIN } else { i64::MAX });
+        let age_ns =
+            age(entry.ends_at).unwrap_or(if entry.ends_at > now { i64::MIN } else { i64::MAX });
         (age_ns, entry.tasks, entry.weight)
     });
     Ok(entries.collect())

@@ -21,7 +21,7 @@ use crate::scheduler;
 use crate::state::{Ending, RateLimiter, State};
 
 /// A limiter of weight: tasks of a total weight of at most `allowed_weight` in any interval of
-/// length `per`. All else is as for RateLimiter.
+/// length `per`. All else is as for `RateLimiter`.
 #[pyclass(frozen, subclass, weakref, extends = RateLimiter, module = "async_rate_limiter")]
 pub struct WeightedRateLimiter;
 
@@ -123,7 +123,7 @@ impl RateLimiter {
     ///
     /// `task` is called with the arguments behind it; it is a function, or anything that returns an
     /// awaitable. Raises Closed, Aborted, ValueError for a weight that could never run,
-    /// DeadlineExceeded where no permit comes within `timeout` (at once where that is known), and
+    /// `DeadlineExceeded` where no permit comes within `timeout` (at once where that is known), and
     /// WouldDeadlock from inside a task of this limiter that would have to end first. Cancelled while
     /// it waits, it leaves no trace; cancelled while its task runs, it cancels the task, which counts
     /// as its completion.
@@ -347,13 +347,23 @@ impl RateLimiter {
         Ok(state.lock().machine.is_like_new(now))
     }
 
+    /// Whether a task of this weight could run right now, before any other.
+    #[pyo3(signature = (weight=None), text_signature = "($self, weight=1)")]
+    fn bandwidth_available(
+        slf: &Bound<'_, Self>,
+        weight: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let weight = slf.get().weight_or_one(weight)?;
+        control::is_free(slf, weight)
+    }
+
     /// Take no new work. What was accepted still runs.
     fn close(&self) -> PyResult<()> {
         self.initialised()?.lock().machine.close();
         Ok(())
     }
 
-    /// Wait until nothing runs and nobody waits. Raises DeadlineExceeded after `timeout`.
+    /// Wait until nothing runs and nobody waits. Raises `DeadlineExceeded` after `timeout`.
     #[pyo3(signature = (*, timeout=None), text_signature = "($self, *, timeout=None)")]
     fn drained<'py>(
         slf: &Bound<'py, Self>,
@@ -463,7 +473,7 @@ fn with_arguments<'py>(
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if args.is_empty() && kwargs.is_none_or(|kwargs| kwargs.is_empty()) {
+    if args.is_empty() && kwargs.is_none_or(PyDictMethods::is_empty) {
         return Ok(task);
     }
     let py = task.py();
@@ -537,5 +547,11 @@ impl WeightedRateLimiter {
             clock_drift_ppm,
         };
         slf.as_super().get().begin(settings, More { on_error, clock, name, history })
+    }
+
+    /// The rate of its first limit.
+    #[getter]
+    fn allowed_weight(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        slf.as_super().get().rate()
     }
 }

@@ -16,7 +16,8 @@ pub(crate) fn acquire<'py>(permit: &Bound<'py, Permit>) -> PyResult<Bound<'py, P
     let this = permit.get();
     this.request()?;
     let py = permit.py();
-    let (limiter, request) = (this.limiter.clone_ref(py), Request::Acquire(permit.clone().unbind()));
+    let (limiter, request) =
+        (this.limiter.clone_ref(py), Request::Acquire(permit.clone().unbind()));
     let (weight, timeout_ns) = (this.weight, this.timeout_ns);
     ffi::new(py, Call::New { limiter, weight, timeout_ns, request })
 }
@@ -106,7 +107,8 @@ impl Permit {
         Nothing::get(kind.py())
     }
 
-    fn __reduce_ex__(&self, _protocol: i64) -> PyResult<()> {
+    #[expect(clippy::unused_self, reason = "the protocol asks for it")]
+    fn __reduce_ex__(&self, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
         Err(errors::no_copy("Permit"))
     }
 

@@ -11,7 +11,7 @@
 //!
 //! No Python frame runs but that of the task: `cr_frame`, `cr_code` and `cr_origin` are those of the coroutine that is
 //! awaited, so that asyncio prints the task's stack. Where there is none they are `None`, and `inspect.getcoroutinestate`
-//! then says CORO_CLOSED before the first step as well.
+//! then says `CORO_CLOSED` before the first step as well.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -160,13 +160,7 @@ fn make_type<O: Operation>(py: Python<'_>) -> PyResult<Py<PyType>> {
             flags: ffi::Py_READONLY,
             doc: ptr::null(),
         },
-        ffi::PyMemberDef {
-            name: ptr::null(),
-            type_code: 0,
-            offset: 0,
-            flags: 0,
-            doc: ptr::null(),
-        },
+        ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
     ]));
     let (new, dealloc): (ffi::newfunc, ffi::destructor) = (refuse_new, dealloc::<O>);
     let (traverse, clear): (ffi::traverseproc, ffi::inquiry) = (traverse::<O>, clear::<O>);

@@ -52,9 +52,8 @@ impl<'py> Arguments<'_, 'py> {
             )));
         }
         // SAFETY: arguments are live objects for as long as the call lasts.
-        let bound = |argument: &*mut ffi::PyObject| unsafe {
-            Bound::from_borrowed_ptr(self.py, *argument)
-        };
+        let bound =
+            |argument: &*mut ffi::PyObject| unsafe { Bound::from_borrowed_ptr(self.py, *argument) };
         let mut found: [Option<Bound<'py, PyAny>>; N] = [const { None }; N];
         for (place, argument) in found.iter_mut().zip(self.positional) {
             *place = Some(bound(argument));
@@ -107,7 +106,9 @@ pub(crate) fn add_finalizer<C: Finalize>(py: Python<'_>) -> PyResult<()> {
 }
 
 /// What a finalizer does.
-pub(crate) trait Finalize: PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync {
+pub(crate) trait Finalize:
+    PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync
+{
     fn finalize(this: &Bound<'_, Self>);
 }
 
