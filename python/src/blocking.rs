@@ -47,7 +47,7 @@ pub(crate) fn acquire(
         is_signalled: false,
         opening: None,
     };
-    let place = scheduler::join(limiter, weight, Waiter::Thread(waiter))?;
+    let place = scheduler::join(limiter, weight, Waiter::Thread(waiter), None)?;
     let waited = wait(limiter, place.ticket, &lock, deadline);
     if waited.is_err() {
         // Its error is the one to raise.

@@ -108,16 +108,15 @@ impl EventLoop {
         event_loop.call_method(intern!(py, "call_later"), (delay, callback), Some(&context))
     }
 
-    /// Has the loop, which is in this thread, call `function(argument)` after so many nanoseconds.
-    pub(crate) fn call_after<'py>(
+    /// Has the loop, which is in this thread, wake a future after so many nanoseconds. Returns the timer's handle.
+    pub(crate) fn wake_after<'py>(
         &self,
         delay_ns: u64,
-        function: &Bound<'py, PyAny>,
-        argument: &Bound<'py, PyAny>,
+        future: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = function.py();
+        let py = future.py();
         let delay = Duration::from_nanos(delay_ns).as_secs_f64();
-        let arguments = (delay, function, argument);
+        let arguments = (delay, imports(py).wake.bind(py), future);
         self.asyncio.bind(py).call_method1(intern!(py, "call_later"), arguments)
     }
 

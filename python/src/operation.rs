@@ -12,7 +12,7 @@ use pyo3::types::PyIterator;
 use strict_rate_limiter_core::Ticket;
 
 use crate::errors;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{self, EventLoop};
 use crate::ffi::{self, AwaitableType, Operation, Sent, Step};
 use crate::permit::Permit;
 use crate::pushed::Pushed;
@@ -59,7 +59,6 @@ pub(crate) enum Request {
 /// Waits for a future that the limiter will wake.
 pub(crate) struct Waiting {
     limiter: Py<RateLimiter>,
-    event_loop: LoopId,
     /// `None` for a caller that waits outside of the queue.
     ticket: Option<Ticket>,
     request: Request,
@@ -350,10 +349,9 @@ fn wait(
             join(&limiter, weight, timeout_ns)
         }
     };
-    let Joined { event_loop, ticket, deadline, future, awaited } = joined?;
+    let Joined { ticket, deadline, future, awaited } = joined?;
     let (limiter, future) = (limiter.unbind(), future.unbind());
-    let mut waiting =
-        Waiting { limiter, event_loop, ticket, request, deadline: None, future, awaited };
+    let mut waiting = Waiting { limiter, ticket, request, deadline: None, future, awaited };
     if let Some(ns) = timeout_ns
         && let Err(error) = waiting.begin_timeout(py, ns, deadline)
     {
@@ -366,7 +364,6 @@ fn wait(
 
 /// What a caller has that has begun to wait.
 struct Joined<'py> {
-    event_loop: LoopId,
     ticket: Option<Ticket>,
     deadline: Option<u64>,
     future: Bound<'py, PyAny>,
@@ -388,8 +385,8 @@ fn join<'py>(
     let future = runs.create_future(py)?;
     let awaited = await_future(&future)?;
     let waiter = Waiter::Coroutine { event_loop, future: future.clone().unbind() };
-    let ticket = Some(scheduler::join(limiter, weight, waiter)?.ticket);
-    Ok(Joined { event_loop, ticket, deadline, future, awaited })
+    let ticket = Some(scheduler::join(limiter, weight, waiter, Some(runs))?.ticket);
+    Ok(Joined { ticket, deadline, future, awaited })
 }
 
 /// A pushed task joins the queue. `None` if nothing is left to wait for.
@@ -405,7 +402,7 @@ fn push<'py>(
     let future = runs.create_future(py)?;
     let awaited = await_future(&future)?;
     let waiter = Waiter::Pushed { event_loop, task, room: None };
-    let place = scheduler::join(limiter, weight, waiter)?;
+    let place = scheduler::join(limiter, weight, waiter, Some(runs))?;
     if place.accepted {
         return Ok(None);
     }
@@ -420,7 +417,7 @@ fn push<'py>(
     };
     *room = Some(future.clone().unbind());
     drop(inner);
-    Ok(Some(Joined { event_loop, ticket: Some(place.ticket), deadline: None, future, awaited }))
+    Ok(Some(Joined { ticket: Some(place.ticket), deadline: None, future, awaited }))
 }
 
 /// A caller waits until nothing runs and nobody waits.
@@ -433,12 +430,16 @@ fn wait_for_end<'py>(limiter: &Bound<'py, RateLimiter>) -> PyResult<Joined<'py>>
     let (event_loop, runs) = scheduler::running_loop(limiter)?;
     let future = runs.create_future(py)?;
     let awaited = await_future(&future)?;
-    state.lock().drained.push((event_loop, future.clone().unbind()));
+    let mut inner = state.lock();
+    let unused = inner.keep_loop(event_loop, runs);
+    inner.drained.push((event_loop, future.clone().unbind()));
+    drop(inner);
+    drop(unused);
     if let Err(error) = scheduler::drive(limiter, None) {
         forget_drained(limiter, &future);
         return Err(error);
     }
-    Ok(Joined { event_loop, ticket: None, deadline: None, future, awaited })
+    Ok(Joined { ticket: None, deadline: None, future, awaited })
 }
 
 fn await_future(future: &Bound<'_, PyAny>) -> PyResult<Py<PyIterator>> {
@@ -535,7 +536,7 @@ impl Waiting {
         }
         scheduler::check_deadline(limiter, now, ticket, at)?;
         // Too early, by the loop's own clock: once more, with another future.
-        let future = scheduler::create_future(limiter, self.event_loop)?;
+        let future = EventLoop::new(event_loop::running(py)?)?.create_future(py)?;
         self.awaited = await_future(&future)?;
         let again = future.clone().unbind();
         let replaced = match state.lock().machine.waiter_mut(ticket) {
@@ -565,11 +566,9 @@ impl Waiting {
     }
 
     fn set_timer(&mut self, py: Python<'_>, at: u64) -> PyResult<()> {
-        let limiter = self.limiter.bind(py);
-        let now = limiter.get().state().now(py)?;
-        let delay_ns = at.saturating_sub(now);
-        let timer =
-            scheduler::wake_after(limiter, self.event_loop, delay_ns, self.future.bind(py))?;
+        let now = self.limiter.get().state().now(py)?;
+        let runs = EventLoop::new(event_loop::running(py)?)?;
+        let timer = runs.wake_after(at.saturating_sub(now), self.future.bind(py))?;
         self.deadline = Some(Deadline { at, timer: timer.unbind() });
         Ok(())
     }

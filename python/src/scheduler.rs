@@ -9,6 +9,7 @@
 //! Driving decides nothing by itself, so it may come early, late or for nothing. It may fail half way, as when a signal
 //! handler raises: all is done nevertheless, and then the first error is raised.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -24,7 +25,8 @@ use crate::imports::imports;
 use crate::pushed::Pushed;
 use crate::reentrancy::FrameKind;
 use crate::state::{
-    Action, Ending, Hold, Inner, LoopId, RateLimiter, StartedId, StartedTask, Waiter, When,
+    Action, Ending, Hold, Inner, LoopId, LoopState, RateLimiter, StartedId, StartedTask, Waiter,
+    When,
 };
 
 /// How often a loop is asked again after the call has raised: a signal handler may raise at any moment.
@@ -124,11 +126,12 @@ pub(crate) fn forget_loops(limiter: &Bound<'_, RateLimiter>, but: Option<LoopId>
     Ok(())
 }
 
-/// Joins the end of the queue.
+/// Joins the end of the queue. With it comes its loop, if it has one.
 pub(crate) fn join(
     limiter: &Bound<'_, RateLimiter>,
     weight: u64,
     waiter: Waiter,
+    event_loop: Option<EventLoop>,
 ) -> PyResult<Enqueued> {
     let mut inner = limiter.get().state().lock();
     if let Err(error) = inner.machine.admit(weight) {
@@ -137,9 +140,14 @@ pub(crate) fn join(
         return Err(errors::enqueue(error));
     }
     let is_first = inner.machine.head().is_none();
+    let unused = match (waiter.event_loop(), event_loop) {
+        (Some(id), Some(event_loop)) => inner.keep_loop(id, event_loop),
+        (_, event_loop) => event_loop,
+    };
     let place = inner.machine.enqueue(weight, waiter).map_err(errors::enqueue)?;
     let may_move = is_first && !inner.machine.awaits_completion();
     drop(inner);
+    drop(unused);
     if may_move && let Err(error) = drive(limiter, None) {
         // What raises has no effect.
         let _ = leave(limiter, place.ticket);
@@ -299,26 +307,6 @@ fn loop_of(limiter: &Bound<'_, RateLimiter>, id: LoopId) -> Option<EventLoop> {
     inner.loop_mut(id).map(|state| state.event_loop.clone_ref(limiter.py()))
 }
 
-/// Another future of a loop that has a waiter here.
-pub(crate) fn create_future<'py>(
-    limiter: &Bound<'py, RateLimiter>,
-    id: LoopId,
-) -> PyResult<Bound<'py, PyAny>> {
-    loop_of(limiter, id).ok_or_else(errors::aborted)?.create_future(limiter.py())
-}
-
-/// Has a loop of this thread wake a future after so many nanoseconds. Returns the timer's handle.
-pub(crate) fn wake_after<'py>(
-    limiter: &Bound<'py, RateLimiter>,
-    id: LoopId,
-    delay_ns: u64,
-    future: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let wake = imports(limiter.py()).wake.bind(limiter.py());
-    let event_loop = loop_of(limiter, id).ok_or_else(errors::aborted)?;
-    event_loop.call_after(delay_ns, wake, future)
-}
-
 /// Wakes a coroutine that was granted its permit. If its loop is closed, it never runs, so the grant is undone.
 fn wake(
     limiter: &Bound<'_, RateLimiter>,
@@ -361,7 +349,11 @@ fn plan(
     let mut errors = FirstError::default();
     for _ in 0..ATTEMPTS {
         let mut inner = state.lock();
-        let Some(known) = inner.loop_mut(id) else { return Ok(Planned::IsLost) };
+        let Some(known) = inner.loop_mut(id) else {
+            drop(inner);
+            lose_loop(limiter, id);
+            return errors.into_result().map(|()| Planned::IsLost);
+        };
         if known.plan.when == When::Soon || known.plan.when == when {
             break;
         }
@@ -459,12 +451,16 @@ pub(crate) fn refuse(
 fn lose_loop(limiter: &Bound<'_, RateLimiter>, id: LoopId) {
     let state = limiter.get().state();
     let mut inner = state.lock();
-    let Some(index) = inner.loops.iter().position(|known| known.id == id) else { return };
-    let lost = inner.loops.swap_remove(index);
+    let index = inner.loops.iter().position(|known| known.id == id);
+    let lost = index.map(|index| inner.loops.swap_remove(index));
     let waiters = inner.machine.cancel_where(|waiter| waiter.event_loop() == Some(id));
     let mut never_ran = count_tasks(&waiters);
     let mut tasks: Vec<Pushed> = Vec::new();
-    for (task, hold) in lost.ready {
+    let (event_loop, ready, plan) = match lost {
+        Some(LoopState { event_loop, ready, plan, .. }) => (Some(event_loop), ready, Some(plan)),
+        None => (None, VecDeque::new(), None),
+    };
+    for (task, hold) in ready {
         never_ran += 1;
         inner.undo(hold);
         tasks.push(task);
@@ -478,8 +474,8 @@ fn lose_loop(limiter: &Bound<'_, RateLimiter>, id: LoopId) {
     inner.drained = others;
     drop(inner);
     let drained: Vec<_> = gone;
-    tell_lost(limiter, Some(&lost.event_loop), never_ran, "the event loop was closed");
-    drop((waiters, tasks, drained, lost.plan));
+    tell_lost(limiter, event_loop.as_ref(), never_ran, "the event loop was closed");
+    drop((waiters, tasks, drained, plan));
     for StartedTask { hold, task, .. } in ended {
         if let Err(error) = end(limiter, hold, Ending::Cancelled) {
             error.write_unraisable(limiter.py(), Some(limiter));

@@ -414,9 +414,20 @@ impl Inner {
     pub(crate) fn add_loop(&mut self, event_loop: EventLoop) -> LoopId {
         let id = self.next_loop;
         self.next_loop = LoopId(id.0 + 1);
+        let known = self.keep_loop(id, event_loop);
+        debug_assert!(known.is_none(), "its number is new");
+        id
+    }
+
+    /// A waiter of this loop joins. Another thread may have found the loop idle since it was added, and forgotten it.
+    /// Returns the loop if it is known, to be dropped after the lock.
+    pub(crate) fn keep_loop(&mut self, id: LoopId, event_loop: EventLoop) -> Option<EventLoop> {
+        if self.loop_mut(id).is_some() {
+            return Some(event_loop);
+        }
         let (plan, ready) = (Plan::default(), VecDeque::new());
         self.loops.push(LoopState { id, event_loop, plan, ready });
-        id
+        None
     }
 
     /// Whether something of this limiter waits for that loop.

@@ -13,7 +13,7 @@
 //! awaited, so that asyncio prints the task's stack. Where there is none they are `None`, and `inspect.getcoroutinestate`
 //! then says `CORO_CLOSED` before the first step as well.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
@@ -495,11 +495,42 @@ unsafe extern "C" fn dealloc<O: Operation>(object: *mut ffi::PyObject) {
     }
 }
 
+/// How deep ends may be nested: an operation's end drops what it holds, which may be the last reference to another
+/// awaitable, and so on. Deeper ones are put off, so that a long chain takes no stack.
+const NESTED_MAX: usize = 50;
+
+/// Of this thread: how deep ends are nested right now, and what was put off.
+struct Ends {
+    nested: Cell<usize>,
+    put_off: RefCell<Vec<Box<dyn FnOnce()>>>,
+}
+
+thread_local!(static ENDS: Ends = const {
+    Ends { nested: Cell::new(0), put_off: RefCell::new(Vec::new()) }
+});
+
+/// Ends what an object did.
 #[inline]
-fn end<O: Operation>(operation: O, work: impl FnOnce(O, Python<'_>)) {
+fn end<O: Operation>(operation: O, work: impl FnOnce(O, Python<'_>) + 'static) {
     if operation.is_done() {
         return;
     }
+    let nested = ENDS.with(|ends| ends.nested.get());
+    if nested >= NESTED_MAX {
+        let end = Box::new(move || end_now(operation, work));
+        return ENDS.with(|ends| ends.put_off.borrow_mut().push(end));
+    }
+    ENDS.with(|ends| ends.nested.set(nested + 1));
+    end_now(operation, work);
+    if nested == 0 {
+        while let Some(end) = ENDS.with(|ends| ends.put_off.borrow_mut().pop()) {
+            end();
+        }
+    }
+    ENDS.with(|ends| ends.nested.set(nested));
+}
+
+fn end_now<O: Operation>(operation: O, work: impl FnOnce(O, Python<'_>)) {
     let ended = catch_unwind(AssertUnwindSafe(|| {
         // The interpreter may be gone, and with it all there was to end.
         let mut operation = Some(operation);
