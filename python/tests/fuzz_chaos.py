@@ -1,0 +1,712 @@
+"""Programs in which anything goes: nothing may crash, hang, or raise a SystemError.
+
+Each ingredient is a step of a program, by its name: `--without NAME` leaves it out. A program picks
+a few ingredients and repeats them in a random order, also from within tasks, clocks and finalizers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import functools
+import gc
+import inspect
+import operator
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+import time
+import types
+import warnings
+import weakref
+from typing import Any, Callable
+
+from .fuzz_pool import AWAITABLE, LIMITERS, TYPES, Odd, Raised, World, guarded, package
+
+Step = Callable[[World], object]
+INGREDIENTS: dict[str, Step] = {}
+# Of asyncio, functions in which an exception would make the loop itself forget what it was to call.
+FRAGILE = {"_run_once", "_run", "run_forever", "_run_forever_setup", "select", "turn"}
+THREAD_SECONDS = 30
+
+
+def ingredient(step: Step) -> Step:
+    INGREDIENTS[step.__name__] = step
+    return step
+
+
+def chaos(world: World) -> None:
+    """One program."""
+    rng = world.rng
+    names = [name for name in INGREDIENTS if name not in world.without]
+    names = [name for name in names if not world.only or name in world.only]
+    chosen = rng.sample(names, min(len(names), rng.randrange(2, 7)))
+    usual = [INGREDIENTS[name] for name in ("make", "use", "use", "drive", "tasks")]
+    world.steps = usual + [INGREDIENTS[name] for name in chosen]
+    if world.loud:
+        world.say(f"STEP {world.seed} of {chosen}")
+    rounds = rng.randrange(2, 6)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            world.safely(lambda: make(world))
+            for _ in range(rounds):
+                world.inside(rng.randrange(3, 12))
+                if rng.random() < 0.5:
+                    world.safely()
+            finish(world)
+    finally:
+        world.things.clear()
+
+
+def finish(world: World) -> None:
+    """Ends all that a program began."""
+    for undo in reversed(world.undo):
+        world.safely(undo, "undo")
+    world.budget = 0
+    limiters = [thing for thing in world.things if isinstance(thing, LIMITERS)]
+    for limiter in limiters:
+        if world.chance(2) or world.threads:
+            world.safely(lambda: package.RateLimiter.abort(limiter), "abort")
+    for thread in world.threads:
+        if thread is not threading.current_thread():
+            thread.join(THREAD_SECONDS)
+            if thread.is_alive():
+                world.found("thread: one never ended")
+    # Some loops are cancelled politely, others are closed with all that they had to do.
+    for loop in world.loops:
+        if loop.is_closed():
+            continue
+        if world.chance(2):
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            world.local.loop = loop
+            world.turn()
+        world.safely(loop.close, "loop.close")
+    world.loops.clear()
+    world.local.__dict__.clear()
+    world.things.clear()
+    del limiters
+    gc.collect()
+
+
+# The usual.
+
+
+@ingredient
+def make(world: World) -> None:
+    """A limiter, or one of a kind of limiter that may not be there yet."""
+    positional, names = world.arguments()
+    kind = world.rng.choice([thing for thing in TYPES if thing.__name__.endswith("Limiter")])
+    world.keep(kind(*positional, **names))
+
+
+@ingredient
+def use(world: World) -> None:
+    """A public method, with what it is made for."""
+    limiter = world.pick(LIMITERS)
+    if limiter is None:
+        return make(world)
+    pause = world.rng.choice([0, 0.0005, 0.001])
+    many = world.number()
+    uses: list[tuple[str, tuple[Any, ...]]] = [
+        *[("push", (world.task(),)), ("push", (world.task(), many)), ("run", (world.task(),))] * 3,
+        *[("acquire", ()), ("try_acquire", ()), ("try_acquire", (many,)), ("weight", (many,))] * 2,
+        *[("acquire", (many,)), ("__aenter__", ()), ("__aexit__", (None, None, None))] * 2,
+        ("drained", ()),
+        ("aclose", ()),
+        ("abort", ()),
+        ("close", ()),
+        ("stats", ()),
+        ("__repr__", ()),
+        ("pause_for", (pause,)),
+        ("pause_until", (time.monotonic() + pause,)),
+        ("resume", ()),
+        ("set_concurrency", (many,)),
+        ("set_limits", (world.rng.choice([["2/1ms"], ["5/1ms", "3w/2ms"], Odd(world)]),)),
+        ("__call__", (world.task(),)),
+        ("acquire_blocking", (many, 0.001)),
+    ]
+    name, arguments = world.rng.choice(uses)
+    if hasattr(limiter, name):
+        world.keep(getattr(limiter, name)(*arguments))
+    return None
+
+
+@ingredient
+def drive(world: World) -> None:
+    """An awaitable, by hand."""
+    call = world.pick(AWAITABLE)
+    if call is None:
+        return use(world)
+    rng = world.rng
+    thrown = [(world.exception(),), (ValueError, "v"), (ValueError, ValueError(), None), (), (1,)]
+    thrown += [(asyncio.CancelledError(),), (GeneratorExit,), (Odd,), (Raised, None, 5)]
+    ways: list[Callable[[], Any]] = [
+        *[lambda: call.send(None)] * 4,
+        lambda: call.send(world.value()),
+        lambda: call.throw(*rng.choice(thrown)),
+        lambda: call.close(),
+        lambda: world.keep(call.__await__()).__next__(),
+        lambda: next(iter(call.__await__())),
+        lambda: world.keep(asyncio.ensure_future(call)),
+    ]
+    rng.choice(ways)()
+    return None
+
+
+@ingredient
+def tasks(world: World) -> None:
+    """Tasks of the loop that await, some of them cancelled or with a timeout."""
+    call = world.pick(AWAITABLE)
+    task = world.pick(asyncio.Task)
+    if task is not None and world.chance(3):
+        task.cancel()
+    if call is None:
+        return
+    loop = world.loop()
+
+    async def waits() -> Any:
+        return await asyncio.wait_for(call, world.rng.choice([0, 0.0005, 0.01]))
+
+    async def twice() -> Any:
+        return await asyncio.gather(call, call, return_exceptions=True)
+
+    async def block() -> Any:
+        limiter = world.pick(LIMITERS)
+        async with limiter if world.chance(2) else limiter.weight(world.number()) as permit:
+            world.keep(permit)
+            world.step()
+
+    async def plainly() -> Any:
+        return await call
+
+    world.keep(loop.create_task(world.rng.choice([waits, twice, block, plainly])()))
+
+
+@ingredient
+def permits(world: World) -> None:
+    """What a permit can do."""
+    permit = world.pick(package.Permit)
+    if permit is None:
+        limiter = world.pick(LIMITERS)
+        permit = world.keep(limiter.try_acquire() if limiter is not None else None)
+    if permit is None:
+        return
+    way = world.rng.randrange(6)
+    if way == 0:
+        permit.complete(*world.rng.choice([(), (0,), (1,), (100,), (world.value(),)]))
+    elif way == 1:
+        permit.actual = world.value()
+    elif way == 2:
+        with permit:
+            world.step()
+    elif way == 3:
+        world.things.remove(permit)
+    elif way == 4:
+        world.keep(permit.__aenter__())
+    else:
+        permit.__exit__(world.rng.choice([None, asyncio.CancelledError, ValueError, 5]), None, None)
+
+
+@ingredient
+def call(world: World) -> None:
+    """Any attribute of any object, dunders too, with any arguments."""
+    thing = world.pick()
+    if thing is None:
+        return
+    name = world.rng.choice(dir(thing))
+    if name in ("__setattr__", "__delattr__") and isinstance(thing, type):
+        world.spoilt = True
+    value = getattr(thing, name)
+    if not callable(value):
+        world.keep(value)
+        return
+    if isinstance(thing, LIMITERS) and (name == "__enter__" or "block" in name):
+        # It waits, and has its own ingredient.
+        return
+    if isinstance(thing, asyncio.AbstractEventLoop) or inspect.ismodule(thing):
+        return
+    many = world.rng.randrange(4)
+    names: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, TypeError):
+        for key in inspect.signature(value).parameters:
+            if world.chance(4):
+                names[key] = world.value()
+    world.keep(value(*[world.value() for _ in range(many)], **names))
+
+
+@ingredient
+def operators(world: World) -> None:
+    """Operators between any two objects."""
+    one, other = world.pick(), world.value()
+    names = ["lt", "eq", "ne", "add", "mul", "or_", "getitem", "contains", "truth", "index", "neg"]
+    operation = getattr(operator, world.rng.choice(names))
+    for arguments in ((one, other), (other, one), (one,)):
+        with contextlib.suppress(TypeError):
+            operation(*arguments)
+    world.rng.choice([hash, repr, str, bool, len, iter, list, format, sys.getsizeof])(one)  # type: ignore[operator]
+
+
+# Objects that nobody made properly, or that are changed.
+
+
+@ingredient
+def bare(world: World) -> None:
+    """Instances that were never initialised."""
+    kind: Any = world.rng.choice([*TYPES, AWAITABLE, type(world.pick())])
+    ways: list[Callable[[], Any]] = [
+        lambda: kind(),
+        lambda: kind.__new__(kind),
+        lambda: object.__new__(kind),
+        lambda: kind.__new__(world.rng.choice([*TYPES, AWAITABLE, object])),
+        lambda: kind(*[world.value() for _ in range(world.rng.randrange(3))]),
+    ]
+    thing = world.rng.choice(ways)()
+    if isinstance(thing, (*TYPES, AWAITABLE)):
+        world.keep(thing)
+
+
+@ingredient
+def copies(world: World) -> None:
+    thing = world.pick()
+    ways: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickle.dumps]
+    ways.append(lambda one: one.__reduce_ex__(world.rng.choice([0, 1, 2, 4, None])))
+    if isinstance(thing, (*TYPES, AWAITABLE)):
+        world.keep(world.rng.choice(ways)(thing))
+
+
+@ingredient
+def attributes(world: World) -> None:
+    """Attributes of objects set, deleted and replaced, their class among them."""
+    thing = world.pick((*TYPES, AWAITABLE))
+    name = world.rng.choice([*dir(thing), "new", "__class__", "__dict__"])
+    way = world.rng.randrange(3)
+    if way == 0:
+        setattr(thing, name, world.value())
+    elif way == 1:
+        delattr(thing, name)
+    else:
+        thing.__class__ = world.rng.choice([*TYPES, AWAITABLE, Odd, subclass(world)])
+
+
+@ingredient
+def patched(world: World) -> None:
+    """The types themselves, changed. The process is of no use after that."""
+    kind = world.rng.choice([*TYPES, AWAITABLE])
+    names = [name for name in vars(kind) if name != "__doc__"] + ["__del__", "__len__", "__eq__"]
+    name = world.rng.choice(names)
+    world.spoilt = True
+    if world.chance(3):
+        delattr(kind, name)
+    else:
+        setattr(kind, name, world.task())
+
+
+def subclass(world: World) -> Any:
+    """A subclass whose methods, constructors and end are odd."""
+    base: Any = world.rng.choice(list(TYPES))
+    body: dict[str, Any] = {}
+    world_step = world.step
+
+    def stepping(self: Any, *arguments: Any, **names: Any) -> Any:
+        world_step()
+
+    def resurrects(self: Any) -> None:
+        world.keep(self)
+        world_step()
+
+    def usual(self: Any, *arguments: Any, **names: Any) -> None:
+        base.__init__(self, *arguments, **names)
+        world_step()
+
+    def other_new(cls: Any, *arguments: Any, **names: Any) -> Any:
+        made = base.__new__(cls, *(arguments or (1, 1000)), **names)
+        world_step()
+        return made if world.chance(2) else world.pick()
+
+    choices: dict[str, list[Any]] = {
+        "__init__": [usual, stepping],
+        "__new__": [other_new],
+        "__del__": [resurrects, stepping],
+        "push": [stepping],
+        "abort": [stepping],
+        "__repr__": [stepping],
+        "__slots__": [(), ("one",), ("__weakref__",)],
+        "__getattribute__": [lambda self, name: world_step() or base.__getattribute__(self, name)],
+        "__eq__": [stepping],
+        "__hash__": [stepping],
+    }
+    for name in world.rng.sample(sorted(choices), world.rng.randrange(5)):
+        body[name] = world.rng.choice(choices[name])
+    return type("Sub", (base,), body)
+
+
+@ingredient
+def subclasses(world: World) -> None:
+    kind = subclass(world)
+    positional, names = world.arguments()
+    world.keep(kind(*positional, **names))
+
+
+# Ends of objects.
+
+
+@ingredient
+def collect(world: World) -> None:
+    world.rng.choice([world.things.clear, lambda: world.things.__delitem__(slice(0, 3)), int])()
+    gc.collect(world.rng.randrange(3))
+
+
+@ingredient
+def collector(world: World) -> None:
+    """The collector runs all the time, and calls back."""
+    before = gc.get_threshold()
+    gc.set_threshold(world.rng.choice([1, 2, 5]))
+    world.undo.append(lambda: gc.set_threshold(*before))
+    if world.chance(2):
+
+        def callback(_phase: str, _info: object) -> None:
+            if world.chance(20):
+                world.safely()
+
+        gc.callbacks.append(callback)
+        world.undo.append(lambda: gc.callbacks.remove(callback))
+
+
+@ingredient
+def references(world: World) -> None:
+    """Weak references with callbacks, and finalizers."""
+    thing = world.pick()
+
+    def dies(_reference: object) -> None:
+        world.keep(world.pick())
+        world.step()
+
+    world.keep(weakref.ref(thing, dies))
+    weakref.finalize(thing, world.step).atexit = False
+
+
+@ingredient
+def finalizers(world: World) -> None:
+    """An object of a cycle with others, that brings them back or uses them as it ends."""
+    things = [world.pick() for _ in range(2)]
+
+    class Ends:
+        def __init__(self) -> None:
+            self.me = self
+            self.things = things
+
+        def __del__(self) -> None:
+            if world.chance(2):
+                for thing in self.things:
+                    world.keep(thing)
+            world.step()
+
+    Ends()
+    with contextlib.suppress(Exception):
+        world.pick((*TYPES,)).ends = Ends()
+
+
+@ingredient
+def cycles(world: World) -> None:
+    """All of it dies in one collection, and with it the globals of the functions it would call."""
+    names: dict[str, Any] = {"time": time, "asyncio": asyncio, "limit": package.RateLimiter}
+    names["kind"] = world.rng.randrange(6)
+    names["wait"] = world.loop().create_future
+    exec(CYCLE, names)
+    limiter, box = names["limiter"], names["box"]
+    task = names[world.rng.choice(["task", "coroutine", "gives"])]
+    for _ in range(world.rng.randrange(4)):
+        with contextlib.suppress(Exception):
+            ways = [limiter.push, limiter.run]
+            call = world.rng.choice(ways)(task)
+            box.append(call)
+            if world.chance(2):
+                call.send(None)
+            elif world.chance(2):
+                box.append(asyncio.ensure_future(call))
+    with contextlib.suppress(Exception):
+        box.append(limiter.try_acquire())
+    if world.chance(2):
+        names.clear()
+    del names, limiter, box, task
+    if world.chance(2):
+        gc.collect()
+
+
+CYCLE = """
+def clock():
+    return time.monotonic_ns()
+def on_error(error):
+    box.append(time.monotonic_ns())
+def close(self):
+    time.monotonic_ns()
+async def coroutine():
+    try:
+        await asyncio.sleep(1)
+    finally:
+        time.monotonic_ns()
+def task():
+    return time.monotonic_ns()
+def gives():
+    return one
+class Loose:
+    def __await__(self): return self
+    def __iter__(self): return self
+    def __next__(self): return None
+    def __call__(self): return time.monotonic_ns()
+    def __del__(self): time.monotonic_ns()
+if kind % 3 != 0:
+    Loose.close = close
+one = Loose()
+which = {"clock": clock} if kind % 2 else {}
+limiter = limit(10, 10**9, on_error=on_error, concurrency=3, **which)
+box = [one, limiter, clock]
+box.append(box)
+Loose.box = box
+"""
+
+
+# Interpreters that interrupt.
+
+
+@ingredient
+def traced(world: World) -> None:
+    """Hooks that are called at every call and line, and sometimes call in."""
+
+    def hook(_frame: object, _event: str, _argument: object) -> Any:
+        if world.chance(200):
+            if world.chance(4):
+                raise Raised("a hook")
+            world.safely()
+        return hook
+
+    choose = world.rng.choice([sys.settrace, sys.setprofile])
+    choose(hook)
+    world.undo.append(lambda: choose(None))
+
+
+@ingredient
+def signals(world: World) -> None:
+    """A signal whose handler raises, again and again."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    kind = world.rng.choice([KeyboardInterrupt, Raised, SystemExit])
+
+    def handler(_number: int, frame: types.FrameType | None) -> None:
+        if frame is None or frame.f_code.co_name in FRAGILE or world.budget <= 0:
+            return
+        below: types.FrameType | None = frame
+        while below is not None:
+            if below.f_code is guarded.__code__:
+                raise kind("a signal")
+            below = below.f_back
+
+    before = signal.signal(signal.SIGALRM, handler)
+    every = world.rng.choice([0.00005, 0.0003, 0.001])
+    world.undo.append(lambda: signal.signal(signal.SIGALRM, before))
+    world.undo.append(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+    signal.setitimer(signal.ITIMER_REAL, every, every)
+
+
+@ingredient
+def failing_loop(world: World) -> None:
+    """One call of the loop's methods fails."""
+    loop: Any = world.loop()
+    name = world.rng.choice(["call_soon", "call_later", "call_at", "call_soon_threadsafe"])
+    name = world.rng.choice([name, name, "create_future", "create_task", "time"])
+    kind = world.rng.choice([KeyboardInterrupt, Raised, RuntimeError, MemoryError])
+
+    def once(*_: Any, **__: Any) -> Any:
+        vars(loop).pop(name, None)
+        raise kind("the loop")
+
+    if name != "time" or asyncio._get_running_loop() is not None:
+        setattr(loop, name, once)
+
+
+@ingredient
+def closed_loop(world: World) -> None:
+    """A loop ends with all that it had to do."""
+    if asyncio._get_running_loop() is None:
+        world.loop().close()
+        world.local.loop = None
+
+
+@ingredient
+def nested(world: World) -> None:
+    """A loop within a running loop, as in notebooks."""
+    running, mine = asyncio._get_running_loop(), getattr(world.local, "loop", None)
+    asyncio._set_running_loop(None)
+    try:
+        world.local.loop = None
+        world.inside(world.rng.randrange(1, 5))
+    finally:
+        asyncio._set_running_loop(running)
+        world.local.loop = mine
+
+
+# Threads and processes.
+
+
+@ingredient
+def thread(world: World) -> None:
+    """Another thread takes part, with or without a loop."""
+    if len(world.threads) >= 4:
+        return
+    rng = random.Random(world.rng.random())
+
+    def steps() -> None:
+        world.local.rng = rng
+        if rng.random() < 0.6:
+            world.inside(rng.randrange(1, 8))
+        else:
+            for _ in range(rng.randrange(1, 8)):
+                world.safely()
+        loop = getattr(world.local, "loop", None)
+        if loop is not None and rng.random() < 0.5:
+            world.safely(loop.close)
+
+    made = threading.Thread(target=steps, daemon=True)
+    world.threads.append(made)
+    made.start()
+
+
+@ingredient
+def blocking(world: World) -> None:
+    """The calls that wait without a loop, where they exist: in a thread of their own."""
+    limiter = world.pick(LIMITERS)
+    kind = type(limiter)
+    if not hasattr(kind, "acquire_blocking") or len(world.threads) >= 4:
+        return
+    rng = random.Random(world.rng.random())
+
+    def waits() -> None:
+        world.local.rng = rng
+        if rng.random() < 0.5:
+            with limiter:
+                world.step()
+        else:
+            world.keep(limiter.acquire_blocking(timeout=rng.choice([0, 0.001, 0.01, None])))
+
+    # Kept, so that it is aborted at the end.
+    world.keep(limiter)
+    made = threading.Thread(target=lambda: world.safely(waits), daemon=True)
+    world.threads.append(made)
+    made.start()
+
+
+@ingredient
+def fork(world: World) -> None:
+    """The process forks, in the middle; the child does a few steps."""
+    if not hasattr(os, "fork") or world.forked or world.chance(2):
+        return
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(THREAD_SECONDS)
+            world.forked = True
+            world.undo.clear()
+            world.threads.clear()
+            if world.chance(2):
+                asyncio._set_running_loop(None)
+                world.local.loop = None
+            world.inside(world.rng.randrange(1, 8))
+            world.things.clear()
+            gc.collect()
+        finally:
+            os._exit(0)
+    while True:
+        with contextlib.suppress(Exception, KeyboardInterrupt, SystemExit):
+            _, status = os.waitpid(child, 0)
+            break
+    if os.WIFSIGNALED(status):
+        world.found(f"fork: the child died of {signal.Signals(os.WTERMSIG(status)).name}")
+
+
+# Depth.
+
+
+def nest(world: World, depth: int) -> None:
+    limiter = package.RateLimiter(10**6, 10**9, concurrency=10**6)
+    how = world.rng.randrange(4)
+
+    async def within(left: int) -> int:
+        if left == 0:
+            await asyncio.sleep(0)
+            return 0
+        if how == 1:
+            return int(await limiter.push(functools.partial(within, left - 1)))
+        return 1 + await limiter.run(functools.partial(within, left - 1))
+
+    def given(left: int) -> Any:
+        return limiter.run(functools.partial(given, left - 1)) if left else 0
+
+    async def main() -> None:
+        await (within(depth) if how < 3 else limiter.run(functools.partial(given, depth)))
+
+    loop = asyncio.new_event_loop()
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        world.safely(lambda: loop.run_until_complete(main()), "deep nesting")
+    finally:
+        loop.close()
+        asyncio._set_running_loop(running)
+
+
+@ingredient
+def deep(world: World) -> None:
+    """Tasks within tasks, up to the limit of recursion; or a long chain that ends at once."""
+    if world.chance(2):
+        nest(world, world.rng.choice([20, 300, 1000, 6000]))
+        return
+    limiter = package.RateLimiter(10, 10**9)
+    chain: Any = int
+    for _ in range(world.rng.choice([100, 5000, 100_000])):
+        chain = world.rng.choice([limiter.run, limiter.push])(chain).send
+    del chain
+
+
+@ingredient
+def recursion(world: World) -> None:
+    """A step at the very end of what recursion is left."""
+    before = sys.getrecursionlimit()
+
+    def down() -> None:
+        try:
+            down()
+        except RecursionError:
+            if world.chance(3):
+                world.safely()
+            raise
+
+    try:
+        sys.setrecursionlimit(len(inspect.stack(0)) + world.rng.choice([20, 30, 50, 100]))
+        world.safely(world.step if world.chance(2) else down)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@ingredient
+def small_stack(world: World) -> None:
+    """Tasks within tasks in a thread with a small stack, as deep as plain coroutines can be."""
+    rng = random.Random(world.rng.random())
+
+    def run() -> None:
+        world.local.rng = rng
+        nest(world, rng.choice([20, 100, 250, 900]))
+
+    before = threading.stack_size(512 * 1024)
+    try:
+        made = threading.Thread(target=run, daemon=True)
+        made.start()
+    finally:
+        threading.stack_size(before)
+    made.join(THREAD_SECONDS)

@@ -1,0 +1,77 @@
+"""Runs programs of the fuzzer, one after another, and says which: `fuzz.py` starts it and listens."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import random
+import sys
+import threading
+import traceback
+from typing import Any
+
+from .fuzz_chaos import INGREDIENTS, chaos
+from .fuzz_clean import PROGRAMS, clean
+from .fuzz_pool import World
+
+
+def perform(world: World) -> None:
+    """One program."""
+    seed, without, only = world.seed, world.without, world.only
+    world.say(f"BEGIN {seed}")
+    watch(world)
+    # What kind of program it is does not depend on what is left out, nor does the rest of it.
+    kinds = random.Random(f"kind {seed}")
+    names = [name for name in PROGRAMS if name not in without and (not only or name in only)]
+    chaotic = not only or bool(only & set(INGREDIENTS))
+    if names and (kinds.random() < 0.4 or not chaotic):
+        clean(world, kinds.choice(names))
+    else:
+        chaos(world)
+
+
+def watch(world: World) -> None:
+    """What nobody catches is looked at as well."""
+
+    def unraisable(hook: Any) -> None:
+        world.judge(hook.exc_value, "what cannot be raised")
+
+    def in_thread(hook: Any) -> None:
+        if hook.exc_type is not SystemExit:
+            world.judge(hook.exc_value, "a thread")
+
+    sys.unraisablehook = unraisable
+    threading.excepthook = in_thread
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("first", type=int)
+    parser.add_argument("runs", type=int)
+    parser.add_argument("--without", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--loud", action="store_true")
+    parser.add_argument("--hang", type=float, default=60)
+    options = parser.parse_args()
+    faulthandler.enable()
+    without, only = frozenset(options.without), frozenset(options.only)
+    for seed in range(options.first, options.first + options.runs):
+        faulthandler.dump_traceback_later(options.hang, exit=True)
+        world = World(seed, without, options.loud)
+        world.only = only
+        world.patience = options.hang / 2
+        try:
+            perform(world)
+        except BaseException as error:
+            world.found(f"the fuzzer itself failed: {type(error).__name__} {error}")
+            traceback.print_exc()
+            break
+        gc.collect()
+        faulthandler.cancel_dump_traceback_later()
+        if world.spoilt:
+            break
+
+
+if __name__ == "__main__":
+    main()
