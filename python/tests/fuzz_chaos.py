@@ -21,11 +21,12 @@ import sys
 import threading
 import time
 import types
-import warnings
 import weakref
 from typing import Any, Callable
 
-from .fuzz_pool import AWAITABLE, LIMITERS, TYPES, Odd, Raised, World, guarded, package
+import async_rate_limiter as package
+
+from .fuzz_pool import AWAITABLE, LIMITERS, TYPES, Odd, Raised, World, guarded
 
 Step = Callable[[World], object]
 INGREDIENTS: dict[str, Step] = {}
@@ -51,14 +52,12 @@ def chaos(world: World) -> None:
         world.say(f"STEP {world.seed} of {chosen}")
     rounds = rng.randrange(2, 6)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            world.safely(lambda: make(world))
-            for _ in range(rounds):
-                world.inside(rng.randrange(3, 12))
-                if rng.random() < 0.5:
-                    world.safely()
-            finish(world)
+        world.safely(lambda: make(world))
+        for _ in range(rounds):
+            world.inside(rng.randrange(3, 12))
+            if rng.random() < 0.5:
+                world.safely()
+        finish(world)
     finally:
         world.things.clear()
 
@@ -68,7 +67,7 @@ def finish(world: World) -> None:
     for undo in reversed(world.undo):
         world.safely(undo, "undo")
     world.budget = 0
-    limiters = [thing for thing in world.things if isinstance(thing, LIMITERS)]
+    limiters: list[Any] = [thing for thing in world.things if isinstance(thing, LIMITERS)]
     for limiter in limiters:
         if world.chance(2) or world.threads:
             world.safely(lambda: package.RateLimiter.abort(limiter), "abort")
@@ -110,7 +109,8 @@ def use(world: World) -> None:
     """A public method, with what it is made for."""
     limiter = world.pick(LIMITERS)
     if limiter is None:
-        return make(world)
+        make(world)
+        return
     pause = world.rng.choice([0, 0.0005, 0.001])
     many = world.number()
     uses: list[tuple[str, tuple[Any, ...]]] = [
@@ -134,7 +134,6 @@ def use(world: World) -> None:
     name, arguments = world.rng.choice(uses)
     if hasattr(limiter, name):
         world.keep(getattr(limiter, name)(*arguments))
-    return None
 
 
 @ingredient
@@ -142,7 +141,8 @@ def drive(world: World) -> None:
     """An awaitable, by hand."""
     call = world.pick(AWAITABLE)
     if call is None:
-        return use(world)
+        use(world)
+        return
     rng = world.rng
     thrown = [(world.exception(),), (ValueError, "v"), (ValueError, ValueError(), None), (), (1,)]
     thrown += [(asyncio.CancelledError(),), (GeneratorExit,), (Odd,), (Raised, None, 5)]
@@ -156,7 +156,6 @@ def drive(world: World) -> None:
         lambda: world.keep(asyncio.ensure_future(call)),
     ]
     rng.choice(ways)()
-    return None
 
 
 @ingredient
@@ -249,7 +248,8 @@ def operators(world: World) -> None:
     for arguments in ((one, other), (other, one), (one,)):
         with contextlib.suppress(TypeError):
             operation(*arguments)
-    world.rng.choice([hash, repr, str, bool, len, iter, list, format, sys.getsizeof])(one)  # type: ignore[operator]
+    builtins: list[Any] = [hash, repr, str, bool, len, iter, list, format, sys.getsizeof]
+    world.rng.choice(builtins)(one)
 
 
 # Objects that nobody made properly, or that are changed.
@@ -486,7 +486,7 @@ def traced(world: World) -> None:
             world.safely()
         return hook
 
-    choose = world.rng.choice([sys.settrace, sys.setprofile])
+    choose: Any = world.rng.choice([sys.settrace, sys.setprofile])
     choose(hook)
     world.undo.append(lambda: choose(None))
 
@@ -557,7 +557,7 @@ def nested(world: World) -> None:
 @ingredient
 def thread(world: World) -> None:
     """Another thread takes part, with or without a loop."""
-    if len(world.threads) >= 4:
+    if len(world.threads) >= 4 or world.shallow:
         return
     rng = random.Random(world.rng.random())
 
@@ -582,7 +582,7 @@ def blocking(world: World) -> None:
     """The calls that wait without a loop, where they exist: in a thread of their own."""
     limiter = world.pick(LIMITERS)
     kind = type(limiter)
-    if not hasattr(kind, "acquire_blocking") or len(world.threads) >= 4:
+    if not hasattr(kind, "acquire_blocking") or len(world.threads) >= 4 or world.shallow:
         return
     rng = random.Random(world.rng.random())
 
@@ -668,16 +668,21 @@ def deep(world: World) -> None:
         nest(world, world.rng.choice([20, 300, 1000, 6000]))
         return
     limiter = package.RateLimiter(10, 10**9)
+    ways: list[Any] = [limiter.run, limiter.push]
     chain: Any = int
-    for _ in range(world.rng.choice([100, 5000, 100_000])):
-        chain = world.rng.choice([limiter.run, limiter.push])(chain).send
+    for _ in range(world.rng.choice([100, 5000, 50_000])):
+        chain = world.rng.choice(ways)(chain).send
     del chain
 
 
 @ingredient
 def recursion(world: World) -> None:
     """A step at the very end of what recursion is left."""
+    # The limit is that of all threads, and CPython aborts where one is far beyond it.
+    if any(thread.is_alive() for thread in world.threads) or world.shallow:
+        return
     before = sys.getrecursionlimit()
+    world.shallow = True
 
     def down() -> None:
         try:
@@ -692,12 +697,15 @@ def recursion(world: World) -> None:
         world.safely(world.step if world.chance(2) else down)
     finally:
         sys.setrecursionlimit(before)
+        world.shallow = False
 
 
 @ingredient
 def small_stack(world: World) -> None:
     """Tasks within tasks in a thread with a small stack, as deep as plain coroutines can be."""
     rng = random.Random(world.rng.random())
+    if world.shallow:
+        return
 
     def run() -> None:
         world.local.rng = rng

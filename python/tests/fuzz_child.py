@@ -1,4 +1,4 @@
-"""Runs programs of the fuzzer, one after another, and says which: `fuzz.py` starts it and listens."""
+"""Runs programs of the fuzzer, one after another, and says which; `fuzz.py` starts it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 import traceback
+import warnings
 from typing import Any
 
 from .fuzz_chaos import INGREDIENTS, chaos
@@ -55,6 +56,9 @@ def main() -> None:
     parser.add_argument("--hang", type=float, default=60)
     options = parser.parse_args()
     faulthandler.enable()
+    # What is there already is none of the collector's business, which makes it quick.
+    gc.freeze()
+    warnings.simplefilter("ignore")
     without, only = frozenset(options.without), frozenset(options.only)
     for seed in range(options.first, options.first + options.runs):
         faulthandler.dump_traceback_later(options.hang, exit=True)

@@ -47,7 +47,9 @@ def guarded(what: Callable[[], object]) -> None:
 class World:
     """The state of one program."""
 
-    def __init__(self, seed: int, without: frozenset[str] = frozenset(), loud: bool = False) -> None:
+    def __init__(
+        self, seed: int, without: frozenset[str] = frozenset(), loud: bool = False
+    ) -> None:
         self.seed = seed
         self.without = without
         self.only: frozenset[str] = frozenset()
@@ -65,6 +67,8 @@ class World:
         # The process is no longer as it was: the next program needs another one.
         self.spoilt = False
         self.forked = False
+        # The limit of recursion is low just now.
+        self.shallow = False
 
     # What was found.
 
@@ -203,7 +207,7 @@ class World:
         return self.exception()
 
     def exception(self) -> Any:
-        """An exception or a type of one, new each time: a traceback keeps what it passed through."""
+        """An exception or a type of one, new each time: a traceback keeps its frames."""
         error = self.rng.choice(EXCEPTIONS)
         return type(error)(*error.args) if isinstance(error, BaseException) else error
 
@@ -278,7 +282,7 @@ class World:
             raise error
 
         async def stubborn(*_: Any) -> Any:
-            for _ in range(3):
+            for _unused in range(3):
                 with contextlib.suppress(BaseException):
                     await asyncio.sleep(1)
                     world.step()
