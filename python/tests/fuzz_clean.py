@@ -78,7 +78,8 @@ class Audit:
     def end(self, run: list[Any], actual: int | None = None) -> None:
         if actual is not None:
             run[3] = actual
-        run[1] = time.monotonic_ns()
+        if run[1] is None:
+            run[1] = time.monotonic_ns()
 
     def judge(self, world: World, name: str) -> None:
         runs = sorted(self.runs, key=lambda run: int(run[0]))
@@ -169,9 +170,12 @@ async def work(limiter: Any, audit: Audit, number: int, rng: random.Random, most
             actual = rng.randrange(weight + 1)
             async with limiter.weight(weight) as permit:
                 run = audit.begin(number, weight)
-                await asyncio.sleep(length)
-                permit.actual = actual
-                audit.end(run, actual)
+                try:
+                    await asyncio.sleep(length)
+                    permit.actual = actual
+                    audit.end(run, actual)
+                finally:
+                    audit.end(run)
         elif way == 6:
             await limiter(coroutine, weight=weight)()
         else:

@@ -54,6 +54,8 @@ class World:
         self.without = without
         self.only: frozenset[str] = frozenset()
         self.loud = loud
+        # Whether it may come to instances that were never initialised.
+        self.bare = "bare" not in without
         self.main = random.Random(seed)
         self.local = threading.local()
         self.things: list[Any] = []
@@ -106,7 +108,7 @@ class World:
         return self.rng.choice(things) if things else None
 
     def keep(self, thing: Any) -> Any:
-        if thing is not None:
+        if thing is not None and (self.bare or thing is not AWAITABLE):
             self.things.append(thing)
             if len(self.things) > 40:
                 with contextlib.suppress(IndexError):
@@ -201,7 +203,7 @@ class World:
         if kind < 9:
             return self.task()
         if kind == 9:
-            return rng.choice([TYPES, [AWAITABLE]])[0]
+            return rng.choice([TYPES[0], AWAITABLE if self.bare else int])
         if kind == 10:
             return Odd(self)
         return self.exception()
