@@ -7,6 +7,7 @@ a few ingredients and repeats them in a random order, also from within tasks, cl
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import copy
 import functools
@@ -64,9 +65,10 @@ def chaos(world: World) -> None:
 
 def finish(world: World) -> None:
     """Ends all that a program began."""
+    # No hook or signal interrupts from here on.
+    world.budget = 0
     for undo in reversed(world.undo):
         world.safely(undo, "undo")
-    world.budget = 0
     limiters: list[Any] = [thing for thing in world.things if isinstance(thing, LIMITERS)]
     for limiter in limiters:
         if world.chance(2) or world.threads:
@@ -132,6 +134,7 @@ def use(world: World) -> None:
         ("acquire_blocking", (many, 0.001)),
     ]
     name, arguments = world.rng.choice(uses)
+    world.tell(limiter, name, arguments)
     if hasattr(limiter, name):
         world.keep(getattr(limiter, name)(*arguments))
 
@@ -155,7 +158,9 @@ def drive(world: World) -> None:
         lambda: next(iter(call.__await__())),
         lambda: world.keep(asyncio.ensure_future(call)),
     ]
-    rng.choice(ways)()
+    way = rng.randrange(len(ways))
+    world.tell(call, way)
+    ways[way]()
 
 
 @ingredient
@@ -215,11 +220,12 @@ def permits(world: World) -> None:
 @ingredient
 def call(world: World) -> None:
     """Any attribute of any object, dunders too, with any arguments."""
-    thing = world.pick()
-    if thing is None:
+    natives = [thing for thing in world.things if is_native(thing)]
+    if not natives:
         return
+    thing = world.rng.choice(natives)
     name = world.rng.choice(dir(thing))
-    if name == "__new__" and not world.bare:
+    if name in ("__new__", "__class__") and not world.bare:
         return
     if name in ("__setattr__", "__delattr__") and isinstance(thing, type):
         world.spoilt = True
@@ -230,15 +236,45 @@ def call(world: World) -> None:
     if isinstance(thing, LIMITERS) and (name == "__enter__" or "block" in name):
         # It waits, and has its own ingredient.
         return
-    if isinstance(thing, asyncio.AbstractEventLoop) or inspect.ismodule(thing):
-        return
     many = world.rng.randrange(4)
     names: dict[str, Any] = {}
     with contextlib.suppress(ValueError, TypeError):
         for key in inspect.signature(value).parameters:
             if world.chance(4):
                 names[key] = world.value()
-    world.keep(value(*[world.value() for _ in range(many)], **names))
+    arguments = [world.value() for _ in range(many)]
+    world.tell(thing, name, arguments, names)
+    world.keep(value(*arguments, **names))
+
+
+def is_native(thing: Any) -> bool:
+    """Whether it is of the package, or a method of such a thing: CPython's have faults too."""
+    kind = type(thing)
+    if isinstance(thing, (types.BuiltinMethodType, types.MethodWrapperType, types.MethodType)):
+        return is_native(thing.__self__)
+    own = kind.__module__.startswith("async_rate_limiter") or isinstance(thing, (*TYPES, AWAITABLE))
+    # Those that have no public name say that they are of builtins.
+    return own or (
+        kind.__module__ == "builtins"
+        and not hasattr(builtins, kind.__name__)
+        and bool(kind.__flags__ & 1 << 9)
+    )
+
+
+@ingredient
+def hidden(world: World) -> None:
+    """What the package leaves with the loop, and what its objects hold: taken out, and called."""
+    found: list[Any] = []
+    for loop in list(world.loops):
+        for handle in [*getattr(loop, "_ready", ()), *getattr(loop, "_scheduled", ())]:
+            found.append(getattr(handle, "_callback", None))
+    found += gc.get_referents(*[thing for thing in world.things if is_native(thing)])
+    found = [thing for thing in found if is_native(thing) and not isinstance(thing, type)]
+    if found:
+        thing = world.keep(world.rng.choice(found))
+        world.tell(thing)
+        if callable(thing) and world.chance(2):
+            thing()
 
 
 @ingredient
@@ -303,6 +339,7 @@ def patched(world: World) -> None:
     names = [name for name in vars(kind) if name != "__doc__"] + ["__del__", "__len__", "__eq__"]
     name = world.rng.choice(names)
     world.spoilt = True
+    world.tell(kind, name)
     if world.chance(3):
         delattr(kind, name)
     else:
@@ -498,7 +535,7 @@ def traced(world: World) -> None:
         if world.chance(200):
             if not world.chance(4):
                 world.safely()
-            elif may_raise(frame):
+            elif may_raise(frame) and world.budget > 0:
                 raise Raised("a hook")
         return hook
 
@@ -584,8 +621,8 @@ def thread(world: World) -> None:
             world.safely(loop.close)
 
     made = threading.Thread(target=steps, daemon=True)
-    world.threads.append(made)
     made.start()
+    world.threads.append(made)
 
 
 @ingredient
@@ -608,8 +645,8 @@ def blocking(world: World) -> None:
     # Kept, so that it is aborted at the end.
     world.keep(limiter)
     made = threading.Thread(target=lambda: world.safely(waits), daemon=True)
-    world.threads.append(made)
     made.start()
+    world.threads.append(made)
 
 
 @ingredient
@@ -666,7 +703,11 @@ def nest(world: World, depth: int) -> None:
     running = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
-        world.safely(lambda: loop.run_until_complete(main()), "deep nesting")
+        # Interrupted, it may wait for ever.
+        for after in (3, 4):
+            loop.call_later(after, loop.stop)
+        loop.create_task(main()).add_done_callback(lambda _: loop.stop())
+        world.safely(loop.run_forever, "deep nesting")
     finally:
         loop.close()
         asyncio._set_running_loop(running)
@@ -675,7 +716,8 @@ def nest(world: World, depth: int) -> None:
 @ingredient
 def deep(world: World) -> None:
     """Tasks within tasks, up to the limit of recursion; or a long chain that ends at once."""
-    if world.chance(2):
+    # With a `send` that is Python's own, a chain has bound methods, which CPython ends recursively.
+    if world.chance(2) or world.spoilt:
         nest(world, world.rng.choice([20, 300, 1000, 6000]))
         return
     limiter = package.RateLimiter(10, 10**9)

@@ -81,6 +81,12 @@ class World:
     def found(self, text: str) -> None:
         self.say(f"FOUND {self.seed} {text}")
 
+    def tell(self, *what: object) -> None:
+        """More of a step, for `--loud`."""
+        if self.loud:
+            with contextlib.suppress(BaseException):
+                self.say(f"STEP {self.seed}      {' '.join(repr(it)[:90] for it in what)}")
+
     def judge(self, error: BaseException | None, where: str) -> None:
         """No exception of these kinds may come out of the package."""
         seen: set[int] = set()
