@@ -28,6 +28,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 BATCH = 100
+# CPython's own, up to 3.11: Python code that the collector calls while a RecursionError is made.
+EXCUSED = "Cannot recover from stack overflow"
 
 
 @dataclass
@@ -163,10 +165,12 @@ def tail(errors: str) -> str:
 
 
 class Fuzzer:
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, quiet: bool = False) -> None:
         self.options = options
+        self.quiet = quiet
         self.findings: dict[str, Finding] = {}
         self.programs = 0
+        self.excused = 0
         self.start = time.monotonic()
 
     def add(self, key: str, what: str, seed: int, repeat: str, detail: str = "") -> None:
@@ -177,20 +181,24 @@ class Fuzzer:
         after = time.monotonic() - self.start
         finding = Finding(what, seed, repeat, after, self.programs, detail=detail)
         self.findings[key] = finding
-        print(f"FOUND {finding.text()}", flush=True)
+        if not self.quiet:
+            print(f"FOUND {finding.text()}", flush=True)
 
     def died(self, batch: Batch, first: int) -> None:
         """Tries the program alone, to tell which step it was."""
         seed = first if batch.last is None else batch.last
+        if EXCUSED in batch.errors:
+            self.excused += 1
+            return
         again = child(self.options, seed, 1, float("inf"), loud=True)
         if again.died is None:
             runs = seed - first + 1
-            what = f"{batch.died}: once, or only after others"
-            repeat = self.options.repeat(first, runs)
-            self.add(f"{what} {place(batch.errors)}", what, seed, repeat, tail(batch.errors))
+            what = f"{batch.died}{place(batch.errors)}: once, or only after others"
+            self.add(what, what, seed, self.options.repeat(first, runs), tail(batch.errors))
             return
-        step = again.steps[-1].split(" ", 1)[-1].strip() if again.steps else "?"
-        what = f"{again.died} in {step}"
+        steps = [step for step in again.steps if len(step.split()) == 2]
+        step = steps[-1].split()[-1] if steps else "?"
+        what = f"{again.died} in {step}{place(again.errors)}"
         detail = "".join(f"    step {step}\n" for step in again.steps[-8:]) + tail(again.errors)
         self.add(what, what, seed, self.options.repeat(seed, 1), detail)
 
@@ -220,9 +228,13 @@ class Fuzzer:
 
 
 def place(errors: str) -> str:
-    """The innermost line of Python, for a crash that has no known step."""
-    line = where(errors, "  File")
-    return line
+    """The function that Python was in."""
+    found = re.search(
+        r"most recent call first\):\n(  Garbage-collecting\n)?  File .* in (.*)", errors
+    )
+    if found is None:
+        return ""
+    return f", {'collecting, ' if found[1] else ''}in {found[2]}()"
 
 
 def main() -> int:

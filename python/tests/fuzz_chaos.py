@@ -716,15 +716,17 @@ def nest(world: World, depth: int) -> None:
 @ingredient
 def deep(world: World) -> None:
     """Tasks within tasks, up to the limit of recursion; or a long chain that ends at once."""
-    # With a `send` that is Python's own, a chain has bound methods, which CPython ends recursively.
-    if world.chance(2) or world.spoilt:
+    if world.chance(2):
         nest(world, world.rng.choice([20, 300, 1000, 6000]))
         return
     limiter = package.RateLimiter(10, 10**9)
-    ways: list[Any] = [limiter.run, limiter.push]
+    links: list[Any] = [operator.attrgetter("send"), functools.partial(types.MethodType, int)]
+    links.append(lambda call: functools.partial(int, call))
+    calls: list[Any] = [limiter.run, limiter.push]
+    link, call = world.rng.choice(links), world.rng.choice(calls)
     chain: Any = int
     for _ in range(world.rng.choice([100, 5000, 50_000])):
-        chain = world.rng.choice(ways)(chain).send
+        chain = link(call(chain))
     del chain
 
 

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import functools
 import gc
+import importlib
 import os
 import random
 import signal
@@ -27,6 +28,11 @@ from .fuzz_pool import AWAITABLE, MILLISECOND, TYPES, World
 Program = Callable[[World], object]
 PROGRAMS: dict[str, Program] = {}
 RAISES = {"call_soon", "_call_soon", "call_later", "call_at", "call_soon_threadsafe", "__init__"}
+# Ways to make an interpreter: isolated, or as web servers do.
+HOW: dict[str, list[tuple[Any, ...]]] = {
+    "_xxsubinterpreters": [()],
+    "_interpreters": [("isolated",), ("legacy",)],
+}
 RAISES |= {"_check_closed", "cancel", "_timer_handle_cancelled", "get_debug", "_write_to_self"}
 
 
@@ -433,11 +439,53 @@ def refused(world: World) -> None:
     run.run(world.rng.randrange(3, 8))
 
 
+def in_fork(what: Callable[[], int], seconds: int = 60) -> int:
+    """The status of a forked child that does this."""
+    child = os.fork()
+    if child == 0:
+        code = 6
+        try:
+            signal.alarm(seconds)
+            code = what()
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+@program
+def interpreters(world: World) -> None:
+    """Another interpreter in the process: it works there, or cannot be imported."""
+    module: Any = None
+    for name in ("_xxsubinterpreters", "_interpreters"):
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(name)
+    if module is None:
+        return
+
+    def child() -> int:
+        text = """
+try:
+    import asyncio
+    from async_rate_limiter import RateLimiter
+except ImportError:
+    pass
+else:
+    asyncio.run(RateLimiter(1, 1000).run(int))
+"""
+        module.run_string(module.create(*world.rng.choice(HOW[module.__name__])), text)
+        return 0
+
+    status = in_fork(child, 10)
+    if status:
+        world.found(f"interpreters: the process ended with {status:#x}, of a subinterpreter")
+
+
 @program
 def forked(world: World) -> None:
     """A child of a fork, while the loop runs: it works, or says that it cannot."""
     limiter = package.RateLimiter(2, MILLISECOND)
     ran: list[int] = []
+    runs = world.chance(2)
 
     async def in_child() -> int:
         accepted = 0
@@ -445,7 +493,8 @@ def forked(world: World) -> None:
             try:
                 await asyncio.wait_for(limiter.push(functools.partial(ran.append, 1)), 5)
                 accepted += 1
-                await asyncio.wait_for(limiter.run(int), 5)
+                if runs:
+                    await asyncio.wait_for(limiter.run(int), 5)
             except asyncio.TimeoutError:
                 return 4
             except RuntimeError as error:
@@ -456,22 +505,14 @@ def forked(world: World) -> None:
             await asyncio.sleep(0.01)
         return 3
 
-    def fork() -> int:
-        child = os.fork()
-        if child == 0:
-            code = 6
-            try:
-                signal.alarm(60)
-                asyncio._set_running_loop(None)
-                code = asyncio.run(in_child())
-            finally:
-                os._exit(code)
-        return os.waitpid(child, 0)[1]
+    def child() -> int:
+        asyncio._set_running_loop(None)
+        return asyncio.run(in_child())
 
     async def main() -> None:
         await limiter.run(int)
-        status = fork()
         faults = {3: "lost tasks", 4: "waits for ever", 5: "is sent to the parent's loop"}
+        status = in_fork(child)
         if status:
             code = os.WEXITSTATUS(status)
             world.found(f"forked: the child {faults.get(code, f'died: {status:#x}')}")
