@@ -523,6 +523,9 @@ def may_raise(frame: types.FrameType | None) -> bool:
     while below is not None:
         if below.f_code is guarded.__code__:
             return True
+        # They would not give back their locks.
+        if below.f_globals.get("__name__") in ("logging", "threading"):
+            return False
         below = below.f_back
     return False
 
@@ -715,19 +718,23 @@ def nest(world: World, depth: int) -> None:
 
 @ingredient
 def deep(world: World) -> None:
-    """Tasks within tasks, up to the limit of recursion; or a long chain that ends at once."""
-    if world.chance(2):
-        nest(world, world.rng.choice([20, 300, 1000, 6000]))
-        return
+    """Tasks within tasks, up to the limit of recursion."""
+    nest(world, world.rng.choice([20, 300, 1000, 6000]))
+
+
+@ingredient
+def chain(world: World) -> None:
+    """A long chain of awaitables, each with the one before as its task, that ends at once."""
     limiter = package.RateLimiter(10, 10**9)
+    # `send` is a method of C, the next one a method as Python's functions have, then a partial.
     links: list[Any] = [operator.attrgetter("send"), functools.partial(types.MethodType, int)]
     links.append(lambda call: functools.partial(int, call))
     calls: list[Any] = [limiter.run, limiter.push]
     link, call = world.rng.choice(links), world.rng.choice(calls)
-    chain: Any = int
+    last: Any = int
     for _ in range(world.rng.choice([100, 5000, 50_000])):
-        chain = link(call(chain))
-    del chain
+        last = link(call(last))
+    del last
 
 
 @ingredient
