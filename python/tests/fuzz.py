@@ -4,6 +4,7 @@
     python -m tests.fuzz --seed 17 --runs 1      # one program again; --loud shows its steps
     python -m tests.fuzz --without deep          # leaves an ingredient out, so that others show
     python -m tests.fuzz --only interrupted      # these alone; --list names all of them
+    python -m tests.fuzz --stand-in              # is it CPython's own? A limiter of plain Python
 
 A crash of the interpreter, a hang, a SystemError, a lost task, a broken window or an object that
 outlives its program is a finding. Each is tried again alone, and printed with the way to repeat it.
@@ -61,9 +62,11 @@ class Options:
     only: list[str] = field(default_factory=list)
     hang: float = 60
     loud: bool = False
+    stand_in: bool = False
 
     def switches(self) -> list[str]:
         switches = [f"--without={name}" for name in self.without]
+        switches += ["--stand-in"] if self.stand_in else []
         return switches + [f"--only={name}" for name in self.only]
 
     def repeat(self, seed: int, runs: int) -> str:
@@ -87,7 +90,7 @@ class Batch:
 
 def child(options: Options, first: int, runs: int, until: float, loud: bool = False) -> Batch:
     """Runs programs in a process of their own, until a time."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz_child", str(first)]
+    command = [sys.executable, "-m", "tests.fuzz_child", str(first)]
     command += [str(runs), f"--hang={options.hang}", *options.switches()]
     command += ["--loud"] if loud else []
     batch = Batch()
@@ -132,7 +135,7 @@ def child(options: Options, first: int, runs: int, until: float, loud: bool = Fa
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         errors.seek(0)
-        batch.errors = errors.read().decode(errors="replace")[-20_000:]
+        batch.errors = errors.read().decode(errors="replace")[-200_000:]
     if late:
         return batch
     if "Timeout (" in batch.errors:
@@ -187,10 +190,10 @@ class Fuzzer:
     def died(self, batch: Batch, first: int) -> None:
         """Tries the program alone, to tell which step it was."""
         seed = first if batch.last is None else batch.last
-        if EXCUSED in batch.errors:
+        again = child(self.options, seed, 1, float("inf"), loud=True)
+        if EXCUSED in batch.errors + again.errors:
             self.excused += 1
             return
-        again = child(self.options, seed, 1, float("inf"), loud=True)
         if again.died is None:
             runs = seed - first + 1
             what = f"{batch.died}{place(batch.errors)}: once, or only after others"
@@ -216,7 +219,7 @@ class Fuzzer:
             for bad, what in batch.found:
                 self.add(what, what, bad, options.repeat(bad, 1))
             if batch.died is not None:
-                if options.runs == 1:
+                if options.runs == 1 and EXCUSED not in batch.errors:
                     what = f"{batch.died}"
                     self.add(what, what, seed, options.repeat(seed, 1), tail(batch.errors))
                 else:
@@ -250,6 +253,8 @@ def main() -> int:
         parser.add_argument(f"--{switch}", action="append", default=[], choices=names, help=text)
     parser.add_argument("--hang", type=float, default=60, help="seconds until one counts as hung")
     parser.add_argument("--loud", action="store_true", help="print every step")
+    text = "a limiter in plain Python in place of the package: what crashes then is CPython's"
+    parser.add_argument("--stand-in", action="store_true", help=text)
     parser.add_argument("--list", action="store_true", help="name the ingredients and programs")
     given = parser.parse_args()
     if given.list:
@@ -257,8 +262,8 @@ def main() -> int:
             print(f"{name:14} {(what.__doc__ or '').strip().splitlines()[0:1]}")
         return 0
     seed = fresh() if given.seed is None else given.seed
-    only, without = given.only, given.without
-    options = Options(seed, given.seconds, given.runs, without, only, given.hang, given.loud)
+    options = Options(seed, given.seconds, given.runs, given.without, given.only, given.hang)
+    options.loud, options.stand_in = given.loud, given.stand_in
     print(f"seeds from {seed}", flush=True)
     fuzzer = Fuzzer(options)
     found = fuzzer.run()

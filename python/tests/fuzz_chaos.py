@@ -405,6 +405,10 @@ def collect(world: World) -> None:
 @ingredient
 def collector(world: World) -> None:
     """The collector runs all the time, and calls back."""
+    # CPython 3.11 breaks its own frames where the collector and a hook call Python in turns.
+    if world.hooked == "traced":
+        return
+    world.hooked = "collector"
     before = gc.get_threshold()
     gc.set_threshold(world.rng.choice([1, 2, 5]))
     world.undo.append(lambda: gc.set_threshold(*before))
@@ -533,6 +537,10 @@ def may_raise(frame: types.FrameType | None) -> bool:
 @ingredient
 def traced(world: World) -> None:
     """Hooks that are called at every call and line, and sometimes call in."""
+
+    if world.hooked == "collector":
+        return
+    world.hooked = "traced"
 
     def hook(frame: types.FrameType, _event: str, _argument: object) -> Any:
         if world.chance(200):

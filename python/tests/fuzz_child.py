@@ -12,6 +12,11 @@ import traceback
 import warnings
 from typing import Any
 
+from . import fuzz_stand_in
+
+if "--stand-in" in sys.argv:
+    sys.modules["async_rate_limiter"] = fuzz_stand_in
+
 from .fuzz_chaos import INGREDIENTS, chaos
 from .fuzz_clean import PROGRAMS, clean
 from .fuzz_pool import World
@@ -53,6 +58,7 @@ def main() -> None:
     parser.add_argument("--without", action="append", default=[])
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--loud", action="store_true")
+    parser.add_argument("--stand-in", action="store_true")
     parser.add_argument("--hang", type=float, default=60)
     options = parser.parse_args()
     faulthandler.enable()
