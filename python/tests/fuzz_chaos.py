@@ -457,62 +457,72 @@ def finalizers(world: World) -> None:
 
 
 @ingredient
-def cycles(world: World) -> None:
-    """All of it dies in one collection, and with it the globals of the functions it would call."""
+def clock_cycles(world: World) -> None:
+    """A limiter and its clock die in one collection, which ends the clock's globals as well."""
+    cycle(world, clock=True)
+
+
+@ingredient
+def task_cycles(world: World) -> None:
+    """The same of tasks, of what they await, of `close()` and `on_error`."""
+    cycle(world, clock=False)
+
+
+def cycle(world: World, clock: bool) -> None:
     names: dict[str, Any] = {"time": time, "asyncio": asyncio, "limit": package.RateLimiter}
-    names["kind"] = world.rng.randrange(6)
-    names["wait"] = world.loop().create_future
-    exec(CYCLE, names)
-    limiter, box = names["limiter"], names["box"]
-    task = names[world.rng.choice(["task", "coroutine", "gives"])]
-    for _ in range(world.rng.randrange(4)):
+    names.update(which={})
+    # The collector ends them in the order in which they were made.
+    parts = CYCLE.strip().split("\n\n")
+    world.rng.shuffle(parts)
+    if clock:
+        parts.insert(0, "which = {'clock': clock}")
+        parts.insert(0, "def clock(): return time.monotonic_ns()")
+    parts.append("one = Loose(); one.calls = calls; calls.append(one)")
+    parts += ["Loose.close = close"] if world.chance(2) else []
+    for part in parts:
+        exec(part, names)
+    limiter, calls = names["limiter"], names["calls"]
+    for call in calls[:-1]:
         with contextlib.suppress(Exception):
-            ways = [limiter.push, limiter.run]
-            call = world.rng.choice(ways)(task)
-            box.append(call)
             if world.chance(2):
                 call.send(None)
             elif world.chance(2):
-                box.append(asyncio.ensure_future(call))
+                calls.append(asyncio.ensure_future(call))
     with contextlib.suppress(Exception):
-        box.append(limiter.try_acquire())
+        calls.append(limiter.try_acquire())
     if world.chance(2):
         names.clear()
-    del names, limiter, box, task
+    call = None
+    del names, limiter, calls
     if world.chance(2):
         gc.collect()
 
 
 CYCLE = """
-def clock():
-    return time.monotonic_ns()
-def on_error(error):
-    box.append(time.monotonic_ns())
-def close(self):
-    time.monotonic_ns()
+def on_error(error): time.monotonic_ns()
+
+def close(self): time.monotonic_ns()
+
+def gives(): return one
+
+def task(): return time.monotonic_ns()
+
 async def coroutine():
     try:
         await asyncio.sleep(1)
     finally:
         time.monotonic_ns()
-def task():
-    return time.monotonic_ns()
-def gives():
-    return one
+
 class Loose:
     def __await__(self): return self
     def __iter__(self): return self
     def __next__(self): return None
     def __call__(self): return time.monotonic_ns()
     def __del__(self): time.monotonic_ns()
-if kind % 3 != 0:
-    Loose.close = close
-one = Loose()
-which = {"clock": clock} if kind % 2 else {}
-limiter = limit(10, 10**9, on_error=on_error, concurrency=3, **which)
-box = [one, limiter, clock]
-box.append(box)
-Loose.box = box
+
+limiter = limit(10, 10**9, on_error=lambda error: on_error(error), concurrency=3, **which)
+calls = [limiter.run(lambda: gives()), limiter.push(lambda: gives())]
+calls += [limiter.run(lambda: coroutine()), limiter.run(lambda: task())]
 """
 
 
