@@ -8,8 +8,9 @@
 
 A crash of the interpreter, a hang, a SystemError, a lost task, a broken window or an object that
 outlives its program is a finding. Each is tried again alone, and printed with the way to repeat it.
-`fuzz_chaos.py` has the programs in which anything goes, `fuzz_clean.py` those that look at
-themselves, `fuzz_pool.py` what they are made of, and `fuzz_child.py` runs them.
+`fuzz_chaos.py` and `fuzz_harm.py` have the programs in which anything goes, `fuzz_clean.py` and
+`fuzz_outside.py` those that look at themselves, `fuzz_pool.py` what they are made of, and
+`fuzz_child.py` runs them.
 """
 
 from __future__ import annotations
@@ -202,8 +203,10 @@ class Fuzzer:
         steps = [step for step in again.steps if len(step.split()) == 2]
         step = steps[-1].split()[-1] if steps else "?"
         what = f"{again.died} in {step}{place(again.errors)}"
+        # What the collector comes to does not depend on the step in which it comes.
+        key = again.died + place(again.errors) if "collecting" in what else what
         detail = "".join(f"    step {step}\n" for step in again.steps[-8:]) + tail(again.errors)
-        self.add(what, what, seed, self.options.repeat(seed, 1), detail)
+        self.add(key, what, seed, self.options.repeat(seed, 1), detail)
 
     def run(self) -> list[Finding]:
         options = self.options
@@ -241,8 +244,7 @@ def place(errors: str) -> str:
 
 
 def main() -> int:
-    from .fuzz_chaos import INGREDIENTS
-    from .fuzz_clean import PROGRAMS
+    from .fuzz_child import INGREDIENTS, PROGRAMS
 
     parser = argparse.ArgumentParser(description="fuzzes the Python package")
     parser.add_argument("--seconds", type=float, default=60)

@@ -12,14 +12,17 @@ import traceback
 import warnings
 from typing import Any
 
-from . import fuzz_stand_in
+from . import fuzz_stand_in as stand_in
 
 if "--stand-in" in sys.argv:
-    sys.modules["async_rate_limiter"] = fuzz_stand_in
+    sys.modules["async_rate_limiter"] = stand_in
 
-from .fuzz_chaos import INGREDIENTS, chaos
+from . import fuzz_outside
+from .fuzz_chaos import chaos
 from .fuzz_clean import PROGRAMS, clean
-from .fuzz_pool import World
+from .fuzz_pool import INGREDIENTS, World
+
+__all__ = ["INGREDIENTS", "PROGRAMS", "fuzz_outside"]
 
 
 def perform(world: World) -> None:

@@ -23,6 +23,8 @@ MILLISECOND = 1_000_000
 NATIVE = ("RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held")
 TYPES: list[type] = [getattr(package, name) for name in NATIVE if hasattr(package, name)]
 LIMITERS: tuple[type, ...] = (package.RateLimiter,)
+# A thread that has not ended by then never will.
+THREAD_SECONDS = 30
 BAD = ("SystemError", "PanicException")
 
 
@@ -418,3 +420,13 @@ PLAIN += [0.0, 0.0005, 0.001, -1.5, float("inf"), float("nan"), 1e300, "", "1/1m
 PLAIN += ["\ud800", "0/0", b"x", (), [], {}, [1], ["2/1ms"], object, int, len, slice(1)]
 PLAIN += [timedelta(0), timedelta(milliseconds=1), timedelta(-1), timedelta.max, sys.maxsize]
 PLAIN += [datetime.now(timezone.utc), datetime(2020, 1, 1), datetime.max, NotImplemented]
+
+
+# The steps that programs of chaos are made of, each by its name.
+Step = Callable[[World], object]
+INGREDIENTS: dict[str, Step] = {}
+
+
+def ingredient(step: Step) -> Step:
+    INGREDIENTS[step.__name__] = step
+    return step
