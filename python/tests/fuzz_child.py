@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import faulthandler
 import gc
 import random
@@ -30,6 +31,8 @@ def perform(world: World) -> None:
     seed, without, only = world.seed, world.without, world.only
     world.say(f"BEGIN {seed}")
     watch(world)
+    # A program that was interrupted may have left it.
+    asyncio._set_running_loop(None)
     # What kind of program it is does not depend on what is left out, nor does the rest of it.
     kinds = random.Random(f"kind {seed}")
     names = [name for name in PROGRAMS if name not in without and (not only or name in only)]

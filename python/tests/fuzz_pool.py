@@ -246,6 +246,8 @@ class World:
             "on_error": lambda: self.task(),
             "clock": lambda: self.clock(),
         }
+        if "clock_cycles" in self.without:
+            del choices["clock"]
         for name, make in choices.items():
             if self.chance(5):
                 names[name] = make()
