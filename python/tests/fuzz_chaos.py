@@ -133,9 +133,27 @@ def use(world: World) -> None:
         ("acquire_blocking", (many, 0.001)),
     ]
     name, arguments = world.rng.choice(uses)
-    world.tell(limiter, name, arguments)
+    # Where waits have a timeout; elsewhere it is nonsense.
+    names = {"timeout": world.rng.choice([0, 0.001, 5])} if world.chance(10) else {}
+    world.tell(limiter, name, arguments, names)
     if hasattr(limiter, name):
-        world.keep(getattr(limiter, name)(*arguments))
+        world.keep(getattr(limiter, name)(*arguments, **names))
+
+
+@ingredient
+def keyed(world: World) -> None:
+    """A limiter for each key, where that exists: whatever takes a key is given one."""
+    kind: Any = getattr(package, "KeyedRateLimiter", None)
+    limiter = None if kind is None else world.pick(kind)
+    if limiter is None:
+        return
+    names = [name for name in dir(limiter) if not name.startswith("_") and "block" not in name]
+    name = world.rng.choice([*names, "__getitem__", "__call__", "__len__", "__contains__"])
+    key = world.rng.choice([1, 2, "key", Odd(world), (), []])
+    more = world.rng.choice([(), (world.task(),), (world.number(),)])
+    world.tell(limiter, name, key, more)
+    method = getattr(limiter, name)
+    world.keep(method(key, *more) if callable(method) else method)
 
 
 @ingredient

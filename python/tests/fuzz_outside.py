@@ -141,6 +141,36 @@ def interrupted(world: World) -> None:
 
 
 @program
+def interrupted_wait(world: World) -> None:
+    """A signal's handler raises while a thread waits without a loop, where that exists."""
+    limiter: Any = package.RateLimiter(1, 3600 * 10**9)
+    if not hasattr(limiter, "acquire_blocking"):
+        return
+    limiter.acquire_blocking().complete()
+
+    def handler(_number: int, _frame: object) -> None:
+        raise InterruptedError("a tick")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    start = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, world.rng.choice([0.001, 0.01]))
+    try:
+        if world.chance(2):
+            limiter.acquire_blocking(timeout=world.patience)
+        else:
+            limiter.__enter__()
+        world.found("interrupted_wait: granted what is not free")
+    except InterruptedError:
+        if time.monotonic() - start > world.patience / 2:
+            world.found("interrupted_wait: the exception came out after the wait only")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if limiter.stats().queued:
+        world.found(f"interrupted_wait: it left a trace: {limiter!r}")
+
+
+@program
 def refused(world: World) -> None:
     """One of the loop's methods fails once, before or after it has done what it was asked."""
     run = Interrupted(world, "refused")
