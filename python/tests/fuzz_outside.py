@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 import types
 from typing import Any, Callable
 
