@@ -158,7 +158,7 @@ def where(errors: str, word: str) -> str:
 
 def kind_of(text: str) -> str:
     """What findings of the same kind have in common."""
-    return re.sub(r"\d+(\.\d+)?(ns|ms|s)?|\[.*\]", "N", text)[:120]
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?(ns|ms|s)?|\[.*\]|<.*>", "N", text)[:120]
 
 
 def tail(errors: str) -> str:

@@ -26,6 +26,7 @@ import async_rate_limiter as package
 # The other ingredients are among those here as soon as they are imported.
 from . import fuzz_harm
 from .fuzz_pool import (
+    ABORT,
     AWAITABLE,
     INGREDIENTS,
     LIMITERS,
@@ -69,9 +70,10 @@ def finish(world: World) -> None:
     for undo in reversed(world.undo):
         world.safely(undo, "undo")
     limiters: list[Any] = [thing for thing in world.things if isinstance(thing, LIMITERS)]
-    for limiter in limiters:
-        if world.chance(2) or world.threads:
-            world.safely(lambda: package.RateLimiter.abort(limiter), "abort")
+    for limiter in [*(one for one in limiters if world.chance(2)), *world.awaited]:
+        world.safely(lambda: ABORT(limiter), "abort")
+    limiter = None
+    world.awaited.clear()
     for thread in world.threads:
         if thread is not threading.current_thread():
             thread.join(THREAD_SECONDS)
@@ -130,11 +132,13 @@ def use(world: World) -> None:
         ("set_concurrency", (many,)),
         ("set_limits", (world.rng.choice([["2/1ms"], ["5/1ms", "3w/2ms"], Odd(world)]),)),
         ("__call__", (world.task(),)),
-        ("acquire_blocking", (many, 0.001)),
+        ("acquire_blocking", (many,)),
     ]
     name, arguments = world.rng.choice(uses)
     # Where waits have a timeout; elsewhere it is nonsense.
     names = {"timeout": world.rng.choice([0, 0.001, 5])} if world.chance(10) else {}
+    if name == "acquire_blocking":
+        names = {"timeout": 0.001}
     world.tell(limiter, name, arguments, names)
     if hasattr(limiter, name):
         world.keep(getattr(limiter, name)(*arguments, **names))

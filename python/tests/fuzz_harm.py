@@ -303,8 +303,7 @@ def blocking(world: World) -> None:
         else:
             world.keep(limiter.acquire_blocking(timeout=rng.choice([0, 0.001, 0.01, None])))
 
-    # Kept, so that it is aborted at the end.
-    world.keep(limiter)
+    world.awaited.append(limiter)
     made = threading.Thread(target=lambda: world.safely(waits), daemon=True)
     made.start()
     world.threads.append(made)

@@ -234,7 +234,7 @@ else:
         module.run_string(module.create(*world.rng.choice(HOW[module.__name__])), text)
         return 0
 
-    status = in_fork(child, 10)
+    status = in_fork(child, 30)
     if status:
         world.found(f"interpreters: the process ended with {status:#x}, of a subinterpreter")
 

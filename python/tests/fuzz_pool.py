@@ -23,6 +23,8 @@ MILLISECOND = 1_000_000
 NATIVE = ("RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held")
 TYPES: list[type] = [getattr(package, name) for name in NATIVE if hasattr(package, name)]
 LIMITERS: tuple[type, ...] = (package.RateLimiter,)
+# As it is before any program replaces it.
+ABORT = package.RateLimiter.abort
 # A thread that has not ended by then never will.
 THREAD_SECONDS = 30
 BAD = ("SystemError", "PanicException")
@@ -61,6 +63,8 @@ class World:
         self.main = random.Random(seed)
         self.local = threading.local()
         self.things: list[Any] = []
+        # Limiters that threads wait for: aborted at the end, or they would wait for ever.
+        self.awaited: list[Any] = []
         self.threads: list[threading.Thread] = []
         self.loops: list[asyncio.AbstractEventLoop] = []
         self.budget = self.main.randrange(10, 150)

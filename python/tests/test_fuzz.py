@@ -20,5 +20,6 @@ class RandomPrograms(unittest.TestCase):
         fuzzer = Fuzzer(Options(fresh(), seconds, without=without), quiet=True)
         findings = fuzzer.run()
         self.assertGreater(fuzzer.programs, 0)
-        texts = "\n".join(finding.text() for finding in findings)
-        self.assertFalse(findings, f"\nfrom seed {fuzzer.options.seed}:\n{texts}")
+        if findings:
+            texts = "\n".join(finding.text() for finding in findings)
+            self.fail(f"\nfrom seed {fuzzer.options.seed}:\n{texts}")
