@@ -211,16 +211,20 @@ def signals(world: World) -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     kind = world.rng.choice([KeyboardInterrupt, Raised, SystemExit])
+    every = world.rng.choice([0.00005, 0.0003, 0.001])
 
     def handler(_number: int, frame: types.FrameType | None) -> None:
-        if may_raise(frame) and world.budget > 0:
+        if world.budget <= 0:
+            return
+        # Not at an interval: on a slow machine, handlers would be called in handlers.
+        signal.setitimer(signal.ITIMER_REAL, every)
+        if may_raise(frame):
             raise kind("a signal")
 
     before = signal.signal(signal.SIGALRM, handler)
-    every = world.rng.choice([0.00005, 0.0003, 0.001])
     world.undo.append(lambda: signal.signal(signal.SIGALRM, before))
     world.undo.append(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
-    signal.setitimer(signal.ITIMER_REAL, every, every)
+    signal.setitimer(signal.ITIMER_REAL, every)
 
 
 @ingredient

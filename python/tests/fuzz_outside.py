@@ -48,7 +48,7 @@ class Interrupted:
         self.sure: list[int] = []
         self.begun: list[int] = []
         self.ran: list[int] = []
-        self.armed = False
+        self.armed = self.over = False
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda _, context: self.see(context.get("exception")))
         self.limiter = package.RateLimiter(rng.randrange(1, 6), MILLISECOND)
@@ -123,6 +123,10 @@ def interrupted(world: World) -> None:
     run = Interrupted(world, "interrupted")
 
     def handler(_number: int, frame: types.FrameType | None) -> None:
+        if run.over:
+            return
+        # Not at an interval: on a slow machine, handlers would be called in handlers.
+        signal.setitimer(signal.ITIMER_REAL, every)
         if not run.armed or frame is None:
             return
         code = frame.f_code
@@ -131,12 +135,13 @@ def interrupted(world: World) -> None:
         if where or ("asyncio" in code.co_filename and code.co_name in RAISES):
             raise run.tick()
 
-    before = signal.signal(signal.SIGALRM, handler)
     every = world.rng.choice([0.00002, 0.0001])
-    signal.setitimer(signal.ITIMER_REAL, every, every)
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, every)
     try:
         run.run(world.rng.randrange(3, 15))
     finally:
+        run.over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
