@@ -32,6 +32,7 @@ from .fuzz_pool import (
 
 # Of asyncio, functions in which an exception would make the loop itself forget what it was to call.
 FRAGILE = {"_run_once", "_run", "run_forever", "_run_forever_setup", "select", "turn"}
+UNSAFE = {"logging", "threading", "importlib._bootstrap", "importlib._bootstrap_external"}
 # Ends of objects.
 
 
@@ -177,8 +178,8 @@ def may_raise(frame: types.FrameType | None) -> bool:
     while below is not None:
         if below.f_code is guarded.__code__:
             return True
-        # They would not give back their locks.
-        if below.f_globals.get("__name__") in ("logging", "threading"):
+        # They would keep their locks; and `os.stat`, in an import, goes on with an exception.
+        if below.f_globals.get("__name__") in UNSAFE:
             return False
         below = below.f_back
     return False
