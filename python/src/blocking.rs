@@ -49,11 +49,7 @@ pub(crate) fn acquire(
     };
     let place = scheduler::join(limiter, weight, Waiter::Thread(waiter), None)?;
     let waited = wait(limiter, place.ticket, &lock, deadline);
-    if waited.is_err() {
-        // Its error is the one to raise.
-        let _ = scheduler::leave(limiter, place.ticket);
-    }
-    waited
+    waited.map_err(|error| errors::with(error, scheduler::leave(limiter, place.ticket)))
 }
 
 fn wait(
@@ -65,6 +61,8 @@ fn wait(
     let py = limiter.py();
     let state = limiter.get().state();
     loop {
+        // A signal that came before the lock began to wait.
+        py.check_signals()?;
         scheduler::forget_loops(limiter, None)?;
         let now = state.now(py)?;
         drive(limiter, Some(now))?;

@@ -138,16 +138,20 @@ pub(crate) fn not_callable(name: &str, value: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!("{name} has to be callable, not {kind}{hint}"))
 }
 
-/// The first of several errors: all is done before it is raised.
+/// The errors of several steps: all steps are done before anything is raised. The last error is raised, and the earlier
+/// ones are its context.
 #[derive(Default)]
-pub(crate) struct FirstError(Option<PyErr>);
+pub(crate) struct Errors(Option<PyErr>);
 
-impl FirstError {
+impl Errors {
     pub(crate) fn note<R>(&mut self, result: PyResult<R>) -> Option<R> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                self.0.get_or_insert(error);
+                self.0 = Some(match self.0.take() {
+                    Some(earlier) => after(earlier, error),
+                    None => error,
+                });
                 None
             }
         }
@@ -156,6 +160,34 @@ impl FirstError {
     pub(crate) fn into_result(self) -> PyResult<()> {
         self.0.map_or(Ok(()), Err)
     }
+}
+
+/// An error, while whose consequences were dealt with another one may have come.
+pub(crate) fn with(error: PyErr, dealt_with: PyResult<()>) -> PyErr {
+    match dealt_with {
+        Ok(()) => error,
+        Err(later) => after(error, later),
+    }
+}
+
+/// A later error, with an earlier one as the last of its contexts, unless there are too many: contexts may go round in a
+/// circle.
+fn after(earlier: PyErr, later: PyErr) -> PyErr {
+    const CONTEXTS_MAX: usize = 100;
+    Python::attach(|py| {
+        let mut last = later.clone_ref(py);
+        for _ in 0..CONTEXTS_MAX {
+            if last.value(py).is(earlier.value(py)) {
+                break;
+            }
+            let Some(context) = last.context(py) else {
+                last.set_context(py, Some(earlier));
+                break;
+            };
+            last = context;
+        }
+        later
+    })
 }
 
 /// Does something at the end of an object, which may come while an exception is on its way.

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 use strict_rate_limiter_core::Ticket;
 
-use crate::errors;
+use crate::errors::{self, Errors};
 use crate::event_loop::{self, EventLoop};
 use crate::ffi::{self, AwaitableType, Operation, Sent, Step};
 use crate::permit::Permit;
@@ -144,7 +144,10 @@ impl Operation for Call {
                 let started = limiter.get().state().lock().started.remove(&id);
                 let hold = started.map(|started| started.hold);
                 let ended = hold.map(|hold| scheduler::end(limiter, hold, Ending::Cancelled));
-                closed.map(drop).and(ended.transpose().map(drop))
+                let mut errors = Errors::default();
+                errors.note(closed);
+                errors.note(ended.transpose());
+                errors.into_result()
             }
             Self::New { .. } | Self::Executing | Self::Done => Ok(()),
         }
@@ -252,9 +255,7 @@ impl Call {
             (Self::New { .. }, Sent::Thrown(thrown)) => fail(raised(thrown)),
             (queued @ Self::Queued { .. }, Sent::Thrown(thrown)) => {
                 // Cancelled before it has begun.
-                let error = raised(thrown);
-                let closed = Python::attach(|py| queued.close(py));
-                fail(closed.err().unwrap_or(error))
+                fail(errors::with(raised(thrown), Python::attach(|py| queued.close(py))))
             }
             (Self::Executing, _) => {
                 (Self::Executing, Err(PyValueError::new_err("coroutine already executing")))
@@ -355,9 +356,7 @@ fn wait(
     if let Some(ns) = timeout_ns
         && let Err(error) = waiting.begin_timeout(py, ns, deadline)
     {
-        // Its error is the one to raise.
-        let _ = waiting.leave(py);
-        return Err(error);
+        return Err(errors::with(error, waiting.leave(py)));
     }
     Ok(waiting.look(py))
 }
@@ -459,16 +458,7 @@ impl Waiting {
     fn resume(self, py: Python<'_>, sent: &Sent<'_, '_>) -> Outcome {
         match sent {
             Sent::Value(_) => self.look(py),
-            Sent::Thrown(thrown) => {
-                let error = raised(thrown);
-                fail(match self.leave(py) {
-                    Ok(()) => error,
-                    Err(interrupt) => {
-                        interrupt.set_context(py, Some(error));
-                        interrupt
-                    }
-                })
-            }
+            Sent::Thrown(thrown) => fail(errors::with(raised(thrown), self.leave(py))),
         }
     }
 
@@ -476,10 +466,7 @@ impl Waiting {
     fn look(self, py: Python<'_>) -> Outcome {
         match self.awaited.bind(py).clone().next() {
             Some(Ok(future)) => (Call::Waiting(self), Ok(Step::Yield(future.unbind()))),
-            Some(Err(error)) => {
-                let _ = self.leave(py);
-                fail(error)
-            }
+            Some(Err(error)) => fail(errors::with(error, self.leave(py))),
             None => self.woken(py),
         }
     }
@@ -497,10 +484,7 @@ impl Waiting {
             // It waited for room, and the queue has its task now.
             Ok(Settled::Accepted) => answer(truth(py, false)),
             Ok(Settled::Waits) => self.look(py),
-            Err(error) => {
-                let _ = self.leave(py);
-                fail(error)
-            }
+            Err(error) => fail(errors::with(error, self.leave(py))),
         }
     }
 

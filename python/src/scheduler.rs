@@ -18,7 +18,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use strict_rate_limiter_core::{EnqueueError, Enqueued, Ticket, TicketStatus, TryGrantError};
 
-use crate::errors::{self, FirstError, undisturbed};
+use crate::errors::{self, Errors, undisturbed};
 use crate::event_loop::{self, EventLoop};
 use crate::ffi::Finalize;
 use crate::imports::imports;
@@ -150,8 +150,7 @@ pub(crate) fn join(
     drop(unused);
     if may_move && let Err(error) = drive(limiter, None) {
         // What raises has no effect.
-        let _ = leave(limiter, place.ticket);
-        return Err(error);
+        return Err(errors::with(error, leave(limiter, place.ticket)));
     }
     Ok(place)
 }
@@ -267,7 +266,7 @@ pub(crate) fn drive(limiter: &Bound<'_, RateLimiter>, now: Option<u64>) -> PyRes
     let py = limiter.py();
     let state = limiter.get().state();
     let now = now.map_or_else(|| state.now(py), Ok)?;
-    let mut errors = FirstError::default();
+    let mut errors = Errors::default();
     loop {
         let action = state.lock().next(py, now);
         match action {
@@ -313,7 +312,7 @@ fn wake(
     ticket: Ticket,
     id: LoopId,
     future: &Bound<'_, PyAny>,
-    errors: &mut FirstError,
+    errors: &mut Errors,
 ) {
     let py = limiter.py();
     let Some(event_loop) = loop_of(limiter, id) else { return };
@@ -346,7 +345,7 @@ fn plan(
 ) -> PyResult<Planned> {
     let py = limiter.py();
     let state = limiter.get().state();
-    let mut errors = FirstError::default();
+    let mut errors = Errors::default();
     for _ in 0..ATTEMPTS {
         let mut inner = state.lock();
         let Some(known) = inner.loop_mut(id) else {
@@ -535,8 +534,10 @@ fn start(
         Err(error) => {
             let ending = ending_of(&error, py);
             let ended = end(limiter, hold, ending);
-            let reported = report(limiter, event_loop, error);
-            Started::Ended(reported.and(ended.map(drop)))
+            let mut errors = Errors::default();
+            errors.note(ended);
+            errors.note(report(limiter, event_loop, error));
+            Started::Ended(errors.into_result())
         }
     }
 }
@@ -557,7 +558,7 @@ pub(crate) fn end_started(
     // Its loop may have been lost before, and it ended then.
     let Some(StartedTask { event_loop, task: _task, hold }) = started else { return ended };
     let ending = ended.as_ref().map_or_else(|error| ending_of(error, py), |()| Ending::COMPLETED);
-    let mut errors = FirstError::default();
+    let mut errors = Errors::default();
     errors.note(end(limiter, hold, ending).map(drop));
     match ended {
         Ok(()) => {}
@@ -657,7 +658,7 @@ impl Callback {
         let event_loop = known.event_loop.clone_ref(py);
         drop(inner);
         drop(timer);
-        let mut errors = FirstError::default();
+        let mut errors = Errors::default();
         loop {
             let mut inner = state.lock();
             let ready = inner.loop_mut(self.event_loop).and_then(|known| known.ready.pop_front());

@@ -5,6 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyIterator, PyTuple, PyType};
 
+use crate::errors::{self, Errors};
 use crate::ffi::{self, Sent, Step};
 use crate::imports::imports;
 use crate::pushed::is_awaitable;
@@ -198,7 +199,10 @@ impl Task {
         drop(self.awaited);
         let hold = self.purpose.into_hold(limiter);
         let ended = hold.map(|hold| scheduler::end(limiter, hold, Ending::Cancelled)).transpose();
-        closed.map(drop).and(ended.map(drop))
+        let mut errors = Errors::default();
+        errors.note(closed);
+        errors.note(ended);
+        errors.into_result()
     }
 
     /// The same without calling Python code: the permit ends at the next reading of the clock.
@@ -259,14 +263,7 @@ fn end(
         }
         Err(error) => {
             let ended = scheduler::end_inside(limiter, hold, ending_of(&error, py));
-            Err(match ended {
-                // Raised by a signal handler, beside which the task's own error is its context.
-                Err(interrupt) => {
-                    interrupt.set_context(py, Some(error));
-                    interrupt
-                }
-                Ok(()) => not_an_answer(py, error),
-            })
+            Err(errors::with(not_an_answer(py, error), ended))
         }
     };
     Ran::Ended(answer)

@@ -154,7 +154,7 @@ async def work(limiter: Any, audit: Audit, number: int, rng: random.Random, most
         if way < 2:
             await limiter.push((function, coroutine)[way], weight)
         elif way < 4:
-            await limiter.run((function, coroutine)[way - 2], weight)
+            await limiter.run((function, coroutine)[way - 2], weight=weight)
         elif way == 4:
             weight = 1
             async with limiter:
@@ -172,7 +172,7 @@ async def work(limiter: Any, audit: Audit, number: int, rng: random.Random, most
         elif way == 6:
             await limiter(coroutine, weight=weight)()
         else:
-            permit = await limiter.acquire(weight)
+            permit = await limiter.acquire(weight=weight)
             with permit:
                 function()
 

@@ -149,10 +149,11 @@ def interrupted(world: World) -> None:
 @program
 def interrupted_wait(world: World) -> None:
     """A signal's handler raises while a thread waits without a loop, where that exists."""
-    limiter: Any = package.RateLimiter(1, 3600 * 10**9)
+    limiter: Any = package.RateLimiter(2, 3600 * 10**9)
     if not hasattr(limiter, "acquire_blocking"):
         return
-    limiter.acquire_blocking().complete()
+    # Nobody knows when it ends, so no timeout is known to be too short.
+    held = limiter.acquire_blocking()
 
     def handler(_number: int, _frame: object) -> None:
         raise InterruptedError("a tick")
@@ -174,6 +175,7 @@ def interrupted_wait(world: World) -> None:
         signal.signal(signal.SIGALRM, before)
     if limiter.stats().queued:
         world.found(f"interrupted_wait: it left a trace: {limiter!r}")
+    held.complete()
 
 
 @program

@@ -31,7 +31,7 @@ BAD = ("SystemError", "PanicException")
 
 
 def _kind_of_awaitables() -> type:
-    call = package.RateLimiter(1, 1).push(int)
+    call = package.RateLimiter(1, 1000).push(int)
     call.close()
     return type(call)
 

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDateTime, PyDelta};
 
 use crate::config::{self, value_error};
-use crate::errors::{self, FirstError};
+use crate::errors::{self, Errors};
 use crate::scheduler;
 use crate::state::{RateLimiter, State, Waiter};
 
@@ -125,7 +125,7 @@ pub(crate) fn set_limits(limiter: Limiter<'_, '_>, limits: &Bound<'_, PyAny>) ->
     let limits = config::limit_texts(limits)?;
     let now = state.now(limiter.py())?;
     let changed = state.lock().machine.set_limits(now, now, limits);
-    let mut errors = FirstError::default();
+    let mut errors = Errors::default();
     for refused in changed.map_err(value_error)? {
         let error = errors::weight(&refused.error);
         if let Waiter::Thread(_) = refused.waiter {
@@ -180,7 +180,7 @@ pub(crate) fn abort(limiter: Limiter<'_, '_>) -> PyResult<Vec<Py<PyAny>>> {
         never_started.push(task.into_task());
     }
     drop(inner);
-    let mut errors = FirstError::default();
+    let mut errors = Errors::default();
     for waiter in waiters {
         let told = scheduler::refuse(limiter, waiter, errors::aborted());
         never_started.extend(errors.note(told).flatten());
