@@ -6,6 +6,7 @@
 //! `limiter.rs` is what a user calls, `turn.rs` what is awaited, `line.rs` what everything goes
 //! through. Python code runs only while the line's lock is free.
 
+mod api_hints;
 mod clock;
 mod error;
 mod home;
@@ -36,5 +37,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stats::Stats>()?;
     module.add_class::<stats::Held>()?;
     error::add(module)?;
+    api_hints::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }
