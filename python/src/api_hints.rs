@@ -158,16 +158,16 @@ impl Answer {
     }
 
     /// The units of a limit, as in "60/1m", that the server counted before this request, by one header; None if the
-    /// header says nothing about the limit. `count` is the meaning of numbers without a name: "used" or "remaining".
+    /// header says nothing about the limit. `counts` is the meaning of numbers without a name: "used" or "remaining".
     /// `weight` is that of the request, whose own units are not part of the result.
     fn used_before(
         &self,
         header: &str,
-        count: &str,
+        counts: &str,
         limit: &str,
         weight: u64,
     ) -> PyResult<Option<u64>> {
-        let count = self::count(count)?;
+        let count = count(counts)?;
         let limit: Limit =
             limit.parse().map_err(|error| PyValueError::new_err(format!("{error}")))?;
         let own = limit.units(weight);

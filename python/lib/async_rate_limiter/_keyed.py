@@ -133,9 +133,7 @@ class KeyedRateLimiter(Generic[_K]):
         """Wait for a permit of this key: `RateLimiter.acquire`."""
         return self.get(key).acquire(weight=weight, **_given(timeout))
 
-    def acquire_blocking(
-        self, key: _K, *, weight: int = 1, timeout: float | None = None
-    ) -> Permit:
+    def acquire_blocking(self, key: _K, *, weight: int = 1, timeout: float | None = None) -> Permit:
         """Wait in this thread for a permit of this key: `RateLimiter.acquire_blocking`."""
         return self.get(key).acquire_blocking(weight=weight, **_given(timeout))
 

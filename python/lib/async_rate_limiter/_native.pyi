@@ -12,6 +12,7 @@ _T = TypeVar("_T")
 
 __all__ = [
     "Aborted",
+    "Answer",
     "Closed",
     "Held",
     "Permit",
@@ -19,9 +20,12 @@ __all__ = [
     "RateLimiter",
     "RateLimiterError",
     "Stats",
+    "Usage",
     "WeightedRateLimiter",
     "WouldDeadlock",
     "__version__",
+    "read_answer",
+    "used_before",
 ]
 
 __version__: str
@@ -162,3 +166,40 @@ class Held:
     def per_ns(self) -> int: ...
     @property
     def units(self) -> int: ...
+
+@final
+class Usage:
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def window(self) -> float | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def used(self) -> int | None: ...
+    @property
+    def remaining(self) -> int | None: ...
+    @property
+    def reset(self) -> float | None: ...
+
+@final
+class Answer:
+    @property
+    def wait(self) -> float | None: ...
+    @property
+    def header(self) -> str | None: ...
+    @property
+    def is_unstated(self) -> bool: ...
+    @property
+    def usages(self) -> list[Usage]: ...
+    def pause(self, backoff: Callable[[], float]) -> tuple[float, str] | None: ...
+    def used_before(self, header: str, counts: str, limit: str, weight: int) -> int | None: ...
+
+def read_answer(
+    status: int,
+    headers: Iterable[tuple[str, str]],
+    now: float,
+    statuses: Iterable[int] | None = None,
+    used_up: bool = True,
+) -> Answer: ...
+def used_before(limit: str, used: int, weight: int) -> int: ...

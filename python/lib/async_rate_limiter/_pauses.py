@@ -1,0 +1,232 @@
+"""Pauses limiters when a server asks for it, and fails requests during pauses longer than `max_pause`.
+
+The limiter itself is paused for the whole time, so it grants nothing before. This module remembers what the servers
+asked for. Requests fail while the rest of a pause is longer than `max_pause`, so that resuming the limiter also ends
+the errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+from ._native import RateLimiter, RateLimiterError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._native import Permit
+
+#: The header that is reported if a refusal states no time.
+REFUSAL = "refusal"
+
+
+class Target(NamedTuple):
+    """The limiter of a request, and its host if there is a limiter for each."""
+
+    limiter: RateLimiter
+    host: str | None
+
+
+class PauseTooLong(RateLimiterError):
+    """The server asked for a longer pause than `max_pause`, so the request was not sent.
+
+    No request is sent until the pause is over or is ended by `resume()`. Those that would have to wait longer than
+    `max_pause` fail at once with this error. The answer that asked for the pause is returned to its caller.
+    """
+
+    def __init__(self, asked: float, left: float, header: str, host: str | None) -> None:
+        #: The pause that the server asked for, in seconds from its answer on; `inf` is for ever.
+        self.asked = asked
+        #: What is left of it, in seconds, when the error is raised.
+        self.left = left
+        #: The header that asked, in lower case: "ratelimit-reset" for every header with a reset time, "hint" if a
+        #: hook asked, "refusal" if a 429 or 503 stated no time.
+        self.header = header
+        #: The host, as in "api.example.com:443", if there is a limiter for each.
+        self.host = host
+        #: The end of the pause by the wall clock; None if it never ends.
+        self.until = _wall_clock_in(left)
+        super().__init__(asked, left, header, host)
+
+    def __str__(self) -> str:
+        server = self.host or "the server"
+        if self.header == REFUSAL:
+            asks = f"{server} refused a request and did not say for how long: a pause"
+        else:
+            asks = f"{server} asked by `{self.header}` for a pause"
+        if self.until is None:
+            end = " that never ends"
+        else:
+            end = f" of {self.asked:.0f} s, until {self.until:%Y-%m-%d %H:%M:%S} UTC"
+        return (
+            f"{asks}{end}, longer than `max_pause`: nothing is sent before, unless `resume` ends "
+            "the pause"
+        )
+
+
+class _Asked(NamedTuple):
+    wait: float
+    header: str
+    until: float
+
+
+class Pauses:
+    """The pauses that servers asked for, of each limiter the one that ends last. Used from any thread."""
+
+    def __init__(self, max_pause: float | timedelta) -> None:
+        self.max_pause = to_seconds(max_pause)
+        self._asked: WeakKeyDictionary[RateLimiter, _Asked] = WeakKeyDictionary()
+        self._waits: WeakKeyDictionary[RateLimiter, set[_Wait]] = WeakKeyDictionary()
+        self._lock = threading.RLock()
+
+    def pause(self, target: Target, wait: float, header: str) -> PauseTooLong | None:
+        """Pause the limiter for so many seconds. Returns the error of other requests if that is too long."""
+        limiter = target.limiter
+        with self._lock:
+            if wait >= self._left(limiter):
+                self._asked[limiter] = _Asked(wait, header, time.monotonic() + wait)
+            limiter.pause_for(wait)
+            if wait <= self.max_pause:
+                return None
+            waits = list(self._waits.get(limiter, ()))
+        for waiting in waits:
+            waiting.end()
+        return PauseTooLong(wait, wait, header, target.host)
+
+    async def acquire(self, target: Target, weight: int) -> Permit:
+        """Wait for a permit. A pause that begins after the grant, but before this task runs, holds the request back.
+
+        Raises PauseTooLong, also if such a pause begins while this waits.
+        """
+        limiter = target.limiter
+        while True:
+            self._check(target)
+            permit = None
+            with _Wait() as wait:
+                self._begin(limiter, wait)
+                try:
+                    permit = await limiter.acquire(weight=weight)
+                finally:
+                    self._end(limiter, wait)
+            if permit is None:
+                continue  # A pause that is too long has ended the wait.
+            if self._left(limiter) <= 0:
+                return permit
+            _give_back(permit)
+
+    def acquire_blocking(self, target: Target, weight: int) -> Permit:
+        """The same in this thread. A thread that waits already is not told of a pause that is too long: it waits."""
+        limiter = target.limiter
+        while True:
+            self._check(target)
+            permit = limiter.acquire_blocking(weight=weight)
+            if self._left(limiter) <= 0:
+                return permit
+            _give_back(permit)
+
+    def resume(self, limiter: RateLimiter | None) -> None:
+        """End the pause of this limiter, or those of all limiters whose servers asked for one."""
+        with self._lock:
+            limiters = list(self._asked) if limiter is None else [limiter]
+            for each in limiters:
+                self._asked.pop(each, None)
+        for each in limiters:
+            each.resume()
+
+    def _begin(self, limiter: RateLimiter, wait: _Wait) -> None:
+        with self._lock:
+            self._waits.setdefault(limiter, set()).add(wait)
+
+    def _end(self, limiter: RateLimiter, wait: _Wait) -> None:
+        with self._lock:
+            self._waits[limiter].discard(wait)
+
+    def _left(self, limiter: RateLimiter) -> float:
+        """The rest of the limiter's pause, in seconds."""
+        asked = self._asked.get(limiter)
+        # A limiter of this package knows its pause, whoever asked for it.
+        paused_for = getattr(limiter, "paused_for", None)
+        if paused_for is not None:
+            left: float = paused_for()
+            return left
+        return 0.0 if asked is None else max(0.0, asked.until - time.monotonic())
+
+    def _check(self, target: Target) -> None:
+        asked = self._asked.get(target.limiter)
+        if asked is None or asked.wait <= self.max_pause:
+            return
+        left = self._left(target.limiter)
+        if left <= 0:
+            self._asked.pop(target.limiter, None)
+        elif left > self.max_pause:
+            raise PauseTooLong(asked.wait, left, asked.header, target.host)
+
+
+class _Wait:
+    """A block of a task that others can end, as the end of time does with `asyncio.timeout` (which 3.9 lacks).
+
+    Ended, the block raises nothing, and `was_ended` is true.
+    """
+
+    was_ended = False
+
+    def __enter__(self) -> _Wait:
+        task = asyncio.current_task()
+        assert task is not None, "requests are sent by tasks"
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[object] | None = task
+        # From 3.11, a task counts how many have cancelled it.
+        self._others = task.cancelling() if hasattr(task, "cancelling") else 0
+        return self
+
+    def end(self) -> None:
+        """End the block, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._end)
+        except RuntimeError:
+            pass  # The loop is closed, and the task with it.
+
+    def _end(self) -> None:
+        if self._task is not None and not self.was_ended:
+            self.was_ended = True
+            self._task.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        task, self._task = self._task, None
+        if not self.was_ended or task is None:
+            return False
+        if hasattr(task, "uncancel") and task.uncancel() > self._others:
+            return False  # Somebody else has cancelled the task as well.
+        return kind is not None and issubclass(kind, asyncio.CancelledError)
+
+
+def to_seconds(time: float | timedelta) -> float:
+    """Seconds, of a number of them or a timedelta."""
+    return time.total_seconds() if isinstance(time, timedelta) else float(time)
+
+
+def _wall_clock_in(seconds: float) -> datetime | None:
+    try:
+        return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
+
+
+def _give_back(permit: Permit) -> None:
+    """Ends a permit under which nothing was sent."""
+    release = getattr(permit, "release_unused", None)
+    if release is None:
+        # It counts as a task of weight 0.
+        permit.complete(0)
+    else:
+        release()
