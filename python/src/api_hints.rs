@@ -1,7 +1,7 @@
 //! `read_answer`: what an HTTP answer asks of a limiter, for the HTTP clients of the package.
 //!
 //! The rules are those of `strict-rate-limiter-hints`, which the Rust middleware uses as well. This file only
-//! converts: seconds are floats, rounded up, and `inf` is for ever.
+//! converts: seconds are floats, and `inf` is for ever.
 
 use std::time::{Duration, SystemTime};
 
@@ -85,16 +85,15 @@ fn visible(text: &Bound<'_, PyString>) -> Option<String> {
     is_visible.then(|| text.into_owned())
 }
 
-/// Seconds, rounded up; for ever is `inf`.
+/// The nearest number of seconds that `pause_for` does not read as less; for ever is `inf`.
 fn seconds(time: Duration) -> f64 {
     if time == Duration::MAX {
         return f64::INFINITY;
     }
     let nearest = time.as_secs_f64();
-    match Duration::try_from_secs_f64(nearest) {
-        Ok(read_back) if read_back < time => nearest.next_up(),
-        _ => nearest,
-    }
+    #[expect(clippy::cast_sign_loss, reason = "a Duration is not negative")]
+    let read = (nearest * 1e9).ceil() as u128;
+    if read < time.as_nanos() { nearest.next_up() } else { nearest }
 }
 
 fn count(text: &str) -> PyResult<Count> {

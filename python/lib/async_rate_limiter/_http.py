@@ -1,17 +1,18 @@
 """What every HTTP client of this package does with a request and its answer.
 
-Requests queue first in, first out, and each is sent under a permit. The permit completes when the head of the response
-has arrived or, with `complete_on="body"`, when its body has ended. A failed request completes its permit. A request
-that times out, or is cancelled, counts from then on and for the limiter's `abandon_grace` longer.
+Requests queue first in, first out, and each is sent under a permit. The permit completes when the
+head of the response has arrived or, with `complete_on="body"`, when its body has ended. A failed
+request completes its permit. A request that times out, or is cancelled, counts from then on and for
+the limiter's `abandon_grace` longer.
 
-An answer pauses and corrects the limiter while its request still holds the permit, so no request is sent before. The
-rules are those of the Rust middleware: `read_answer` has them. Nothing is ever sent twice: retries belong outside, so
-that each try is a task under the limit.
-"""
+An answer pauses and corrects the limiter while its request still holds the permit, so no request is
+sent before. The rules are those of the Rust middleware: `read_answer` has them. Nothing is ever
+sent twice: retries belong outside, so that each try is a task under the limit."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from dataclasses import dataclass, field
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
-#: One limiter for all requests, one for each host (by name and port: "api.example.com:443"), or a function that
-#: chooses the limiter of a request.
+#: One limiter for all requests, one for each host (by name and port: "api.example.com:443"), or a
+#: function that chooses the limiter of a request.
 Limiters = Union[RateLimiter, "KeyedRateLimiter[str]", Callable[[_Request], RateLimiter]]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -50,12 +51,12 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Correction(NamedTuple):
-    """A header that reports the server's count of a limit, as in `Correction("x-ratelimit-remaining", "60/1m")`.
+    """A header that reports the server's count of a limit, as in
+    `Correction("x-ratelimit-remaining", "60/1m")`.
 
-    `counts` is the meaning of numbers without a name, "remaining" or "used". Remaining units are subtracted from this
-    limit's rate. If the header reports several windows, the one with the length of the limit's period counts. A
-    correction can only tighten the limit.
-    """
+    `counts` is the meaning of numbers without a name, "remaining" or "used". Remaining units are
+    subtracted from this limit's rate. If the header reports several windows, the one with the
+    length of the limit's period counts. A correction can only tighten the limit."""
 
     header: str
     limit: str
@@ -64,11 +65,13 @@ class Correction(NamedTuple):
 
 @dataclass(frozen=True)
 class Hint:
-    """The effect of a response on the limiter, beyond the well-known headers. Returned by a hook."""
+    """The effect of a response on the limiter, beyond the well-known headers. Returned by a
+    hook."""
 
     #: Seconds, or a timedelta, for which the limiter is paused.
     pause: float | timedelta | None = None
-    #: The units of each limit, by its text as in "60/1m", that the server has counted, this request included.
+    #: The units of each limit, by its text as in "60/1m", that the server has counted, this request
+    #: included.
     used: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -119,7 +122,8 @@ class Rules(Generic[_Request, _Response]):
     # --- A request
 
     async def acquire(self, request: _Request, scheme: str, host: str, port: int | None) -> Flight:
-        """Wait for the permit of a request. Raises PauseTooLong, Closed, and ValueError for a weight over a limit."""
+        """Wait for the permit of a request. Raises PauseTooLong, Closed, and ValueError for a
+        weight over a limit."""
         target, weight = self._target(request, scheme, host, port), self._weight(request)
         return Flight(target, weight, await self.pauses.acquire(target, weight))
 
@@ -187,7 +191,8 @@ class Flight:
         self._permit: Permit | None = permit
 
     def complete(self, actual: int | None = None) -> None:
-        """The request has ended, with this weight if that is known. Does nothing the second time."""
+        """The request has ended, with this weight if that is known. Does nothing the second
+        time."""
         permit, self._permit = self._permit, None
         if permit is not None:
             permit.complete(actual)
@@ -197,11 +202,8 @@ class Flight:
         permit, self._permit = self._permit, None
         if permit is None:
             return
-        try:
-            with permit:
-                raise asyncio.CancelledError
-        except asyncio.CancelledError:
-            pass
+        with contextlib.suppress(asyncio.CancelledError), permit:
+            raise asyncio.CancelledError
 
     def fail(self, error: BaseException, timed_out: bool) -> None:
         """The request has failed. After a time-out or a cancellation it may still be on its way."""

@@ -1,12 +1,12 @@
 """A limiter for each key: a user, a host, an account.
 
-A key's limiter is made at the key's first use. It is removed when a new one would decide the same: its window is
-empty, nothing runs or waits, it is not paused, and nothing else refers to it (permits and waiters do). Each new key
-checks two old ones, in rotation, and removes those that are idle. So at most about half of the known keys are idle.
+A key's limiter is made at the key's first use. It is removed when a new one would decide the same:
+its window is empty, nothing runs or waits, it is not paused, and nothing else refers to it (permits
+and waiters do). Each new key checks two old ones, in rotation, and removes those that are idle. So
+at most about half of the known keys are idle.
 
-One lock guards the keys. A limiter is checked and removed under it, and handed out under it, so no use of a limiter
-can fall between its check and its removal.
-"""
+One lock guards the keys. A limiter is checked and removed under it, and handed out under it, so no
+use of a limiter can fall between its check and its removal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from typing import (
     Awaitable,
     Callable,
     Coroutine,
-    Dict,
     Generic,
     Iterable,
     Mapping,
@@ -38,7 +37,8 @@ _T = TypeVar("_T")
 #: A key's own settings: some keywords of RateLimiter, or its limits alone, as in ["100/1s"].
 Settings = Union[Mapping[str, Any], Iterable[str]]
 
-#: How many old keys each new key checks. With two, all keys are checked before their number has doubled.
+#: How many old keys each new key checks. With two, all keys are checked before their number has
+#: doubled.
 _CHECKS = 2
 
 #: The keywords that give limits: a key that has one of them has none of the common limits.
@@ -56,17 +56,16 @@ _ALONE = _references([object()])
 class KeyedRateLimiter(Generic[_K]):
     """A RateLimiter for each key, all with the same settings unless a key has its own.
 
-    The settings are the keywords of RateLimiter. `overrides` gives some keys their own: a mapping of keywords, which
-    replace the common ones, or a list of limits, as in `{"alice": ["100/1s"], "bob": {"concurrency": 4}}`. A key
-    that has a limit of its own has none of the common limits. Invalid settings raise a ValueError or a TypeError here,
-    even if their key is never used.
+    The settings are the keywords of RateLimiter. `overrides` gives some keys their own: a mapping
+    of keywords, which replace the common ones, or a list of limits, as in `{"alice": ["100/1s"],
+    "bob": {"concurrency": 4}}`. A key that has a limit of its own has none of the common limits.
+    Invalid settings raise a ValueError or a TypeError here, even if their key is never used.
 
         per_user = KeyedRateLimiter(10, timedelta(seconds=1), overrides={"alice": ["100/1s"]})
         async with per_user["bob"]: ...
 
-    It may be used from any thread. Memory follows the number of busy keys: an idle key is forgotten, see
-    `forget_idle()`. A key is kept while anything refers to its limiter.
-    """
+    It may be used from any thread. Memory follows the number of busy keys: an idle key is
+    forgotten, see `forget_idle()`. A key is kept while anything refers to its limiter."""
 
     def __init__(
         self,
@@ -78,12 +77,12 @@ class KeyedRateLimiter(Generic[_K]):
     ) -> None:
         given = {"rate": rate, "per_ns": per_ns, **settings}
         self._common = {name: value for name, value in given.items() if value is not None}
-        self._own: Dict[_K, Dict[str, Any]] = {}
+        self._own: dict[_K, dict[str, Any]] = {}
         for key, own in (overrides or {}).items():
             self._own[key] = self._merged(own)
         for settings in [self._common, *self._own.values()]:
             RateLimiter(**settings)
-        self._limiters: Dict[_K, RateLimiter] = {}
+        self._limiters: dict[_K, RateLimiter] = {}
         self._round: deque[_K] = deque()
         # A finalizer or a signal handler may use a key while this thread holds the lock.
         self._lock = threading.RLock()
@@ -123,7 +122,8 @@ class KeyedRateLimiter(Generic[_K]):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, _T]:
-        """Wait for a permit of this key, call the function and return its answer: `RateLimiter.run`."""
+        """Wait for a permit of this key, call the function and return its answer:
+        `RateLimiter.run`."""
         call: Any = functools.partial(function, *args, **kwargs) if args or kwargs else function
         return self.get(key).run(call, weight=weight, **_given(timeout))
 
@@ -169,7 +169,8 @@ class KeyedRateLimiter(Generic[_K]):
             return key in self._limiters
 
     def pause_for(self, pause: float | timedelta) -> None:
-        """Grant nothing for any key for so long from now: seconds, or a timedelta. New keys as well."""
+        """Grant nothing for any key for so long from now: seconds, or a timedelta. New keys as
+        well."""
         seconds = pause.total_seconds() if isinstance(pause, timedelta) else pause
         with self._lock:
             until = self._clock() + seconds * 1e9
@@ -187,7 +188,8 @@ class KeyedRateLimiter(Generic[_K]):
             self.pause_for(when - self._clock() / 1e9)
 
     def resume(self) -> None:
-        """End the pauses of all keys, for whatever reason they were paused. The limits hold as before."""
+        """End the pauses of all keys, for whatever reason they were paused. The limits hold as
+        before."""
         with self._lock:
             self._paused_until_ns = -math.inf
         for _, limiter in self._known():
@@ -206,7 +208,8 @@ class KeyedRateLimiter(Generic[_K]):
             limiter.close()
 
     def abort(self) -> list[Callable[[], object]]:
-        """Close, and drop what is queued for any key. Returns the queued tasks: `RateLimiter.abort`."""
+        """Close, and drop what is queued for any key. Returns the queued tasks:
+        `RateLimiter.abort`."""
         self.close()
         return [task for _, limiter in self._known() for task in limiter.abort()]
 

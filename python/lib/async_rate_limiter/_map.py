@@ -1,8 +1,8 @@
 """`map_inputs` and `gather_inputs`: call a function for each of many inputs, under a limiter.
 
-Each input that is read becomes a task of the loop, which waits for its permit by `limiter.run`. At most
-`max_in_flight` inputs are read and not yet yielded, so memory is bounded even if the inputs never end.
-"""
+Each input that is read becomes a task of the loop, which waits for its permit by `limiter.run`. At
+most `max_in_flight` inputs are read and not yet yielded, so memory is bounded even if the inputs
+never end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ Inputs = Union[Iterable[_I], AsyncIterable[_I]]
 #: The weight of each call, or a function of the input that gives it.
 Weight = Union[int, Callable[[_I], int]]
 
-#: Called when a call has ended, with the number of those that have, and the number of inputs if that is known.
+#: Called when a call has ended, with the number of those that have, and the number of inputs if
+#: that is known.
 Progress = Callable[[int, Union[int, None]], object]
 
 
@@ -77,21 +78,22 @@ def map_inputs(
 ) -> AsyncGenerator[Any, None]:
     """Call the function for each input under the limiter, and yield the answers.
 
-    The function may be sync or async. `inputs` may be an async iterable, and may never end: at most `max_in_flight`
-    of them are read and not yet yielded (by default twice the limiter's concurrency, and at most 1,000). The answers
-    come in the order of the inputs or, with `in_order=False`, as the calls end. `weight` is that of each call, or a
-    function of the input.
+    The function may be sync or async. `inputs` may be an async iterable, and may never end: at most
+    `max_in_flight` of them are read and not yet yielded (by default twice the limiter's
+    concurrency, and at most 1,000). The answers come in the order of the inputs or, with
+    `in_order=False`, as the calls end. `weight` is that of each call, or a function of the input.
 
-    If a call fails, no more inputs are read. Its exception is raised in the place of its answer, and the other calls
-    are cancelled. With `return_exceptions=True` the exception is yielded instead, and the others go on. An exception
-    of `inputs` itself is always raised, after the answers of the inputs before it.
+    If a call fails, no more inputs are read. Its exception is raised in the place of its answer,
+    and the other calls are cancelled. With `return_exceptions=True` the exception is yielded
+    instead, and the others go on. An exception of `inputs` itself is always raised, after the
+    answers of the inputs before it.
 
-    `on_progress(done, total)` is called when a call has ended; `total` is None if `inputs` has no length. An
-    exception of it counts as the call's own.
+    `on_progress(done, total)` is called when a call has ended; `total` is None if `inputs` has no
+    length. An exception of it counts as the call's own.
 
-    The iterator must be used by one task. When it ends, is closed by `aclose()`, or is dropped after a `break`, it
-    cancels the calls that are left and waits for their end. It does not close `inputs`.
-    """
+    The iterator must be used by one task. When it ends, is closed by `aclose()`, or is dropped
+    after a `break`, it cancels the calls that are left and waits for their end. It does not close
+    `inputs`."""
     calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight)
     return _answers(calls, in_order=in_order, return_exceptions=return_exceptions)
 
@@ -128,11 +130,11 @@ async def gather_inputs(
     on_progress: Progress | None = None,
     max_in_flight: int | None = None,
 ) -> list[Any]:
-    """Call the function for each input under the limiter, and return all answers in the order of the inputs.
+    """Call the function for each input under the limiter, and return all answers in the order of
+    the inputs.
 
-    As `map_inputs`, but the first call that fails, in time, raises its exception at once. Cancelled, it cancels the
-    calls and waits for their end.
-    """
+    As `map_inputs`, but the first call that fails, in time, raises its exception at once.
+    Cancelled, it cancels the calls and waits for their end."""
     calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight)
     answers = _answers(calls, in_order=True, return_exceptions=return_exceptions, at_once=True)
     try:

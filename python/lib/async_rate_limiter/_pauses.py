@@ -1,13 +1,14 @@
-"""Pauses limiters when a server asks for it, and fails requests during pauses longer than `max_pause`.
+"""Pauses limiters when a server asks for it, and fails requests during pauses longer than
+`max_pause`.
 
-The limiter itself is paused for the whole time, so it grants nothing before. This module remembers what the servers
-asked for. Requests fail while the rest of a pause is longer than `max_pause`, so that resuming the limiter also ends
-the errors.
-"""
+The limiter itself is paused for the whole time, so it grants nothing before. This module remembers
+what the servers asked for. Requests fail while the rest of a pause is longer than `max_pause`, so
+that resuming the limiter also ends the errors."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -35,17 +36,17 @@ class Target(NamedTuple):
 class PauseTooLong(RateLimiterError):
     """The server asked for a longer pause than `max_pause`, so the request was not sent.
 
-    No request is sent until the pause is over or is ended by `resume()`. Those that would have to wait longer than
-    `max_pause` fail at once with this error. The answer that asked for the pause is returned to its caller.
-    """
+    No request is sent until the pause is over or is ended by `resume()`. Those that would have to
+    wait longer than `max_pause` fail at once with this error. The answer that asked for the pause
+    is returned to its caller."""
 
     def __init__(self, asked: float, left: float, header: str, host: str | None) -> None:
         #: The pause that the server asked for, in seconds from its answer on; `inf` is for ever.
         self.asked = asked
         #: What is left of it, in seconds, when the error is raised.
         self.left = left
-        #: The header that asked, in lower case: "ratelimit-reset" for every header with a reset time, "hint" if a
-        #: hook asked, "refusal" if a 429 or 503 stated no time.
+        #: The header that asked, in lower case: "ratelimit-reset" for every header with a reset
+        #: time, "hint" if a hook asked, "refusal" if a 429 or 503 stated no time.
         self.header = header
         #: The host, as in "api.example.com:443", if there is a limiter for each.
         self.host = host
@@ -76,7 +77,8 @@ class _Asked(NamedTuple):
 
 
 class Pauses:
-    """The pauses that servers asked for, of each limiter the one that ends last. Used from any thread."""
+    """The pauses that servers asked for, of each limiter the one that ends last. Used from any
+    thread."""
 
     def __init__(self, max_pause: float | timedelta) -> None:
         self.max_pause = to_seconds(max_pause)
@@ -85,7 +87,8 @@ class Pauses:
         self._lock = threading.RLock()
 
     def pause(self, target: Target, wait: float, header: str) -> PauseTooLong | None:
-        """Pause the limiter for so many seconds. Returns the error of other requests if that is too long."""
+        """Pause the limiter for so many seconds. Returns the error of other requests if that is too
+        long."""
         limiter = target.limiter
         with self._lock:
             if wait >= self._left(limiter):
@@ -99,7 +102,8 @@ class Pauses:
         return PauseTooLong(wait, wait, header, target.host)
 
     async def acquire(self, target: Target, weight: int) -> Permit:
-        """Wait for a permit. A pause that begins after the grant, but before this task runs, holds the request back.
+        """Wait for a permit. A pause that begins after the grant, but before this task runs, holds
+        the request back.
 
         Raises PauseTooLong, also if such a pause begins while this waits.
         """
@@ -120,7 +124,8 @@ class Pauses:
             _give_back(permit)
 
     def acquire_blocking(self, target: Target, weight: int) -> Permit:
-        """The same in this thread. A thread that waits already is not told of a pause that is too long: it waits."""
+        """The same in this thread. A thread that waits already is not told of a pause that is too
+        long: it waits."""
         limiter = target.limiter
         while True:
             self._check(target)
@@ -168,7 +173,8 @@ class Pauses:
 
 
 class _Wait:
-    """A block of a task that others can end, as the end of time does with `asyncio.timeout` (which 3.9 lacks).
+    """A block of a task that others can end, as the end of time does with `asyncio.timeout` (which
+    3.9 lacks).
 
     Ended, the block raises nothing, and `was_ended` is true.
     """
@@ -186,10 +192,9 @@ class _Wait:
 
     def end(self) -> None:
         """End the block, from any thread."""
-        try:
+        # A loop that is closed has no tasks.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._end)
-        except RuntimeError:
-            pass  # The loop is closed, and the task with it.
 
     def _end(self) -> None:
         if self._task is not None and not self.was_ended:

@@ -1,11 +1,11 @@
-"""Transports that keep an httpx client within a limit. Needs httpx: `pip install strict-rate-limiter[httpx]`.
+"""Transports that keep an httpx client within a limit. Needs httpx: `pip install
+strict-rate-limiter[httpx]`.
 
     client = httpx.AsyncClient(transport=AsyncRateLimitTransport(limiter))
     client = httpx.Client(transport=RateLimitTransport(limiter))
 
-Each request on the wire takes one permit, and so does each redirect that the client follows. See `_http` for when a
-permit completes, and for what answers do to the limiter.
-"""
+Each request on the wire takes one permit, and so does each redirect that the client follows. See
+`_http` for when a permit completes, and for what answers do to the limiter."""
 
 from __future__ import annotations
 
@@ -41,22 +41,26 @@ _Transport = TypeVar("_Transport", httpx.AsyncBaseTransport, httpx.BaseTransport
 class _RateLimit(Generic[_Transport]):
     """The settings.
 
-    `limiter` is a RateLimiter, a KeyedRateLimiter (then each host has its own limiter, by name and port as in
-    "api.example.com:443"), or a function of the request that returns a limiter. `transport` sends the requests:
-    httpx's own by default.
+    `limiter` is a RateLimiter, a KeyedRateLimiter (then each host has its own limiter, by name and
+    port as in "api.example.com:443"), or a function of the request that returns a limiter.
+    `transport` sends the requests: httpx's own by default.
 
     * `weight`: of each request, or a function of it.
-    * `actual`: a function of the response that returns the weight which the request turned out to have, or None if
-      it does not tell. The whole body is read before, under the permit.
-    * `complete_on`: "response" completes the permit when the head of the response has arrived, "body" when its body
-      has been read to the end. A body that is closed before its end is a cancelled request.
-    * `max_pause`: a request that would have to wait longer than this (seconds or a timedelta; an hour by default)
-      for a pause of the server raises PauseTooLong at once. The pause itself is not cut.
+    * `actual`: a function of the response that returns the weight which the request turned out to
+      have, or None if it does not tell. The whole body is read before, under the permit.
+    * `complete_on`: "response" completes the permit when the head of the response has arrived,
+      "body" when its body has been read to the end. A body that is closed before its end is a
+      cancelled request.
+    * `max_pause`: a request that would have to wait longer than this (seconds or a timedelta; an
+      hour by default) for a pause of the server raises PauseTooLong at once. The pause itself is
+      not cut.
     * `statuses`: those on which `Retry-After` is read; all from 400 up by default.
-    * `used_up`: whether a window of the server without units left pauses until its reset, on any status.
-    * `corrected_by`: headers with the server's counts, each a Correction or a tuple `(header, limit[, counts])`.
-    * `hook`: a function of the response, called while the request holds its permit, that returns a Hint or None.
-    """
+    * `used_up`: whether a window of the server without units left pauses until its reset, on any
+      status.
+    * `corrected_by`: headers with the server's counts, each a Correction or a tuple `(header,
+      limit[, counts])`.
+    * `hook`: a function of the response, called while the request holds its permit, that returns a
+      Hint or None."""
 
     _default: Callable[[], _Transport]
     _transport: _Transport
@@ -100,7 +104,8 @@ class _RateLimit(Generic[_Transport]):
     def _settled(
         self, flight: Flight, request: httpx.Request, response: httpx.Response, body: bytes
     ) -> httpx.Response:
-        """Complete the permit by the whole response, and return one whose body is still to be read."""
+        """Complete the permit by the whole response, and return one whose body is still to be
+        read."""
         assert self._actual is not None
         read, unread = (
             httpx.Response(
@@ -137,7 +142,8 @@ class AsyncRateLimitTransport(_RateLimit[httpx.AsyncBaseTransport], httpx.AsyncB
     _default = httpx.AsyncHTTPTransport
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the transport raises."""
+        """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the
+        transport raises."""
         url = request.url
         flight = await self._rules.acquire(request, url.scheme, url.host, url.port)
         try:
@@ -191,14 +197,16 @@ class _AsyncBody(httpx.AsyncByteStream):
 class RateLimitTransport(_RateLimit[httpx.BaseTransport], httpx.BaseTransport):
     __doc__ = f"""Sends each request of an `httpx.Client` under a permit, from any thread.
 
-    A thread that waits for a permit already is not told of a pause longer than `max_pause`: it waits for its end.
+    A thread that waits for a permit already is not told of a pause longer than `max_pause`: it
+    waits for its end.
 
     {_RateLimit.__doc__}"""
 
     _default = httpx.HTTPTransport
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the transport raises."""
+        """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the
+        transport raises."""
         url = request.url
         flight = self._rules.acquire_blocking(request, url.scheme, url.host, url.port)
         try:

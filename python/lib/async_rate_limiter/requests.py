@@ -2,9 +2,8 @@
 
     session = RateLimitAdapter(limiter).session()
 
-Each request on the wire takes one permit, and so does each redirect that the session follows. See `_http` for when a
-permit completes, and for what answers do to the limiter.
-"""
+Each request on the wire takes one permit, and so does each redirect that the session follows. See
+`_http` for when a permit completes, and for what answers do to the limiter."""
 
 from __future__ import annotations
 
@@ -31,24 +30,29 @@ __all__ = ["Correction", "Hint", "PauseTooLong", "RateLimitAdapter"]
 class RateLimitAdapter(HTTPAdapter):
     """Sends each request of a `requests.Session` under a permit, from any thread.
 
-    It never sends a request twice: `max_retries` of HTTPAdapter would send requests without permits, so it is not
-    a setting here. A thread that waits for a permit already is not told of a pause longer than `max_pause`: it waits
-    for its end.
+    It never sends a request twice: `max_retries` of HTTPAdapter would send requests without
+    permits, so it is not a setting here. A thread that waits for a permit already is not told of a
+    pause longer than `max_pause`: it waits for its end.
 
-    `limiter` is a RateLimiter, a KeyedRateLimiter (then each host has its own limiter, by name and port as in
-    "api.example.com:443"), or a function of the request that returns a limiter.
+    `limiter` is a RateLimiter, a KeyedRateLimiter (then each host has its own limiter, by name and
+    port as in "api.example.com:443"), or a function of the request that returns a limiter.
 
     * `weight`: of each request, or a function of it.
-    * `actual`: a function of the response that returns the weight which the request turned out to have, or None if
-      it does not tell. The whole body is read before, under the permit.
-    * `complete_on`: "response" completes the permit when the head of the response has arrived, "body" when its body
-      has been read to the end. A body that fails or is closed before its end is a cancelled request.
-    * `max_pause`: a request that would have to wait longer than this (seconds or a timedelta; an hour by default)
-      for a pause of the server raises PauseTooLong at once. The pause itself is not cut.
+    * `actual`: a function of the response that returns the weight which the request turned out to
+      have, or None if it does not tell. The whole body is read before, under the permit.
+    * `complete_on`: "response" completes the permit when the head of the response has arrived,
+      "body" when its body has been read to the end. A body that fails or is closed before its end
+      is a cancelled request.
+    * `max_pause`: a request that would have to wait longer than this (seconds or a timedelta; an
+      hour by default) for a pause of the server raises PauseTooLong at once. The pause itself is
+      not cut.
     * `statuses`: those on which `Retry-After` is read; all from 400 up by default.
-    * `used_up`: whether a window of the server without units left pauses until its reset, on any status.
-    * `corrected_by`: headers with the server's counts, each a Correction or a tuple `(header, limit[, counts])`.
-    * `hook`: a function of the response, called while the request holds its permit, that returns a Hint or None.
+    * `used_up`: whether a window of the server without units left pauses until its reset, on any
+      status.
+    * `corrected_by`: headers with the server's counts, each a Correction or a tuple `(header,
+      limit[, counts])`.
+    * `hook`: a function of the response, called while the request holds its permit, that returns a
+      Hint or None.
     * `pool_connections`, `pool_maxsize`, `pool_block`: as of HTTPAdapter.
     """
 
@@ -97,7 +101,8 @@ class RateLimitAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what HTTPAdapter raises.
+        """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what
+        HTTPAdapter raises.
 
         `timeout` does not include the wait.
         """
@@ -129,7 +134,8 @@ class RateLimitAdapter(HTTPAdapter):
 
 
 def _hold(raw: Any, flight: Flight) -> None:
-    """Hold the permit until urllib3 lets go of the connection: by itself at the end of the body, or by `close`."""
+    """Hold the permit until urllib3 lets go of the connection: by itself at the end of the body, or
+    by `close`."""
     release, close = raw.release_conn, raw.close
 
     def release_conn() -> None:
