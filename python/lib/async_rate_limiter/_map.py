@@ -94,8 +94,8 @@ def map_inputs(
     The iterator must be used by one task. When it ends, is closed by `aclose()`, or is dropped
     after a `break`, it cancels the calls that are left and waits for their end. It does not close
     `inputs`."""
-    calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight)
-    return _answers(calls, in_order=in_order, return_exceptions=return_exceptions)
+    calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight, return_exceptions)
+    return _answers(calls, in_order)
 
 
 @overload
@@ -135,8 +135,8 @@ async def gather_inputs(
 
     As `map_inputs`, but the first call that fails, in time, raises its exception at once.
     Cancelled, it cancels the calls and waits for their end."""
-    calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight)
-    answers = _answers(calls, in_order=True, return_exceptions=return_exceptions, at_once=True)
+    calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight, return_exceptions)
+    answers = _answers(calls, in_order=True, at_once=True)
     try:
         return [answer async for answer in answers]
     finally:
@@ -144,9 +144,8 @@ async def gather_inputs(
 
 
 async def _answers(
-    calls: _Calls, *, in_order: bool, return_exceptions: bool, at_once: bool = False
+    calls: _Calls, in_order: bool, at_once: bool = False
 ) -> AsyncGenerator[Any, None]:
-    calls.goes_on_after_failure = return_exceptions
     try:
         calls.start()
         while True:
@@ -162,7 +161,7 @@ async def _answers(
             error = _error(call)
             if error is None:
                 yield call.result()
-            elif return_exceptions:
+            elif calls.return_exceptions:
                 yield error
             else:
                 raise error
@@ -186,6 +185,7 @@ class _Calls:
         on_progress: Progress | None,
         inputs: Inputs[Any],
         max_in_flight: int | None,
+        return_exceptions: bool,
     ) -> None:
         if max_in_flight is None:
             max_in_flight = min(2 * limiter.concurrency, 1000)
@@ -199,7 +199,8 @@ class _Calls:
         self.inputs = inputs
         self.total = len(inputs) if isinstance(inputs, Sized) else None
         self.done = 0
-        self.goes_on_after_failure = False
+        self.return_exceptions = return_exceptions
+        #: The first failure in time, unless failures are answers.
         self.failure: BaseException | None = None
         self.error_of_inputs: BaseException | None = None
         #: In the order of their inputs.
@@ -272,7 +273,7 @@ class _Calls:
 
     def _on_end(self, task: asyncio.Task[Any]) -> None:
         self.ended.append(task)
-        if self.failure is None and not self.goes_on_after_failure:
+        if self.failure is None and not self.return_exceptions:
             self.failure = _error(task)
         self.changed.set()
 
