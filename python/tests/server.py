@@ -1,8 +1,8 @@
 """A server on loopback, in threads of its own, that answers as the query of a request says.
 
-`status` is the status and `body` the body; every other word is a header. `wait` waits for `server.leave`, `then`
-sends a body that comes piece by piece from `server.pieces`, and `hang` never answers.
-"""
+`status` is the status and `body` the body; every other word is a header. `wait` waits for
+`server.leave`, `then` sends a body that comes piece by piece from `server.pieces`, and `hang` never
+answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 class Server:
-    """Counts what it sees and, with a `rate` in `per` seconds, bans for good at the first request too many."""
+    """Counts what it sees and, with a `rate` in `per` seconds, bans for good at the first request
+    too many."""
 
     def __init__(self, rate: int | None = None, per: float = 0.0) -> None:
         self.rate = rate
@@ -28,7 +29,7 @@ class Server:
         self.pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._window: deque[float] = deque()
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = _Http(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
         self._thread.start()
@@ -57,6 +58,11 @@ class Server:
             self.most = max(self.most, len(self._window))
             self.banned |= self.rate is not None and len(self._window) > self.rate
             return not self.banned
+
+
+class _Http(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client has closed its connection."""
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
@@ -102,7 +108,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     return Handler

@@ -1,4 +1,5 @@
-"""`Limiter`: a RateLimiter with the methods that the clients need, where the native one has none yet.
+"""`Limiter`: a RateLimiter with the methods that the clients need, where the native one has none
+yet.
 
 Every stand-in is here. With a native limiter that has `resume`, `Limiter` is that limiter itself.
 """
@@ -20,7 +21,8 @@ IS_NATIVE = hasattr(RateLimiter, "resume")
 
 
 class _Limiter(RateLimiter):
-    """Polls where the native limiter wakes waiters. A pause is kept here, so that it can be ended."""
+    """Polls where the native limiter wakes waiters. A pause is kept here, so that it can be
+    ended."""
 
     def __new__(cls, *args: Any, **keywords: Any) -> _Limiter:
         made = super().__new__(cls, *args, **keywords)
@@ -65,7 +67,8 @@ class _Limiter(RateLimiter):
         self.paused_until = 0.0
 
     def paused_for(self) -> float:
-        return max(0.0, (self.paused_until - self.clock()) / 1e9)
+        left: float = (self.paused_until - self.clock()) / 1e9
+        return max(0.0, left)
 
     def backoff(self) -> float:
         held = super().stats().held
@@ -95,8 +98,8 @@ else:
 def units(limiter: RateLimiter, position: int = 0) -> int:
     """The units held of a limit, by this and by other clients."""
     held = limiter.stats().held[position]
-    elsewhere: Counter[str] = getattr(limiter, "elsewhere", Counter())
-    return held.units + elsewhere[held.limit]
+    elsewhere: int = getattr(limiter, "elsewhere", {}).get(held.limit, 0)
+    return held.units + elsewhere
 
 
 def left_of_pause(limiter: RateLimiter, clock_ns: int) -> float:

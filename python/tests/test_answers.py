@@ -43,7 +43,8 @@ class Answers(unittest.TestCase):
         with self.assertRaises(ZeroDivisionError):
             answer.pause(lambda: 1 / 0)
         self.assertIsNone(read_answer(200, [], NOW).pause(never))
-        self.assertEqual(read_answer(503, [("retry-after", "0")], NOW).pause(never)[0], 0.0)
+        at_once = read_answer(503, [("retry-after", "0")], NOW)
+        self.assertEqual(at_once.pause(never), (0.0, "retry-after"))
 
     def test_the_statuses_and_used_up_windows_that_count_can_be_chosen(self) -> None:
         ask = [("retry-after", "7")]

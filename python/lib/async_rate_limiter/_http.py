@@ -25,8 +25,10 @@ from typing import (
     Iterable,
     Mapping,
     NamedTuple,
+    Tuple,
     TypeVar,
     Union,
+    cast,
 )
 
 from ._keyed import KeyedRateLimiter
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
     #: The meaning of numbers without a name.
     Count = Literal["used", "remaining"]
+    # Of the forms of a correction, the longest: to the type checkers, a default is none.
+    _Given = Tuple[str, str, Count]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -101,7 +105,9 @@ class Rules(Generic[_Request, _Response]):
         self.used_up = used_up
         self.hook = hook
         self.pauses = Pauses(max_pause)
-        self.corrections = [self._checked(Correction(*given)) for given in corrected_by]
+        self.corrections = [
+            self._checked(Correction(*cast("_Given", given))) for given in corrected_by
+        ]
 
     def _checked(self, correction: Correction) -> Correction:
         if not _HEADER_NAME.fullmatch(correction.header):

@@ -122,7 +122,7 @@ class RateLimitAdapter(HTTPAdapter):
             flight.fail(error, isinstance(error, requests.Timeout))
             response.close()
             raise
-        if self._rules.completes_on_body and not response.raw.closed:
+        if self._rules.completes_on_body and response.raw.length_remaining != 0:
             _hold(response.raw, flight)
         else:
             flight.complete()

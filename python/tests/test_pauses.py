@@ -1,0 +1,342 @@
+"""What every HTTP client does as the server says: pauses, their limit, counts. The limiter's clock
+is manual, the network is real."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import pickle
+import time
+import unittest
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from unittest import mock
+
+from async_rate_limiter import KeyedRateLimiter, PauseTooLong, RateLimiter, RateLimiterError
+from async_rate_limiter._http import Hint
+from async_rate_limiter._pauses import Pauses, Target
+
+from .clients import Client, Clients, for_each_client, until
+from .manual_time import MILLISECOND, SECOND
+from .server import Server
+from .stand_in import Limiter, left_of_pause, units
+
+PER = 10 * MILLISECOND
+
+
+class PausesOfServers(Clients):
+    @for_each_client
+    async def test_the_limiter_pauses_for_as_long_as_the_server_says(
+        self, kind: type[Client]
+    ) -> None:
+        date = {"date": "Sun, 06 Nov 1994 08:49:30 GMT"}
+        cases: list[tuple[int, dict[str, Any], float]] = [
+            (429, {"retry-after": "2"}, 2),
+            (429, {"retry-after": "1.732"}, 1.732),
+            (429, {"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT", **date}, 8),
+            (429, {"retry-after-ms": "2000"}, 2),
+            (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2"}, 2),
+            (503, {"retry-after": "2"}, 2),
+            (403, {"retry-after": "2"}, 2),
+            # Nothing said, or nothing that is understood: the limit's own period.
+            (429, {}, PER / SECOND),
+            (503, {"retry-after": "soon"}, PER / SECOND),
+            # An answer that refuses nothing, or only might.
+            (200, {"retry-after": "2"}, 0),
+            (500, {}, 0),
+        ]
+        for status, headers, pause in cases:
+            limiter = self.limiter("5/10ms")
+            async with self.client(kind, limiter) as client:
+                reply = await client.get(self.server.url({"status": status, **headers}))
+            self.assertEqual(reply, (status, "answer"))
+            left = left_of_pause(limiter, self.clock.now_ns)
+            self.assertAlmostEqual(left, pause, 8, f"{status} {headers}")
+
+    @for_each_client
+    async def test_a_refusal_that_says_nothing_pauses_for_the_shortest_used_up_period(
+        self, kind: type[Client]
+    ) -> None:
+        for requests, pause in ((1, 0.01), (3, 1.0)):
+            limiter = self.limiter("5/10ms", "3/1s", "10000/1d")
+            async with self.client(kind, limiter) as client:
+                for _ in range(1, requests):
+                    await client.get(self.server.url())
+                await client.get(self.server.url({"status": 503}))
+            self.assertEqual(left_of_pause(limiter, self.clock.now_ns), pause)
+
+    @for_each_client
+    async def test_the_statuses_that_are_heeded_can_be_named(self, kind: type[Client]) -> None:
+        limiter = self.limiter("5/10ms")
+        options: dict[str, Any] = {"statuses": {202}, "used_up": False}
+        async with self.client(kind, limiter, **options) as client:
+            used_up = {"x-ratelimit-remaining": 0, "x-ratelimit-reset": 7}
+            await client.get(self.server.url({"status": 429, "retry-after": 7, **used_up}))
+            self.assertEqual(left_of_pause(limiter, self.clock.now_ns), 0)
+            await client.get(self.server.url({"status": 202, "retry-after": 7}))
+            self.assertEqual(left_of_pause(limiter, self.clock.now_ns), 7)
+
+    @for_each_client
+    async def test_the_pause_holds_before_the_next_is_granted(self, kind: type[Client]) -> None:
+        limiter = self.limiter("5/10ms", concurrency=1)
+        self.server.seen.clear()
+        async with self.client(kind, limiter) as client:
+            url = self.server.url({"wait": "", "status": 429, "retry-after": 5})
+            first = asyncio.ensure_future(client.get(url))
+            await until(lambda: limiter.stats().running == 1)
+            second = asyncio.ensure_future(client.get(self.server.url()))
+            await asyncio.sleep(0.01)
+            self.server.leave.release()
+            self.assertEqual((await first).status, 429)
+            await asyncio.sleep(0.02)
+            self.assertEqual(len(self.server.seen), 1)
+            self.clock.now_ns += 5 * SECOND
+            limiter.resume()
+            self.assertEqual((await second).status, 200)
+
+    @for_each_client
+    async def test_a_hook_says_what_no_header_does(self, kind: type[Client]) -> None:
+        def hook(response: Any) -> Hint | None:
+            if "x-banned" in response.headers:
+                return Hint(pause=timedelta(seconds=int(response.headers["x-banned"])))
+            if "x-count" in response.headers:
+                return Hint(used={"10/10ms": int(response.headers["x-count"]), "1/1h": 1})
+            return None
+
+        limiter = self.limiter("10/10ms")
+        async with self.client(kind, limiter, hook=hook) as client:
+            await client.get(self.server.url({"x-count": 7}))
+            self.assertEqual(units(limiter), 7, "a limit that is not there changes nothing")
+            await client.get(self.server.url({"status": 429, "retry-after": 2, "x-banned": 7}))
+            self.assertEqual(left_of_pause(limiter, self.clock.now_ns), 7)
+
+
+class Counts(Clients):
+    @for_each_client
+    async def test_counts_of_the_server_only_ever_tighten(self, kind: type[Client]) -> None:
+        cases = [
+            # Somebody else has used 6 of 10 units; ours are 2, of which the server knows.
+            ("x-mbx-used-weight-1m", "8", 8),
+            ("x-mbx-used-weight-1m", "1", 2),
+            ("x-mbx-used-weight-1m", "1000", 10),
+            ("x-mbx-used-weight-1m", "nonsense", 2),
+            ("ratelimit-left", "0", 10),
+            ("ratelimit-left", "3", 7),
+            ("ratelimit-left", "500", 2),
+            ("another", "1", 2),
+        ]
+        corrected_by = [
+            ("X-MBX-USED-WEIGHT-1M", "10w/10000us", "used"),
+            ("RateLimit-Left", "10w/10ms"),
+        ]
+        for header, text, held in cases:
+            limiter = self.limiter("10w/10ms")
+            options = {"weight": 2, "corrected_by": corrected_by}
+            async with self.client(kind, limiter, **options) as client:
+                await client.get(self.server.url({header: text}))
+            self.assertEqual(units(limiter), held, f"{header}: {text}")
+
+    @for_each_client
+    async def test_a_host_without_the_limit_is_not_corrected(self, kind: type[Client]) -> None:
+        with mock.patch("async_rate_limiter._keyed.RateLimiter", Limiter):
+            hosts: KeyedRateLimiter[str] = KeyedRateLimiter(
+                limits=["40/10s"], overrides={self.server.host: ["20/10s"]}, clock=self.clock
+            )
+            for limit, held in (("40/10s", 1), ("20/10s", 20)):
+                options = {"corrected_by": [("x-left", limit)]}
+                async with self.client(kind, hosts, **options) as client:
+                    await client.get(self.server.url({"x-left": 0}))
+                limiter = hosts[self.server.host]
+                self.assertEqual(units(limiter), held)
+                self.clock.now_ns += 20 * SECOND
+
+
+class TooLong(Clients):
+    @for_each_client
+    async def test_a_pause_that_is_too_long_is_an_error_at_once_and_is_kept(
+        self, kind: type[Client]
+    ) -> None:
+        limiter = self.limiter("5/10ms")
+        self.server.seen.clear()
+        async with self.client(kind, limiter) as client:
+            reply = await client.get(self.server.url({"status": 429, "retry-after": 7201}))
+            self.assertEqual(reply, (429, "answer"), "its caller has the answer")
+            self.assertEqual(left_of_pause(limiter, self.clock.now_ns), 7201)
+            with self.assertRaises(PauseTooLong) as raised:
+                await client.get(self.server.url())
+            error = raised.exception
+            self.assertIsInstance(error, RateLimiterError)
+            self.assertEqual((error.asked, error.left, error.header), (7201, 7201, "retry-after"))
+            assert error.until is not None
+            self.assertGreater(error.until, datetime.now(timezone.utc) + timedelta(seconds=7190))
+            self.assertIn("asked by `retry-after` for a pause of 7201 s, until 2", str(error))
+            self.clock.now_ns += 3600 * SECOND
+            with self.assertRaises(PauseTooLong) as raised:
+                await client.get(self.server.url())
+            self.assertEqual(raised.exception.left, 3601)
+            self.clock.now_ns += 1 * SECOND
+            waiting = asyncio.ensure_future(client.get(self.server.url()))
+            await asyncio.sleep(0.02)
+            self.assertEqual(len(self.server.seen), 1, "an hour is waited for")
+            self.clock.now_ns += 3600 * SECOND
+            limiter.resume()
+            self.assertEqual((await waiting).status, 200)
+
+    @for_each_client
+    async def test_a_refusal_that_says_nothing_may_be_too_long_as_well(
+        self, kind: type[Client]
+    ) -> None:
+        limiter = self.limiter("100/1d")
+        async with self.client(kind, limiter, max_pause=timedelta(hours=23)) as client:
+            await client.get(self.server.url({"status": 429}))
+            with self.assertRaises(PauseTooLong) as raised:
+                await client.get(self.server.url())
+        self.assertEqual((raised.exception.asked, raised.exception.header), (86400, "refusal"))
+        self.assertIn("refused a request and did not say for how long", str(raised.exception))
+
+    @for_each_client
+    async def test_requests_that_wait_already_are_told(self, kind: type[Client]) -> None:
+        if kind.blocks:
+            return  # Threads wait on, as is documented.
+        limiter = self.limiter("5/10ms", concurrency=1)
+        self.server.seen.clear()
+        async with self.client(kind, limiter) as client:
+            url = self.server.url({"wait": "", "status": 503, "retry-after": 99999})
+            first = asyncio.ensure_future(client.get(url))
+            await until(lambda: limiter.stats().running == 1)
+            waiting = [asyncio.ensure_future(client.get(self.server.url())) for _ in range(3)]
+            await until(lambda: limiter.stats().queued == 3)
+            self.server.leave.release()
+            self.assertEqual((await first).status, 503)
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            self.assertEqual([type(result) for result in results], [PauseTooLong] * 3)
+            self.assertEqual((limiter.stats().queued, len(self.server.seen)), (0, 1))
+
+    @for_each_client
+    async def test_a_request_that_is_told_may_be_cancelled_as_well(
+        self, kind: type[Client]
+    ) -> None:
+        if kind.blocks or not hasattr(asyncio.Task, "uncancel"):
+            return
+        limiter = self.limiter("5/10ms", concurrency=1)
+        async with self.client(kind, limiter) as client:
+            permit = await limiter.acquire()
+            waiting = asyncio.ensure_future(client.get(self.server.url()))
+            await until(lambda: limiter.stats().queued == 1)
+            sender: Any = getattr(client, "transport", None) or getattr(client, "middleware", None)
+            pauses = sender._rules.pauses
+            for wait in list(pauses._waits[limiter]):
+                wait._end()
+            waiting.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await waiting
+            self.assertEqual(limiter.stats().queued, 0)
+            permit.complete()
+
+    @for_each_client
+    async def test_a_pause_can_be_ended(self, kind: type[Client]) -> None:
+        limiter = self.limiter("99/10ms")
+        async with self.client(kind, limiter) as client:
+            for end in (client.resume, limiter.resume):
+                url = self.server.url({"status": 429, "retry-after": "99999999999999999999"})
+                await client.get(url)
+                with self.assertRaises(PauseTooLong) as raised:
+                    await client.get(self.server.url())
+                self.assertEqual((raised.exception.asked, raised.exception.until), (math.inf, None))
+                self.assertIn("a pause that never ends", str(raised.exception))
+                end()
+                self.assertEqual((await client.get(self.server.url())).status, 200)
+
+    @for_each_client
+    async def test_a_pause_of_the_programs_own_is_waited_for_however_long(
+        self, kind: type[Client]
+    ) -> None:
+        limiter = self.limiter("5/10ms")
+        async with self.client(kind, limiter, max_pause=0.001) as client:
+            limiter.pause_for(48 * 3600)
+            waiting = asyncio.ensure_future(client.get(self.server.url()))
+            await asyncio.sleep(0.02)
+            self.assertFalse(waiting.done())
+            limiter.resume()
+            self.assertEqual((await waiting).status, 200)
+
+    @for_each_client
+    async def test_a_shorter_pause_does_not_hide_one_that_is_too_long(
+        self, kind: type[Client]
+    ) -> None:
+        limiter = self.limiter("5/10ms")
+        async with self.client(kind, limiter, max_pause=1) as client:
+            url = self.server.url({"wait": "", "status": 429, "retry-after": 2})
+            on_its_way = asyncio.ensure_future(client.get(url))
+            await until(lambda: limiter.stats().running == 1)
+            await client.get(self.server.url({"status": 429, "retry-after": 9}))
+            self.server.leave.release()
+            await on_its_way
+            with self.assertRaises(PauseTooLong) as raised:
+                await client.get(self.server.url())
+            self.assertEqual(raised.exception.asked, 9)
+
+    @for_each_client
+    async def test_hosts_are_refused_and_resumed_one_by_one(self, kind: type[Client]) -> None:
+        other = Server()
+        self.addCleanup(other.close)
+        with mock.patch("async_rate_limiter._keyed.RateLimiter", Limiter):
+            hosts: KeyedRateLimiter[str] = KeyedRateLimiter(limits=["99/10ms"], clock=self.clock)
+            async with self.client(kind, hosts) as client:
+
+                async def is_refused(server: Server) -> bool:
+                    try:
+                        await client.get(server.url())
+                    except PauseTooLong as error:
+                        return error.host == server.host
+                    return False
+
+                for server in (self.server, other):
+                    await client.get(server.url({"status": 429, "retry-after": 99999}))
+                self.assertTrue(await is_refused(self.server) and await is_refused(other))
+                hosts[self.server.host].resume()
+                self.assertFalse(await is_refused(self.server))
+                self.assertTrue(await is_refused(other))
+                client.resume()
+                self.assertFalse(await is_refused(self.server) or await is_refused(other))
+
+
+class Unable(RateLimiter):
+    """A limiter that cannot tell how long it is paused."""
+
+    paused_for = None
+
+
+class OwnRecord(unittest.TestCase):
+    def test_the_clients_remember_pauses_of_limiters_that_cannot_tell_them(self) -> None:
+        limiter, hour = Unable(limits=["9/1h"]), 3600
+        pauses = Pauses(hour)
+        target = Target(limiter, None)
+        self.assertEqual(pauses._left(limiter), 0)
+        self.assertIsNone(pauses.pause(target, 60, "retry-after"))
+        self.assertTrue(59 < pauses._left(limiter) <= 60)
+        self.assertIsNotNone(pauses.pause(target, 2 * hour, "retry-after"))
+        self.assertIsNone(pauses.pause(target, 60, "retry-after"))
+        with self.assertRaises(PauseTooLong):
+            pauses._check(target)
+        with mock.patch("time.monotonic", return_value=time.monotonic() + 1.5 * hour):
+            pauses._check(target)
+            self.assertTrue(0.4 * hour < pauses._left(limiter) <= 0.5 * hour)
+
+    def test_a_limiter_that_is_dropped_is_forgotten(self) -> None:
+        pauses = Pauses(1)
+        limiter = RateLimiter(limits=["9/1h"])
+        pauses.pause(Target(limiter, None), 60, "retry-after")
+        self.assertEqual(len(pauses._asked), 1)
+        del limiter
+        gc.collect()
+        self.assertEqual(len(pauses._asked), 0)
+
+
+class Errors(unittest.TestCase):
+    def test_the_error_can_be_pickled(self) -> None:
+        error = PauseTooLong(7201.0, 60.0, "retry-after", "api.example.com:443")
+        again = pickle.loads(pickle.dumps(error))
+        self.assertEqual((again.asked, again.left, again.host), (7201, 60, error.host))
+        self.assertIn("api.example.com:443 asked by", str(again))
