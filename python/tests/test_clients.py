@@ -4,6 +4,8 @@ real."""
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 import unittest
 from typing import Any
@@ -252,6 +254,16 @@ class ChoiceOfLimiter(Clients):
         for text, subject, options in wrong:
             with self.assertRaisesRegex((ValueError, TypeError), text):
                 kind(subject, **options)
+
+
+class Package(unittest.TestCase):
+    def test_the_package_imports_no_client_by_itself(self) -> None:
+        code = (
+            "import sys, async_rate_limiter\n"
+            "print(*{'aiohttp', 'httpx', 'requests'}.intersection(sys.modules))"
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        self.assertEqual((ran.stdout, ran.stderr), ("\n", ""))
 
 
 class Strictness(unittest.TestCase):

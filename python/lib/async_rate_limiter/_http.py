@@ -25,7 +25,6 @@ from typing import (
     Iterable,
     Mapping,
     NamedTuple,
-    Tuple,
     TypeVar,
     Union,
     cast,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     #: The meaning of numbers without a name.
     Count = Literal["used", "remaining"]
     # Of the forms of a correction, the longest: to the type checkers, a default is none.
-    _Given = Tuple[str, str, Count]
+    _Given = tuple[str, str, Count]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
