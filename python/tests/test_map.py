@@ -144,7 +144,8 @@ class Map(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "the third"):
                 async for answer in answers:
                     got.append(answer)
-            self.assertEqual((got, begun), ([0, 1], [0, 1, 2, 3]), "nothing more was read")
+            self.assertEqual((got, begun), ([0, 1], [0, 1, 2, 3]))
+            self.assertEqual(source.read, 4, "nothing more was read")
             self.assertEqual(others(), [])
             self.assertEqual(subject.stats().queued, 0)
             await subject.drained()

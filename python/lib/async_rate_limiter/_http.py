@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from typing_extensions import Literal
 
     #: The meaning of numbers without a name.
-    Count = Literal["used", "remaining"]
+    _Count = Literal["used", "remaining"]
     # Of the forms of a correction, the longest: to the type checkers, a default is none.
-    _Given = tuple[str, str, Count]
+    _Given = tuple[str, str, _Count]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -63,7 +63,7 @@ class Correction(NamedTuple):
 
     header: str
     limit: str
-    counts: Count = "remaining"
+    counts: _Count = "remaining"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Rules(Generic[_Request, _Response]):
         max_pause: float | timedelta,
         statuses: Collection[int] | None,
         used_up: bool,
-        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, Count]],
+        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, _Count]],
         hook: Callable[[_Response], Hint | None] | None,
     ) -> None:
         if not isinstance(limiter, (RateLimiter, KeyedRateLimiter)) and not callable(limiter):

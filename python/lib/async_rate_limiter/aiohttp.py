@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Literal
 
-    from ._http import Count
+    from ._http import _Count
 
 __all__ = ["Correction", "Hint", "PauseTooLong", "RateLimitMiddleware"]
 
@@ -66,7 +66,7 @@ class RateLimitMiddleware:
         max_pause: float | timedelta = 3600,
         statuses: Collection[int] | None = None,
         used_up: bool = True,
-        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, Count]] = (),
+        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, _Count]] = (),
         hook: Callable[[ClientResponse], Hint | None] | None = None,
     ) -> None:
         self._actual = actual

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Literal
 
-    from ._http import Count
+    from ._http import _Count
 
 __all__ = ["AsyncRateLimitTransport", "Correction", "Hint", "PauseTooLong", "RateLimitTransport"]
 
@@ -76,7 +76,7 @@ class _RateLimit(Generic[_Transport]):
         max_pause: float | timedelta = 3600,
         statuses: Collection[int] | None = None,
         used_up: bool = True,
-        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, Count]] = (),
+        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, _Count]] = (),
         hook: Callable[[httpx.Response], Hint | None] | None = None,
     ) -> None:
         self._actual = actual

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Literal
 
-    from ._http import Count
+    from ._http import _Count
 
 __all__ = ["Correction", "Hint", "PauseTooLong", "RateLimitAdapter"]
 
@@ -66,7 +66,7 @@ class RateLimitAdapter(HTTPAdapter):
         max_pause: float | timedelta = 3600,
         statuses: Collection[int] | None = None,
         used_up: bool = True,
-        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, Count]] = (),
+        corrected_by: Iterable[Correction | tuple[str, str] | tuple[str, str, _Count]] = (),
         hook: Callable[[requests.Response], Hint | None] | None = None,
         pool_connections: int = DEFAULT_POOLSIZE,
         pool_maxsize: int = DEFAULT_POOLSIZE,
