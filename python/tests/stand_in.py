@@ -49,12 +49,12 @@ class _Limiter(RateLimiter):
                 return permit
             permit.complete()
 
-    def try_acquire(self, weight: int = 1) -> Permit | None:
+    def try_acquire(self, *, weight: int = 1) -> Permit | None:
         with self.lock:
-            return None if self.paused_for() > 0 else super().try_acquire(weight)
+            return None if self.paused_for() > 0 else super().try_acquire(weight=weight)
 
     def acquire_blocking(self, *, weight: int = 1, timeout: Any = None) -> Permit:
-        while (permit := self.try_acquire(weight)) is None:
+        while (permit := self.try_acquire(weight=weight)) is None:
             time.sleep(0.001)
         return permit
 
@@ -100,11 +100,3 @@ def units(limiter: RateLimiter, position: int = 0) -> int:
     held = limiter.stats().held[position]
     elsewhere: int = getattr(limiter, "elsewhere", {}).get(held.limit, 0)
     return held.units + elsewhere
-
-
-def left_of_pause(limiter: RateLimiter, clock_ns: int) -> float:
-    """The rest of the pause, in seconds, of a limiter whose window has room, by its clock."""
-    if isinstance(limiter, _Limiter):
-        return limiter.paused_for()
-    opening = limiter.stats().next_opening
-    return math.inf if opening is None else max(0.0, opening - clock_ns / 1e9)

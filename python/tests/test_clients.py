@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import unittest
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,7 @@ from async_rate_limiter import KeyedRateLimiter, RateLimiter
 from .clients import Client, Clients, for_each_client, until
 from .manual_time import MILLISECOND, SECOND
 from .server import Server
-from .stand_in import Limiter, left_of_pause, units
+from .stand_in import Limiter, units
 
 PER = 10 * MILLISECOND
 
@@ -80,7 +81,7 @@ class Permits(Clients):
 
     @for_each_client
     async def test_a_request_that_fails_has_completed(self, kind: type[Client]) -> None:
-        limiter = self.limiter("9/10ms", abandon_grace=PER)
+        limiter = self.limiter("9/10ms", abandon_grace=timedelta(milliseconds=10))
         other = Server()
         other.close()
         async with self.client(kind, limiter) as client:
@@ -90,19 +91,19 @@ class Permits(Clients):
 
     @for_each_client
     async def test_a_request_that_times_out_has_its_grace(self, kind: type[Client]) -> None:
-        limiter = self.limiter("9/10ms", abandon_grace=PER)
+        limiter = self.limiter("9/10ms", abandon_grace=timedelta(milliseconds=10))
         async with self.client(kind, limiter) as client:
             with self.assertRaises(kind.timeout):
                 await client.get(self.server.url({"hang": ""}), timeout=0.05)
             self.assertEqual((limiter.stats().running, limiter.stats().completed), (1, 0))
-            self.clock.now_ns += PER
+            self.clock.now_ns += PER + 1
             self.assertEqual((limiter.stats().running, limiter.stats().completed), (0, 1))
 
     @for_each_client
     async def test_a_request_that_is_cancelled_has_its_grace(self, kind: type[Client]) -> None:
         if kind.blocks:
             return  # A thread cannot be cancelled.
-        limiter = self.limiter("9/10ms", abandon_grace=PER, concurrency=1)
+        limiter = self.limiter("9/10ms", abandon_grace=timedelta(milliseconds=10), concurrency=1)
         async with self.client(kind, limiter) as client:
             sent = asyncio.ensure_future(client.get(self.server.url({"hang": ""})))
             await until(lambda: limiter.stats().running == 1)
@@ -113,7 +114,7 @@ class Permits(Clients):
                 with self.assertRaises(asyncio.CancelledError):
                     await each
             self.assertEqual((limiter.stats().running, limiter.stats().queued), (1, 0))
-            self.clock.now_ns += PER
+            self.clock.now_ns += PER + 1
             self.assertEqual((limiter.stats().running, limiter.stats().completed), (0, 1))
 
 
@@ -146,7 +147,7 @@ class Bodies(Clients):
     async def test_a_body_that_is_dropped_before_its_end_has_its_grace(
         self, kind: type[Client]
     ) -> None:
-        limiter = self.limiter("9/10ms", abandon_grace=PER)
+        limiter = self.limiter("9/10ms", abandon_grace=timedelta(milliseconds=10))
         async with self.client(kind, limiter, complete_on="body") as client:
             opened = await client.open(self.server.url({"then": ""}))
             self.server.pieces.put(b"one")
@@ -154,7 +155,7 @@ class Bodies(Clients):
             del opened
             self.server.pieces.put(None)
             self.assertEqual((limiter.stats().running, limiter.stats().completed), (1, 0))
-            self.clock.now_ns += PER
+            self.clock.now_ns += PER + 1
             self.assertEqual((limiter.stats().running, limiter.stats().completed), (0, 1))
 
     @for_each_client
@@ -204,7 +205,7 @@ class Bodies(Clients):
                 with self.assertRaises(ZeroDivisionError):
                     await client.get(self.server.url({"status": 429, "retry-after": 9}))
                 self.assertEqual((limiter.stats().running, limiter.stats().completed), (0, 1))
-                self.assertEqual(left_of_pause(limiter, self.clock.now_ns), 9.0, number)
+                self.assertEqual(limiter.paused_for(), 9.0, number)
 
 
 class ChoiceOfLimiter(Clients):

@@ -14,7 +14,11 @@ from async_rate_limiter import RateLimiter
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 # What some examples use and the native limiter may not have yet.
-NEEDS = {"flask_threads.py": "__enter__", "metrics.py": "is_like_new"}
+NEEDS = {
+    "flask_threads.py": "__enter__",
+    "llm_client.py": "paused_for",
+    "metrics.py": "is_like_new",
+}
 
 LIBRARIES = ("aiohttp", "flask", "httpx", "requests")
 

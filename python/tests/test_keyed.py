@@ -74,7 +74,7 @@ class Keyed(unittest.TestCase):
 
     def test_invalid_settings_are_refused_before_their_key_is_used(self) -> None:
         with self.assertRaisesRegex(ValueError, "rate 0"):
-            KeyedRateLimiter(0, 1)
+            KeyedRateLimiter(0, SECOND)
         with self.assertRaises(TypeError):
             self.keyed(nonsense=1)
         with self.assertRaisesRegex(ValueError, "concurrency 0"):
@@ -116,6 +116,19 @@ class Keyed(unittest.TestCase):
             if hasattr(kept, "close") and what == "an awaitable":
                 kept.close()
 
+    @unittest.skipUnless(hasattr(RateLimiter, "set_limits"), "needs RateLimiter.set_limits")
+    def test_a_longer_period_set_later_counts_what_a_forgotten_limiter_granted(self) -> None:
+        keyed = self.keyed()
+        for forgets in (False, True):
+            self.use(keyed, 1)
+            self.clock.now_ns += PER + 1
+            if forgets:
+                keyed.forget_idle()
+            keyed[1].set_limits(["1/1h"])  # type: ignore[attr-defined]
+            self.assertIsNone(keyed.try_acquire(1), f"forgotten: {forgets}")
+            self.clock.now_ns += 3600 * SECOND + 1
+            keyed[1].set_limits(["1/10ms"])  # type: ignore[attr-defined]
+
     def test_a_dropped_reference_frees_its_key(self) -> None:
         keyed = self.keyed()
         kept = [keyed[1], keyed[2]]
@@ -152,7 +165,7 @@ class Keyed(unittest.TestCase):
         permit = keyed.acquire_blocking("key", weight=2)
         self.assertEqual(permit.weight, 2)
         permit.complete()
-        permit_or_none = keyed.try_acquire("key", 3)
+        permit_or_none = keyed.try_acquire("key", weight=3)
         assert permit_or_none is not None
         self.assertEqual(permit_or_none.weight, 3)
         permit_or_none.complete()

@@ -31,6 +31,6 @@ def limited(
 
     @functools.wraps(function)
     async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await limiter.run(functools.partial(function, *args, **kwargs), weight=weight)
+        return await limiter.run(functools.partial(function, *args, **kwargs), weight)
 
     return call

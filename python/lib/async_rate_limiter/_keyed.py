@@ -87,6 +87,7 @@ class KeyedRateLimiter(Generic[_K]):
         # A finalizer or a signal handler may use a key while this thread holds the lock.
         self._lock = threading.RLock()
         self._closed = False
+        self._has_forgotten = False
         self._clock: Callable[[], int] = self._common.get("clock", time.monotonic_ns)
         self._paused_until_ns = -math.inf
 
@@ -137,9 +138,9 @@ class KeyedRateLimiter(Generic[_K]):
         """Wait in this thread for a permit of this key: `RateLimiter.acquire_blocking`."""
         return self.get(key).acquire_blocking(weight=weight, **_given(timeout))
 
-    def try_acquire(self, key: _K, weight: int = 1) -> Permit | None:
+    def try_acquire(self, key: _K, *, weight: int = 1) -> Permit | None:
         """A permit of this key if there is one now, else None: `RateLimiter.try_acquire`."""
-        return self.get(key).try_acquire(weight)
+        return self.get(key).try_acquire(weight=weight)
 
     def push(
         self, key: _K, task: Callable[[], object], estimated_weight: int = 1
@@ -245,7 +246,12 @@ class KeyedRateLimiter(Generic[_K]):
     def _make(self, key: _K) -> RateLimiter:
         for _ in range(min(_CHECKS, len(self._round))):
             self._check_next()
-        limiter = RateLimiter(**self._own.get(key, self._common))
+        settings = self._own.get(key, self._common)
+        if self._has_forgotten and hasattr(RateLimiter, "set_limits"):
+            # The key may have had a limiter. An empty history says that nothing is known of the
+            # time before: a longer period, set later, must not take it for idle.
+            settings = {"history": (), **settings}
+        limiter = RateLimiter(**settings)
         if self._closed:
             # All later limiters of the key will be closed as well, so there is nothing to keep.
             limiter.close()
@@ -269,6 +275,7 @@ class KeyedRateLimiter(Generic[_K]):
             self._round.append(key)
             return
         del self._limiters[key]
+        self._has_forgotten = True
 
 
 def _given(timeout: float | None) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
-import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -50,8 +50,8 @@ class PauseTooLong(RateLimiterError):
         self.header = header
         #: The host, as in "api.example.com:443", if there is a limiter for each.
         self.host = host
-        #: The end of the pause by the wall clock; None if it never ends.
-        self.until = _wall_clock_in(left)
+        #: The end of the pause by the wall clock; None if it never ends, or not in our era.
+        self.until = None if asked == math.inf else _wall_clock_in(left)
         super().__init__(asked, left, header, host)
 
     def __str__(self) -> str:
@@ -73,7 +73,6 @@ class PauseTooLong(RateLimiterError):
 class _Asked(NamedTuple):
     wait: float
     header: str
-    until: float
 
 
 class Pauses:
@@ -91,8 +90,8 @@ class Pauses:
         long."""
         limiter = target.limiter
         with self._lock:
-            if wait >= self._left(limiter):
-                self._asked[limiter] = _Asked(wait, header, time.monotonic() + wait)
+            if wait >= limiter.paused_for():
+                self._asked[limiter] = _Asked(wait, header)
             limiter.pause_for(wait)
             if wait <= self.max_pause:
                 return None
@@ -119,7 +118,7 @@ class Pauses:
                     self._end(limiter, wait)
             if permit is None:
                 continue  # A pause that is too long has ended the wait.
-            if self._left(limiter) <= 0:
+            if limiter.paused_for() <= 0:
                 return permit
             _give_back(permit)
 
@@ -130,7 +129,7 @@ class Pauses:
         while True:
             self._check(target)
             permit = limiter.acquire_blocking(weight=weight)
-            if self._left(limiter) <= 0:
+            if limiter.paused_for() <= 0:
                 return permit
             _give_back(permit)
 
@@ -151,21 +150,11 @@ class Pauses:
         with self._lock:
             self._waits[limiter].discard(wait)
 
-    def _left(self, limiter: RateLimiter) -> float:
-        """The rest of the limiter's pause, in seconds."""
-        asked = self._asked.get(limiter)
-        # A limiter of this package knows its pause, whoever asked for it.
-        paused_for = getattr(limiter, "paused_for", None)
-        if paused_for is not None:
-            left: float = paused_for()
-            return left
-        return 0.0 if asked is None else max(0.0, asked.until - time.monotonic())
-
     def _check(self, target: Target) -> None:
         asked = self._asked.get(target.limiter)
         if asked is None or asked.wait <= self.max_pause:
             return
-        left = self._left(target.limiter)
+        left = target.limiter.paused_for()
         if left <= 0:
             self._asked.pop(target.limiter, None)
         elif left > self.max_pause:
