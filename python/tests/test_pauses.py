@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
 
-from async_rate_limiter import KeyedRateLimiter, PauseTooLong, RateLimiterError
+from async_rate_limiter import KeyedRateLimiter, PauseTooLong, Permit, RateLimiterError
 from async_rate_limiter._http import Hint
 from async_rate_limiter._pauses import Pauses, Target
 
@@ -300,6 +300,45 @@ class TooLong(Clients):
                 self.assertTrue(await is_refused(other))
                 client.resume()
                 self.assertFalse(await is_refused(self.server) or await is_refused(other))
+
+
+class PausedAsItGrants(Limiter):
+    """The first permit comes with a pause, as if another answer had asked for it meanwhile."""
+
+    granted = 0
+
+    def pause_at_first(self) -> None:
+        PausedAsItGrants.granted += 1
+        if PausedAsItGrants.granted == 1:
+            self.pause_for(7)
+
+    async def acquire(self, **options: Any) -> Permit:
+        permit = await super().acquire(**options)
+        self.pause_at_first()
+        return permit
+
+    def acquire_blocking(self, **options: Any) -> Permit:
+        permit = super().acquire_blocking(**options)
+        self.pause_at_first()
+        return permit
+
+
+class GrantedBeforeAPause(Clients):
+    @for_each_client
+    async def test_a_request_that_was_granted_before_the_pause_and_not_sent_is_not_sent(
+        self, kind: type[Client]
+    ) -> None:
+        PausedAsItGrants.granted = 0
+        self.server.seen.clear()
+        limiter = PausedAsItGrants(limits=["5/10ms"], clock=self.clock)
+        async with self.client(kind, limiter) as client:
+            sent = asyncio.ensure_future(client.get(self.server.url()))
+            await until(lambda: PausedAsItGrants.granted == 1)
+            await asyncio.sleep(0.02)
+            self.assertEqual((len(self.server.seen), limiter.stats().running), (0, 0))
+            limiter.resume()
+            self.assertEqual((await sent).status, 200)
+            self.assertEqual(PausedAsItGrants.granted, 2)
 
 
 class OwnRecord(unittest.TestCase):

@@ -108,11 +108,12 @@ class Pauses:
         """
         limiter = target.limiter
         while True:
-            self._check(target)
             permit = None
             with _Wait() as wait:
+                # Before the check, so that no pause is missed.
                 self._begin(limiter, wait)
                 try:
+                    self._check(target)
                     permit = await limiter.acquire(weight=weight)
                 finally:
                     self._end(limiter, wait)
@@ -151,13 +152,14 @@ class Pauses:
             self._waits[limiter].discard(wait)
 
     def _check(self, target: Target) -> None:
-        asked = self._asked.get(target.limiter)
-        if asked is None or asked.wait <= self.max_pause:
-            return
-        left = target.limiter.paused_for()
-        if left <= 0:
-            self._asked.pop(target.limiter, None)
-        elif left > self.max_pause:
+        with self._lock:
+            asked = self._asked.get(target.limiter)
+            if asked is None or asked.wait <= self.max_pause:
+                return
+            left = target.limiter.paused_for()
+            if left <= 0:
+                del self._asked[target.limiter]
+        if left > self.max_pause:
             raise PauseTooLong(asked.wait, left, asked.header, target.host)
 
 
