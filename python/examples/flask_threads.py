@@ -2,7 +2,8 @@
 call too many.
 
 Each thread waits for its permit by `with limiter:`. The queue is first in, first out over all
-threads. Needs Flask. Everything happens on this machine."""
+threads. Needs Flask. Everything happens on this machine.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 How many tokens a call takes is known when it is answered. So each call reserves an estimate, and
 the transport settles it by the `usage` of the answer: what was not used is free at once. Needs
 httpx and aiohttp (for the server). The minute is 200 ms here, and everything happens on this
-machine."""
+machine.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +54,15 @@ class Server:
 
 def estimate(request: httpx.Request) -> int:
     """The most tokens that a call may take: those of the question, at most one a byte, and of the
-    answer."""
+    answer.
+    """
     return len(request.content) + MAX_TOKENS
 
 
 def used(response: httpx.Response) -> int | None:
     """The tokens that the call has taken. A refusal does not tell: then all that was reserved
-    counts."""
+    counts.
+    """
     usage: int | None = response.json().get("usage", {}).get("total_tokens")
     return usage
 

@@ -1,5 +1,6 @@
 """Inputs without end, read as the limiter lets them: `map_inputs` keeps a bounded number in
-flight."""
+flight.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The HTTP clients under test, each behind the same few calls. A client that is not installed is
-left out."""
+left out.
+"""
 
 from __future__ import annotations
 

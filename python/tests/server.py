@@ -2,7 +2,8 @@
 
 `status` is the status and `body` the body; every other word is a header. `wait` waits for
 `server.leave`, `then` sends a body that comes piece by piece from `server.pieces`, and `hang` never
-answers."""
+answers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 class Server:
     """Counts what it sees and, with a `rate` in `per` seconds, bans for good at the first request
-    too many."""
+    too many.
+    """
 
     def __init__(self, rate: int | None = None, per: float = 0.0) -> None:
         self.rate = rate

@@ -22,7 +22,8 @@ IS_NATIVE = hasattr(RateLimiter, "resume")
 
 class _Limiter(RateLimiter):
     """Polls where the native limiter wakes waiters. A pause is kept here, so that it can be
-    ended."""
+    ended.
+    """
 
     def __new__(cls, *args: Any, **keywords: Any) -> _Limiter:
         made = super().__new__(cls, *args, **keywords)

@@ -1,5 +1,6 @@
 """What every HTTP client does with its limiter. The limiter's clock is manual, the network is
-real."""
+real.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ task at a time by default, first in, first out.
 
 A `KeyedRateLimiter` has a limiter for each key; `map_inputs` calls a function for each of many
 inputs. The modules `httpx`, `aiohttp` and `requests` of this package keep the clients of these
-names within a limit; each needs the library it is named after."""
+names within a limit; each needs the library it is named after.
+"""
 
 from ._keyed import KeyedRateLimiter
 from ._map import gather_inputs, map_inputs

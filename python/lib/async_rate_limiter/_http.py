@@ -7,7 +7,10 @@ the limiter's `abandon_grace` longer.
 
 An answer pauses and corrects the limiter while its request still holds the permit, so no request is
 sent before. The rules are those of the Rust middleware: `read_answer` has them. Nothing is ever
-sent twice: retries belong outside, so that each try is a task under the limit."""
+sent twice: retries belong outside, so that each try is a task under the limit. The clients follow
+redirects themselves, also those with a `Retry-After`: that is about the one resource and pauses
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,8 @@ class Correction(NamedTuple):
 
     `counts` is the meaning of numbers without a name, "remaining" or "used". Remaining units are
     subtracted from this limit's rate. If the header reports several windows, the one with the
-    length of the limit's period counts. A correction can only tighten the limit."""
+    length of the limit's period counts. A correction can only tighten the limit.
+    """
 
     header: str
     limit: str
@@ -69,7 +73,8 @@ class Correction(NamedTuple):
 @dataclass(frozen=True)
 class Hint:
     """The effect of a response on the limiter, beyond the well-known headers. Returned by a
-    hook."""
+    hook.
+    """
 
     #: Seconds, or a timedelta, for which the limiter is paused.
     pause: float | timedelta | None = None
@@ -128,7 +133,8 @@ class Rules(Generic[_Request, _Response]):
 
     async def acquire(self, request: _Request, scheme: str, host: str, port: int | None) -> Flight:
         """Wait for the permit of a request. Raises PauseTooLong, Closed, and ValueError for a
-        weight over a limit."""
+        weight over a limit.
+        """
         target, weight = self._target(request, scheme, host, port), self._weight(request)
         return Flight(target, weight, await self.pauses.acquire(target, weight))
 
@@ -197,7 +203,8 @@ class Flight:
 
     def complete(self, actual: int | None = None) -> None:
         """The request has ended, with this weight if that is known. Does nothing the second
-        time."""
+        time.
+        """
         permit, self._permit = self._permit, None
         if permit is not None:
             permit.complete(actual)

@@ -6,7 +6,8 @@ and waiters do). Each new key checks two old ones, in rotation, and removes thos
 at most about half of the known keys are idle.
 
 One lock guards the keys. A limiter is checked and removed under it, and handed out under it, so no
-use of a limiter can fall between its check and its removal."""
+use of a limiter can fall between its check and its removal.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class KeyedRateLimiter(Generic[_K]):
         async with per_user["bob"]: ...
 
     It may be used from any thread. Memory follows the number of busy keys: an idle key is
-    forgotten, see `forget_idle()`. A key is kept while anything refers to its limiter."""
+    forgotten, see `forget_idle()`. A key is kept while anything refers to its limiter.
+    """
 
     def __init__(
         self,
@@ -124,7 +126,8 @@ class KeyedRateLimiter(Generic[_K]):
         **kwargs: Any,
     ) -> Coroutine[Any, Any, _T]:
         """Wait for a permit of this key, call the function and return its answer:
-        `RateLimiter.run`."""
+        `RateLimiter.run`.
+        """
         call: Any = functools.partial(function, *args, **kwargs) if args or kwargs else function
         return self.get(key).run(call, weight=weight, **_given(timeout))
 
@@ -171,7 +174,8 @@ class KeyedRateLimiter(Generic[_K]):
 
     def pause_for(self, pause: float | timedelta) -> None:
         """Grant nothing for any key for so long from now: seconds, or a timedelta. New keys as
-        well."""
+        well.
+        """
         seconds = pause.total_seconds() if isinstance(pause, timedelta) else pause
         with self._lock:
             until = self._clock() + seconds * 1e9
@@ -190,7 +194,8 @@ class KeyedRateLimiter(Generic[_K]):
 
     def resume(self) -> None:
         """End the pauses of all keys, for whatever reason they were paused. The limits hold as
-        before."""
+        before.
+        """
         with self._lock:
             self._paused_until_ns = -math.inf
         for _, limiter in self._known():
@@ -210,7 +215,8 @@ class KeyedRateLimiter(Generic[_K]):
 
     def abort(self) -> list[Callable[[], object]]:
         """Close, and drop what is queued for any key. Returns the queued tasks:
-        `RateLimiter.abort`."""
+        `RateLimiter.abort`.
+        """
         self.close()
         return [task for _, limiter in self._known() for task in limiter.abort()]
 

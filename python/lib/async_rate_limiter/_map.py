@@ -2,7 +2,8 @@
 
 Each input that is read becomes a task of the loop, which waits for its permit by `limiter.run`. At
 most `max_in_flight` inputs are read and not yet yielded, so memory is bounded even if the inputs
-never end."""
+never end.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def map_inputs(
 
     The iterator must be used by one task. When it ends, is closed by `aclose()`, or is dropped
     after a `break`, it cancels the calls that are left and waits for their end. It does not close
-    `inputs`."""
+    `inputs`.
+    """
     calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight, return_exceptions)
     return _answers(calls, in_order)
 
@@ -134,7 +136,8 @@ async def gather_inputs(
     the inputs.
 
     As `map_inputs`, but the first call that fails, in time, raises its exception at once.
-    Cancelled, it cancels the calls and waits for their end."""
+    Cancelled, it cancels the calls and waits for their end.
+    """
     calls = _Calls(limiter, function, weight, on_progress, inputs, max_in_flight, return_exceptions)
     answers = _answers(calls, in_order=True, at_once=True)
     try:

@@ -3,7 +3,8 @@
 
 The limiter itself is paused for the whole time, so it grants nothing before. This module remembers
 what the servers asked for. Requests fail while the rest of a pause is longer than `max_pause`, so
-that resuming the limiter also ends the errors."""
+that resuming the limiter also ends the errors.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class PauseTooLong(RateLimiterError):
 
     No request is sent until the pause is over or is ended by `resume()`. Those that would have to
     wait longer than `max_pause` fail at once with this error. The answer that asked for the pause
-    is returned to its caller."""
+    is returned to its caller.
+    """
 
     def __init__(self, asked: float, left: float, header: str, host: str | None) -> None:
         #: The pause that the server asked for, in seconds from its answer on; `inf` is for ever.
@@ -77,7 +79,8 @@ class _Asked(NamedTuple):
 
 class Pauses:
     """The pauses that servers asked for, of each limiter the one that ends last. Used from any
-    thread."""
+    thread.
+    """
 
     def __init__(self, max_pause: float | timedelta) -> None:
         self.max_pause = to_seconds(max_pause)
@@ -87,7 +90,8 @@ class Pauses:
 
     def pause(self, target: Target, wait: float, header: str) -> PauseTooLong | None:
         """Pause the limiter for so many seconds. Returns the error of other requests if that is too
-        long."""
+        long.
+        """
         limiter = target.limiter
         with self._lock:
             if wait >= limiter.paused_for():
@@ -125,7 +129,8 @@ class Pauses:
 
     def acquire_blocking(self, target: Target, weight: int) -> Permit:
         """The same in this thread. A thread that waits already is not told of a pause that is too
-        long: it waits."""
+        long: it waits.
+        """
         limiter = target.limiter
         while True:
             self._check(target)

@@ -1,12 +1,12 @@
-"""A middleware that keeps an aiohttp client within a limit. Needs aiohttp from 3.12: the extra
-`aiohttp`.
+"""A middleware that keeps an aiohttp client within a limit. It needs the extra `aiohttp` (3.12).
 
     session = aiohttp.ClientSession(middlewares=[RateLimitMiddleware(limiter)])
 
 Each request on the wire takes one permit, and so does each redirect that the client follows, and
 each request that it repeats on a new connection. Put it last among the middlewares, so that what
 the others send takes permits as well. See `_http` for when a permit completes, and for what answers
-do to the limiter."""
+do to the limiter.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class RateLimitMiddleware:
     * `corrected_by`: headers with the server's counts, each a Correction or a tuple `(header,
       limit[, counts])`.
     * `hook`: a function of the response, called while the request holds its permit, that returns a
-      Hint or None."""
+      Hint or None.
+    """
 
     def __init__(
         self,
@@ -87,7 +88,8 @@ class RateLimitMiddleware:
         handler: Callable[[ClientRequest], Awaitable[ClientResponse]],
     ) -> ClientResponse:
         """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the
-        handler raises."""
+        handler raises.
+        """
         url = request.url
         flight = await self._rules.acquire(request, url.scheme, url.host or "", url.port)
         try:

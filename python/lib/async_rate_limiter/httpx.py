@@ -1,11 +1,15 @@
-"""Transports that keep an httpx client within a limit. Needs httpx: `pip install
-strict-rate-limiter[httpx]`.
+"""Transports that keep an httpx client within a limit. They need the extra `httpx`.
 
     client = httpx.AsyncClient(transport=AsyncRateLimitTransport(limiter))
     client = httpx.Client(transport=RateLimitTransport(limiter))
 
+Settings of connections (`verify`, `http2`, `limits`) are those of the transport that sends: pass
+`httpx.AsyncHTTPTransport(http2=True)` as the second argument. What the client's own `proxy` or
+`mounts` send takes no permit.
+
 Each request on the wire takes one permit, and so does each redirect that the client follows. See
-`_http` for when a permit completes, and for what answers do to the limiter."""
+`_http` for when a permit completes, and for what answers do to the limiter.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,8 @@ class _RateLimit(Generic[_Transport]):
     * `corrected_by`: headers with the server's counts, each a Correction or a tuple `(header,
       limit[, counts])`.
     * `hook`: a function of the response, called while the request holds its permit, that returns a
-      Hint or None."""
+      Hint or None.
+    """
 
     _default: Callable[[], _Transport]
     _transport: _Transport
@@ -105,7 +110,8 @@ class _RateLimit(Generic[_Transport]):
         self, flight: Flight, request: httpx.Request, response: httpx.Response, body: bytes
     ) -> httpx.Response:
         """Complete the permit by the whole response, and return one whose body is still to be
-        read."""
+        read.
+        """
         assert self._actual is not None
         read, unread = (
             httpx.Response(
@@ -143,7 +149,8 @@ class AsyncRateLimitTransport(_RateLimit[httpx.AsyncBaseTransport], httpx.AsyncB
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the
-        transport raises."""
+        transport raises.
+        """
         url = request.url
         flight = await self._rules.acquire(request, url.scheme, url.host, url.port)
         try:
@@ -206,7 +213,8 @@ class RateLimitTransport(_RateLimit[httpx.BaseTransport], httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Wait for a permit, then send the request. Raises PauseTooLong, Closed, and what the
-        transport raises."""
+        transport raises.
+        """
         url = request.url
         flight = self._rules.acquire_blocking(request, url.scheme, url.host, url.port)
         try:

@@ -1,9 +1,10 @@
-"""An adapter that keeps a requests session within a limit. Needs requests: the extra `requests`.
+"""An adapter that keeps a requests session within a limit. It needs the extra `requests`.
 
     session = RateLimitAdapter(limiter).session()
 
 Each request on the wire takes one permit, and so does each redirect that the session follows. See
-`_http` for when a permit completes, and for what answers do to the limiter."""
+`_http` for when a permit completes, and for what answers do to the limiter.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +136,8 @@ class RateLimitAdapter(HTTPAdapter):
 
 def _hold(raw: Any, flight: Flight) -> None:
     """Hold the permit until urllib3 lets go of the connection: by itself at the end of the body, or
-    by `close`."""
+    by `close`.
+    """
     release, close = raw.release_conn, raw.close
 
     def release_conn() -> None:
