@@ -1,0 +1,79 @@
+"""One limiter for the clients of several threads and loops. Time is real here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from async_rate_limiter import PauseTooLong
+
+from .clients import CLIENTS, Client, for_each_client
+from .manual_time import SECOND
+from .server import Server
+from .stand_in import IS_NATIVE, Limiter
+
+
+@unittest.skipUnless(IS_NATIVE, "needs a limiter that serves more than one loop")
+class ThreadsAndLoops(unittest.TestCase):
+    def test_all_clients_in_all_threads_keep_one_limit(self) -> None:
+        per = 0.05
+        server = Server(rate=10, per=per)
+        self.addCleanup(server.close)
+        limiter = Limiter(10, int(per * SECOND), concurrency=4)
+
+        async def send(kind: type[Client]) -> list[int]:
+            client = kind(limiter)
+            replies = await asyncio.gather(*(client.get(server.url()) for _ in range(8)))
+            await client.close()
+            return [reply.status for reply in replies]
+
+        kinds = 2 * CLIENTS
+        with ThreadPoolExecutor(len(kinds) or 1) as threads:
+            statuses = list(threads.map(lambda kind: asyncio.run(send(kind)), kinds))
+        self.assertEqual(statuses, [[200] * 8] * len(kinds))
+        self.assertLessEqual(server.most, 10)
+        self.assertEqual((limiter.stats().running, limiter.stats().queued), (0, 0))
+
+    @for_each_client
+    async def test_a_request_of_another_loop_is_told_of_a_pause_that_is_too_long(
+        self, kind: type[Client]
+    ) -> None:
+        if kind.blocks:
+            return  # Threads wait on, as is documented.
+        server = Server()
+        self.addCleanup(server.close)
+        limiter = Limiter(limits=["99/1s"], concurrency=1)
+        client = kind(limiter)
+        told: list[BaseException] = []
+
+        # One client has one loop, so the other loop has a client that shares its settings.
+        async def wait_elsewhere() -> None:
+            other = kind(limiter)
+            _rules_of(other).pauses = _rules_of(client).pauses
+            try:
+                await other.get(server.url())
+            except PauseTooLong as error:
+                told.append(error)
+            await other.close()
+
+        url = server.url({"wait": "", "status": 429, "retry-after": 99999})
+        first = asyncio.ensure_future(client.get(url))
+        while limiter.stats().running == 0:
+            await asyncio.sleep(0.001)
+        thread = threading.Thread(target=lambda: asyncio.run(wait_elsewhere()))
+        thread.start()
+        while limiter.stats().queued == 0:
+            await asyncio.sleep(0.001)
+        server.leave.release()
+        self.assertEqual((await first).status, 429)
+        await asyncio.to_thread(thread.join, 10)
+        await client.close()
+        self.assertEqual(len(told), 1)
+
+
+def _rules_of(client: Client) -> Any:
+    sender: Any = getattr(client, "transport", None) or getattr(client, "middleware", None)
+    return sender._rules
