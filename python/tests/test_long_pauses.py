@@ -8,11 +8,9 @@ import math
 import pickle
 import unittest
 from datetime import datetime, timedelta, timezone
-from typing import Any
 from unittest import mock
 
-from async_rate_limiter import KeyedRateLimiter, PauseTooLong, RateLimiterError
-from async_rate_limiter._pauses import Pauses, Target
+from async_rate_limiter import KeyedRateLimiter, PauseTooLong, RateLimiterError, _pauses
 
 from .clients import Client, Clients, for_each_client, until
 from .manual_time import SECOND
@@ -92,9 +90,7 @@ class TooLong(Clients):
             permit = await limiter.acquire()
             waiting = asyncio.ensure_future(client.get(self.server.url()))
             await until(lambda: limiter.stats().queued == 1)
-            sender: Any = getattr(client, "transport", None) or getattr(client, "middleware", None)
-            pauses = sender._rules.pauses
-            for wait in list(pauses._waits[limiter]):
+            for wait in list(_pauses._records[limiter].waits):
                 wait._end()
             waiting.cancel()
             with self.assertRaises(asyncio.CancelledError):
@@ -171,15 +167,31 @@ class TooLong(Clients):
                 self.assertFalse(await is_refused(self.server) or await is_refused(other))
 
 
-class OwnRecord(unittest.TestCase):
+class Records(Clients):
     def test_a_limiter_that_is_dropped_is_forgotten(self) -> None:
-        pauses = Pauses(1)
+        before = len(_pauses._records)
         limiter = Limiter(limits=["9/1h"])
-        pauses.pause(Target(limiter, None), 60, "retry-after")
-        self.assertEqual(len(pauses._asked), 1)
+        _pauses.Pauses(1).pause(limiter, 60, "retry-after")
+        self.assertEqual(len(_pauses._records), before + 1)
         del limiter
         gc.collect()
-        self.assertEqual(len(pauses._asked), 0)
+        self.assertEqual(len(_pauses._records), before)
+
+    @for_each_client
+    async def test_clients_that_share_a_limiter_share_its_pauses(self, kind: type[Client]) -> None:
+        limiter = self.limiter("99/10ms")
+        async with self.client(kind, limiter) as one, self.client(kind, limiter) as other:
+            patient = kind(limiter, max_pause=math.inf)
+            await one.get(self.server.url({"status": 429, "retry-after": 99999}))
+            with self.assertRaises(PauseTooLong):
+                await other.get(self.server.url())
+            waiting = asyncio.ensure_future(patient.get(self.server.url()))
+            await asyncio.sleep(0.02)
+            self.assertFalse(waiting.done())
+            other.resume()
+            self.assertEqual((await waiting).status, 200)
+            self.assertEqual((await one.get(self.server.url())).status, 200)
+            await patient.close()
 
 
 class Errors(unittest.TestCase):

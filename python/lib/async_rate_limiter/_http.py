@@ -136,14 +136,14 @@ class Rules(Generic[_Request, _Response]):
         weight over a limit.
         """
         target, weight = self._target(request, scheme, host, port), self._weight(request)
-        return Flight(target, weight, await self.pauses.acquire(target, weight))
+        return Flight(target.limiter, weight, await self.pauses.acquire(target, weight))
 
     def acquire_blocking(
         self, request: _Request, scheme: str, host: str, port: int | None
     ) -> Flight:
         """The same, in this thread."""
         target, weight = self._target(request, scheme, host, port), self._weight(request)
-        return Flight(target, weight, self.pauses.acquire_blocking(target, weight))
+        return Flight(target.limiter, weight, self.pauses.acquire_blocking(target, weight))
 
     def _weight(self, request: _Request) -> int:
         return self.weight(request) if callable(self.weight) else self.weight
@@ -167,13 +167,12 @@ class Rules(Generic[_Request, _Response]):
         response: _Response,
     ) -> None:
         """Apply the answer's hints, while its request still holds the permit."""
-        target, weight = flight.target, flight.weight
-        limiter = target.limiter
+        limiter, weight = flight.limiter, flight.weight
         answer = read_answer(status, headers, time.time(), self.statuses, self.used_up)
         pause = answer.pause(lambda: limiter.backoff())
         # Pause first, so that a hook that raises does not prevent it.
         if pause is not None:
-            self.pauses.pause(target, *pause)
+            self.pauses.pause(limiter, *pause)
         for header, limit, counts in self.corrections:
             used = answer.used_before(header, counts, limit, weight)
             if used is not None and limit in limiter.limits:
@@ -185,7 +184,7 @@ class Rules(Generic[_Request, _Response]):
                 if limit in limiter.limits:
                     limiter.reconcile(limit, used_before(limit, used, weight))
             if hint.pause is not None:
-                self.pauses.pause(target, to_seconds(hint.pause), "hint")
+                self.pauses.pause(limiter, to_seconds(hint.pause), "hint")
 
     def resume(self) -> None:
         """End the pauses of the limiters."""
@@ -196,8 +195,8 @@ class Rules(Generic[_Request, _Response]):
 class Flight:
     """A request under its permit."""
 
-    def __init__(self, target: Target, weight: int, permit: Permit) -> None:
-        self.target = target
+    def __init__(self, limiter: RateLimiter, weight: int, permit: Permit) -> None:
+        self.limiter = limiter
         self.weight = weight
         self._permit: Permit | None = permit
 

@@ -14,7 +14,7 @@ import math
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from ._native import RateLimiter, RateLimiterError
 
@@ -77,32 +77,47 @@ class _Asked(NamedTuple):
     header: str
 
 
+class _Record:
+    """Of one limiter, for all clients that share it."""
+
+    def __init__(self) -> None:
+        #: What a server asked for: of several pauses, the one that ends last.
+        self.asked: _Asked | None = None
+        #: The requests that wait for a permit.
+        self.waits: set[_Wait] = set()
+
+
+_records: WeakKeyDictionary[RateLimiter, _Record] = WeakKeyDictionary()
+# A finalizer may send a request while its thread holds the lock.
+_lock = threading.RLock()
+
+
+def _record(limiter: RateLimiter) -> _Record:
+    """Called under the lock."""
+    record = _records.get(limiter)
+    if record is None:
+        record = _records[limiter] = _Record()
+    return record
+
+
 class Pauses:
-    """The pauses that servers asked for, of each limiter the one that ends last. Used from any
-    thread.
-    """
+    """A client's part in the pauses of its limiters. Used from any thread."""
 
     def __init__(self, max_pause: float | timedelta) -> None:
         self.max_pause = to_seconds(max_pause)
-        self._asked: WeakKeyDictionary[RateLimiter, _Asked] = WeakKeyDictionary()
-        self._waits: WeakKeyDictionary[RateLimiter, set[_Wait]] = WeakKeyDictionary()
-        self._lock = threading.RLock()
+        self._paused: WeakSet[RateLimiter] = WeakSet()
 
-    def pause(self, target: Target, wait: float, header: str) -> PauseTooLong | None:
-        """Pause the limiter for so many seconds. Returns the error of other requests if that is too
-        long.
-        """
-        limiter = target.limiter
-        with self._lock:
+    def pause(self, limiter: RateLimiter, wait: float, header: str) -> None:
+        """Pause the limiter for so many seconds, and tell requests that would wait too long."""
+        with _lock:
+            record = _record(limiter)
             if wait >= limiter.paused_for():
-                self._asked[limiter] = _Asked(wait, header)
+                record.asked = _Asked(wait, header)
             limiter.pause_for(wait)
-            if wait <= self.max_pause:
-                return None
-            waits = list(self._waits.get(limiter, ()))
-        for waiting in waits:
+            self._paused.add(limiter)
+            told = [waiting for waiting in record.waits if wait > waiting.max_pause]
+        for waiting in told:
             waiting.end()
-        return PauseTooLong(wait, wait, header, target.host)
 
     async def acquire(self, target: Target, weight: int) -> Permit:
         """Wait for a permit. A pause that begins after the grant, but before this task runs, holds
@@ -113,7 +128,7 @@ class Pauses:
         limiter = target.limiter
         while True:
             permit = None
-            with _Wait() as wait:
+            with _Wait(self.max_pause) as wait:
                 # Before the check, so that no pause is missed.
                 self._begin(limiter, wait)
                 try:
@@ -140,30 +155,32 @@ class Pauses:
             _give_back(permit)
 
     def resume(self, limiter: RateLimiter | None) -> None:
-        """End the pause of this limiter, or those of all limiters whose servers asked for one."""
-        with self._lock:
-            limiters = list(self._asked) if limiter is None else [limiter]
+        """End the pause of this limiter, or those of all limiters that this client has paused."""
+        with _lock:
+            limiters = list(self._paused) if limiter is None else [limiter]
             for each in limiters:
-                self._asked.pop(each, None)
+                self._paused.discard(each)
+                _record(each).asked = None
         for each in limiters:
             each.resume()
 
     def _begin(self, limiter: RateLimiter, wait: _Wait) -> None:
-        with self._lock:
-            self._waits.setdefault(limiter, set()).add(wait)
+        with _lock:
+            _record(limiter).waits.add(wait)
 
     def _end(self, limiter: RateLimiter, wait: _Wait) -> None:
-        with self._lock:
-            self._waits[limiter].discard(wait)
+        with _lock:
+            _record(limiter).waits.discard(wait)
 
     def _check(self, target: Target) -> None:
-        with self._lock:
-            asked = self._asked.get(target.limiter)
-            if asked is None or asked.wait <= self.max_pause:
+        with _lock:
+            record = _records.get(target.limiter)
+            asked = None if record is None else record.asked
+            if record is None or asked is None or asked.wait <= self.max_pause:
                 return
             left = target.limiter.paused_for()
             if left <= 0:
-                del self._asked[target.limiter]
+                record.asked = None
         if left > self.max_pause:
             raise PauseTooLong(asked.wait, left, asked.header, target.host)
 
@@ -176,6 +193,9 @@ class _Wait:
     """
 
     was_ended = False
+
+    def __init__(self, max_pause: float) -> None:
+        self.max_pause = max_pause
 
     def __enter__(self) -> _Wait:
         task = asyncio.current_task()
