@@ -201,7 +201,7 @@ class Bodies(Clients):
 
         options: list[dict[str, Any]] = [{"actual": fails}, {"hook": fails}]
         for number, option in enumerate(options):
-            limiter = self.limiter("9/10ms")
+            limiter = self.limiter("9/10ms", abandon_grace=timedelta(milliseconds=10))
             async with self.client(kind, limiter, complete_on="body", **option) as client:
                 with self.assertRaises(ZeroDivisionError):
                     await client.get(self.server.url({"status": 429, "retry-after": 9}))

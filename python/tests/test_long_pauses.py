@@ -34,6 +34,7 @@ class TooLong(Clients):
             error = raised.exception
             self.assertIsInstance(error, RateLimiterError)
             self.assertEqual((error.asked, error.left, error.header), (7201, 7201, "retry-after"))
+            self.assertIsNone(error.host)
             assert error.until is not None
             self.assertGreater(error.until, datetime.now(timezone.utc) + timedelta(seconds=7190))
             self.assertIn("asked by `retry-after` for a pause of 7201 s, until 2", str(error))

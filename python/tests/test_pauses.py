@@ -174,7 +174,8 @@ class GrantedBeforeAPause(Clients):
     ) -> None:
         PausedAsItGrants.granted = 0
         self.server.seen.clear()
-        limiter = PausedAsItGrants(limits=["5/10ms"], clock=self.clock)
+        grace = timedelta(seconds=1)
+        limiter = PausedAsItGrants(limits=["5/10ms"], clock=self.clock, abandon_grace=grace)
         async with self.client(kind, limiter) as client:
             sent = asyncio.ensure_future(client.get(self.server.url()))
             await until(lambda: PausedAsItGrants.granted == 1)
