@@ -61,7 +61,7 @@ class ThreadsAndLoops(unittest.TestCase):
         first = asyncio.ensure_future(client.get(url))
         while limiter.stats().running == 0:
             await asyncio.sleep(0.001)
-        thread = threading.Thread(target=lambda: asyncio.run(wait_elsewhere()))
+        thread = threading.Thread(target=lambda: asyncio.run(wait_elsewhere(), debug=True))
         thread.start()
         while limiter.stats().queued == 0:
             await asyncio.sleep(0.001)

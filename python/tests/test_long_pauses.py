@@ -194,6 +194,28 @@ class Records(Clients):
             self.assertEqual((await one.get(self.server.url())).status, 200)
             await patient.close()
 
+    @for_each_client
+    async def test_a_request_that_waits_for_any_pause_keeps_its_place(
+        self, kind: type[Client]
+    ) -> None:
+        if kind.blocks:
+            return  # No thread is told.
+        limiter = self.limiter("99/10ms", concurrency=1)
+        self.server.seen.clear()
+        async with self.client(kind, limiter, max_pause=math.inf) as client:
+            running = await limiter.acquire()
+            first = asyncio.ensure_future(client.get(self.server.url()))
+            await until(lambda: limiter.stats().queued == 1)
+            second = asyncio.ensure_future(limiter.acquire())
+            await until(lambda: limiter.stats().queued == 2)
+            _pauses.Pauses(1).pause(limiter, 99999, "retry-after")
+            await asyncio.sleep(0.02)
+            running.complete()
+            limiter.resume()
+            (await second).complete()
+            self.assertEqual(len(self.server.seen), 1, "the first was sent before")
+            await first
+
 
 class Errors(unittest.TestCase):
     def test_the_error_can_be_pickled(self) -> None:
