@@ -92,7 +92,9 @@ if is_installed("httpx"):
 
         def __init__(self, limiter: Any, **options: Any) -> None:
             self.transport = AsyncRateLimitTransport(limiter, **options)
-            self.client = httpx.AsyncClient(transport=self.transport, follow_redirects=True)
+            self.client = httpx.AsyncClient(
+                transport=self.transport, follow_redirects=True, timeout=60
+            )
 
         async def get(self, url: str, method: str = "GET", **options: Any) -> Reply:
             response = await self.client.request(method, url, **options)
@@ -120,7 +122,7 @@ if is_installed("httpx"):
 
         def __init__(self, limiter: Any, **options: Any) -> None:
             self.transport = RateLimitTransport(limiter, **options)
-            self.client = httpx.Client(transport=self.transport, follow_redirects=True)
+            self.client = httpx.Client(transport=self.transport, follow_redirects=True, timeout=60)
 
         def _get(self, url: str, method: str = "GET", **options: Any) -> Reply:
             response = self.client.request(method, url, **options)

@@ -170,6 +170,7 @@ class TooLong(Clients):
 
 class Records(Clients):
     def test_a_limiter_that_is_dropped_is_forgotten(self) -> None:
+        gc.collect()
         before = len(_pauses._records)
         limiter = Limiter(limits=["9/1h"])
         _pauses.Pauses(1).pause(limiter, 60, "retry-after")
