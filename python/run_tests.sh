@@ -45,9 +45,9 @@ step "format and lints"
 
 step "types, by two checkers, and the stubs held to the module"
 "$bin/mypy" --cache-dir "$built/mypy" tests examples bench
-"$bin/mypy" --cache-dir "$built/mypy" lib/async_rate_limiter/_decorate.py
+"$bin/mypy" --cache-dir "$built/mypy" lib
 (cd "$built" && "$bin/python" -m mypy.stubtest async_rate_limiter)
-"$built/node_modules/.bin/pyright" --pythonpath "$bin/python" tests examples bench
+"$built/node_modules/.bin/pyright" --pythonpath "$bin/python" lib tests examples bench
 
 step "tests, by unittest"
 "$bin/python" -W error::ResourceWarning -m unittest discover
@@ -80,11 +80,11 @@ step "the source distribution builds on its own"
 rm -rf "$built/sdist" "$built/wheel"
 "$bin/maturin" sdist --out "$built/sdist" >"$built/sdist.log" 2>&1 || { cat "$built/sdist.log"; exit 1; }
 listing=$(tar -tzf "$built"/sdist/*.tar.gz)
-for file in LICENSE README.md crates/core/src/machine.rs; do
+for file in LICENSE README.md crates/core/src/machine.rs crates/hints/src/lib.rs; do
     grep -q "/$file\$" <<<"$listing" || { echo "$file is not in the source distribution"; exit 1; }
 done
 "$bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$built/wheel" "$built"/sdist/*.tar.gz
 listing=$("$bin/python" -m zipfile -l "$built"/wheel/*.whl)
-for file in async_rate_limiter/py.typed async_rate_limiter/_native.pyi dist-info/licenses/LICENSE; do
+for file in async_rate_limiter/py.typed async_rate_limiter/_native.pyi async_rate_limiter/httpx.py dist-info/licenses/LICENSE; do
     grep -q "$file" <<<"$listing" || { echo "$file is not in the wheel"; exit 1; }
 done

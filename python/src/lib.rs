@@ -49,5 +49,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<api::stats::Stats>()?;
     module.add_class::<api::stats::Held>()?;
     errors::add(module)?;
+    api::hints::add(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -113,6 +113,16 @@ impl Permit {
         Ok(Some(excess))
     }
 
+    /// Gives it back: its task never started. Whether it was held.
+    pub(crate) fn release_unused(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut state = self.lock();
+        let Some(hold) = state.held.take() else { return Ok(false) };
+        state.stage = Stage::Completed;
+        drop(state);
+        scheduler::undo(self.limiter.bind(py), hold)?;
+        Ok(true)
+    }
+
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.limiter)
     }

@@ -214,6 +214,15 @@ pub(crate) fn leave(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) -> PyResul
     if drives { drive(limiter, None) } else { Ok(()) }
 }
 
+/// A task that has its permit never starts: as if it had not been granted.
+pub(crate) fn undo(limiter: &Bound<'_, RateLimiter>, hold: Hold) -> PyResult<()> {
+    let mut inner = limiter.get().state().lock();
+    inner.undo(hold);
+    let drives = inner.has_waiters();
+    drop(inner);
+    if drives { drive(limiter, None) } else { Ok(()) }
+}
+
 /// A task has ended. Returns what it used beyond what was reserved for it.
 #[inline]
 pub(crate) fn end(limiter: &Bound<'_, RateLimiter>, hold: Hold, ending: Ending) -> PyResult<u64> {

@@ -44,13 +44,16 @@ mod usage;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-pub use usage::{Count, Usage, used_of};
+pub use usage::{Count, Usage, used_before, used_of};
 
 use time::Clocks;
 
 /// The headers that ask for a wait, each with the unit of its numbers as a power of ten nanoseconds.
 const ASK: [(&str, i64); 3] =
     [("retry-after", 9), ("retry-after-ms", 6), ("x-ms-retry-after-ms", 6)];
+
+/// The [header](Asked::header) of a wait that no header states: the answer refuses the request without a time.
+pub const REFUSAL: &str = "refusal";
 
 /// The statuses that refuse a request because of its rate, even without any header.
 const REFUSALS: [u16; 2] = [429, 503];
@@ -89,7 +92,7 @@ pub struct Asked {
     /// The wait, from the arrival of the answer. `Duration::MAX` means for ever.
     pub wait: Duration,
     /// The name of the header in lower case: `"retry-after"`, for example. `"ratelimit-reset"` stands for every
-    /// header with a reset time.
+    /// header with a reset time, and [`REFUSAL`] for none.
     pub header: &'static str,
 }
 
@@ -116,6 +119,26 @@ impl Heed {
 
     fn includes(&self, status: u16) -> bool {
         self.statuses.as_ref().map_or(status >= 400, |statuses| statuses.contains(&status))
+    }
+}
+
+impl Wait {
+    /// The wait to apply. A refusal that states no time waits for the limiter's own `backoff`, and its header is
+    /// [`REFUSAL`]. `None` if the answer asks for no wait.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use strict_rate_limiter_hints::{Answer, Heed, REFUSAL};
+    /// let answer = Answer::new(503, [], SystemTime::now());
+    /// let asked = answer.wait(&Heed::default()).or_backoff(|| Duration::from_secs(1)).unwrap();
+    /// assert_eq!((asked.wait, asked.header), (Duration::from_secs(1), REFUSAL));
+    /// ```
+    pub fn or_backoff(self, backoff: impl FnOnce() -> Duration) -> Option<Asked> {
+        match self {
+            Self::Asked(asked) => Some(asked),
+            Self::Unstated => Some(Asked { wait: backoff(), header: REFUSAL }),
+            Self::Nothing => None,
+        }
     }
 }
 
@@ -165,6 +188,29 @@ impl<'a> Answer<'a> {
         let mut usages = rate_limit_headers::by_name(&self.headers, &self.clocks);
         usages.extend(self.usage_in("ratelimit", Count::Remaining));
         usages
+    }
+
+    /// The units that one header reports of a limit with this rate and period, without the `own` units of the request
+    /// that was answered: those complete next, and a limiter counts them itself. `None` if the header reports nothing
+    /// about the limit.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use strict_rate_limiter_hints::{Answer, Count};
+    /// let answer = Answer::new(200, [("ratelimit-remaining", "3")], SystemTime::now());
+    /// let second = Duration::from_secs(1);
+    /// assert_eq!(answer.used_before("ratelimit-remaining", Count::Remaining, 10, second, 1), Some(6));
+    /// ```
+    pub fn used_before(
+        &self,
+        header: &str,
+        count: Count,
+        rate: u64,
+        per: Duration,
+        own: u64,
+    ) -> Option<u64> {
+        let used = used_of(&self.usage_in(header, count), rate, per)?;
+        Some(used_before(used, rate, own))
     }
 
     /// The windows in one header, whose bare numbers mean `count`. If it names a policy, the length of the window
@@ -306,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_without_a_time_waits_for_the_backoff_and_no_other_answer_asks_for_it() {
+        let second = seconds(1);
+        let applied = |status, headers: &[_]| {
+            let wait = wait(status, headers, &Heed::default());
+            wait.or_backoff(|| second).map(|asked| (asked.wait, asked.header))
+        };
+        assert_eq!(applied(429, &[]), Some((second, REFUSAL)));
+        assert_eq!(applied(429, &[("retry-after", "7")]), Some((seconds(7), "retry-after")));
+        assert_eq!(applied(429, &[("retry-after", "0")]), Some((Duration::ZERO, "retry-after")));
+        assert_eq!(applied(200, &[]), None);
+        let unused = || panic!("the answer states a time, or asks for none");
+        assert_eq!(Wait::Nothing.or_backoff(unused), None);
+    }
+
+    #[test]
     fn the_servers_date_is_its_now() {
         let headers = [
             ("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -334,5 +395,8 @@ mod tests {
         assert_eq!(used("ratelimit", Count::Remaining, 40, 60), Some(37));
         assert_eq!(used("ratelimit", Count::Remaining, 40, 61), None);
         assert_eq!(used("another", Count::Remaining, 40, 60), None);
+        let before =
+            |own, per| answer.used_before("ratelimit", Count::Remaining, 40, seconds(per), own);
+        assert_eq!((before(1, 60), before(50, 60), before(1, 61)), (Some(36), Some(0), None));
     }
 }

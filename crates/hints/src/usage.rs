@@ -61,6 +61,12 @@ pub fn used_of(usages: &[Usage], rate: u64, per: Duration) -> Option<u64> {
     usages.iter().filter(about).filter_map(|usage| usage.used_of(rate)).max()
 }
 
+/// The used units of a limit of this rate, without the `own` units of the request whose answer reported them: those
+/// complete next, and a limiter counts them itself. The server may report more than the rate; the rate counts.
+pub fn used_before(used: u64, rate: u64, own: u64) -> u64 {
+    used.min(rate).saturating_sub(own)
+}
+
 /// The windows in the text of one header.
 pub(crate) fn read(text: &str, count: Count, clocks: &Clocks) -> Vec<Usage> {
     let mut usages: Vec<Usage> = vec![];
@@ -255,6 +261,14 @@ mod tests {
         let mut single = read("limit=40, remaining=3", Count::Remaining);
         complete_by(&mut single, &policies[..1]);
         assert_eq!(single[0].window, Some(MINUTE));
+    }
+
+    #[test]
+    fn the_request_that_was_answered_is_not_counted_twice() {
+        assert_eq!(used_before(8, 10, 2), 6);
+        assert_eq!(used_before(1, 10, 2), 0, "the server has not counted it yet");
+        assert_eq!(used_before(1_000, 10, 2), 8, "at most the rate is in use");
+        assert_eq!(used_before(u64::MAX, 10, u64::MAX), 0);
     }
 
     #[test]

@@ -66,6 +66,7 @@ proptest! {
         now in any::<u64>(),
         rate in any::<u64>(),
         per in any::<u64>(),
+        own in any::<u64>(),
     ) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(now);
         let answer = answer(status, &headers, now);
@@ -74,8 +75,12 @@ proptest! {
         for count in [Count::Used, Count::Remaining] {
             for (name, _) in &headers {
                 let usages = answer.usage_in(name, count);
-                let used = used_of(&usages, rate, Duration::from_nanos(per));
+                let per = Duration::from_nanos(per);
+                let used = used_of(&usages, rate, per);
                 prop_assert!(used.is_none_or(|used| used <= rate));
+                let before = answer.used_before(name, count, rate, per, own);
+                prop_assert_eq!(before.is_some(), used.is_some());
+                prop_assert!(before <= used);
             }
         }
     }

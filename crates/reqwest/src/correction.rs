@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 use strict_rate_limiter::{Limit, RateLimiter};
-use strict_rate_limiter_hints::{Answer, Count, used_of};
+use strict_rate_limiter_hints::{Answer, Count, used_before};
 
 /// Why a limit cannot be corrected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,9 +49,10 @@ impl Correction {
 
     /// Called while the request, of this weight, still holds its permit.
     pub(crate) fn apply(&self, limiter: &RateLimiter, weight: u64, answer: &Answer<'_>) {
-        let usages = answer.usage_in(self.header.as_str(), self.count);
-        if let Some(used) = used_of(&usages, self.limit.rate(), self.limit.per()) {
-            correct(limiter, self.limit, weight, used);
+        let (limit, own) = (self.limit, self.limit.units(weight));
+        let header = self.header.as_str();
+        if let Some(used) = answer.used_before(header, self.count, limit.rate(), limit.per(), own) {
+            _ = limiter.reconcile(limit, used);
         }
     }
 }
@@ -59,6 +60,5 @@ impl Correction {
 /// Tells the limiter that the server has counted `used` units, including those of this request, which complete next.
 /// Does nothing if the limiter does not have the limit.
 pub(crate) fn correct(limiter: &RateLimiter, limit: Limit, weight: u64, used: u64) {
-    let used = used.min(limit.rate()).saturating_sub(limit.units(weight));
-    _ = limiter.reconcile(limit, used);
+    _ = limiter.reconcile(limit, used_before(used, limit.rate(), limit.units(weight)));
 }

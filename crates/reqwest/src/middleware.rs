@@ -7,10 +7,10 @@ use reqwest::{Body, Request, Response, ResponseBuilderExt};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 use strict_rate_limiter::OwnedPermit;
 use strict_rate_limiter::tower::LimitedBody;
-use strict_rate_limiter_hints::{self as hints, Answer, Wait};
+use strict_rate_limiter_hints::{self as hints, Answer};
 
 use crate::limiters::Target;
-use crate::pause::{REFUSAL, RequestedPause};
+use crate::pause::RequestedPause;
 use crate::redirect::Sent;
 use crate::{Completion, RateLimit, resend};
 
@@ -101,13 +101,8 @@ impl RateLimit {
         let headers = response.headers().iter();
         let headers = headers.filter_map(|(name, text)| Some((name.as_str(), text.to_str().ok()?)));
         let answer = Answer::new(response.status().as_u16(), headers, SystemTime::now());
-        let asked = match answer.wait(&self.heed) {
-            Wait::Asked(asked) => Some(RequestedPause { wait: asked.wait, header: asked.header }),
-            Wait::Unstated => {
-                Some(RequestedPause { wait: target.limiter.backoff(), header: REFUSAL })
-            }
-            Wait::Nothing => None,
-        };
+        let asked = answer.wait(&self.heed).or_backoff(|| target.limiter.backoff());
+        let asked = asked.map(|asked| RequestedPause { wait: asked.wait, header: asked.header });
         // Pause first, so that a hook that panics does not prevent it.
         let mut too_long = asked.and_then(|asked| self.pause(target, asked));
         for correction in &self.corrections {

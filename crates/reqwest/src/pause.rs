@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest_middleware::{Error, Result};
 use strict_rate_limiter::OwnedPermit;
+use strict_rate_limiter_hints::REFUSAL;
 use tokio::sync::Notify;
 
 use crate::limiters::Target;
@@ -40,9 +41,6 @@ pub struct PauseTooLong {
     until: Option<SystemTime>,
     host: Option<String>,
 }
-
-/// The header name that is reported if a refusal states no time.
-pub(crate) const REFUSAL: &str = "refusal";
 
 /// The last second that HTTP dates can express.
 const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);

@@ -8,8 +8,14 @@ task at a time by default, first in, first out.
     done = await limiter.push(work)      # True: it ran at once; False: it was queued
     answer = await limiter.run(work)     # waits its turn
     async with limiter: ...              # the block is the task
+
+A `KeyedRateLimiter` has a limiter for each key; `map_inputs` calls a function for each of many
+inputs. The modules `httpx`, `aiohttp` and `requests` of this package keep the clients of these
+names within a limit; each needs the library it is named after.
 """
 
+from ._keyed import KeyedRateLimiter
+from ._map import gather_inputs, map_inputs
 from ._native import (
     Aborted,
     Closed,
@@ -24,12 +30,15 @@ from ._native import (
     WouldDeadlock,
     __version__,
 )
+from ._pauses import PauseTooLong
 
 __all__ = [
     "Aborted",
     "Closed",
     "DeadlineExceeded",
     "Held",
+    "KeyedRateLimiter",
+    "PauseTooLong",
     "Permit",
     "QueueFull",
     "RateLimiter",
@@ -38,4 +47,6 @@ __all__ = [
     "WeightedRateLimiter",
     "WouldDeadlock",
     "__version__",
+    "gather_inputs",
+    "map_inputs",
 ]

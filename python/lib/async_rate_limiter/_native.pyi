@@ -1,6 +1,13 @@
 """The native half: see the docstrings of the classes themselves, by help()."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+)
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeVar, final, overload
@@ -12,9 +19,11 @@ _Time: TypeAlias = timedelta | float | str
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_I = TypeVar("_I")
 
 __all__ = [
     "Aborted",
+    "Answer",
     "Closed",
     "DeadlineExceeded",
     "Held",
@@ -23,9 +32,12 @@ __all__ = [
     "RateLimiter",
     "RateLimiterError",
     "Stats",
+    "Usage",
     "WeightedRateLimiter",
     "WouldDeadlock",
     "__version__",
+    "read_answer",
+    "used_before",
 ]
 
 __version__: str
@@ -119,6 +131,52 @@ class RateLimiter:
     def __call__(
         self, function: None = None, /, *, weight: int = 1, timeout: _Time | None = None
     ) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[_I], Awaitable[_T]],
+        inputs: Iterable[_I] | AsyncIterable[_I],
+        *,
+        in_order: bool = True,
+        weight: int | Callable[[_I], int] = 1,
+        return_exceptions: bool = False,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        max_in_flight: int | None = None,
+    ) -> AsyncGenerator[_T]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[_I], _T],
+        inputs: Iterable[_I] | AsyncIterable[_I],
+        *,
+        in_order: bool = True,
+        weight: int | Callable[[_I], int] = 1,
+        return_exceptions: bool = False,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        max_in_flight: int | None = None,
+    ) -> AsyncGenerator[_T]: ...
+    @overload
+    def gather(
+        self,
+        function: Callable[[_I], Awaitable[_T]],
+        inputs: Iterable[_I] | AsyncIterable[_I],
+        *,
+        weight: int | Callable[[_I], int] = 1,
+        return_exceptions: bool = False,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        max_in_flight: int | None = None,
+    ) -> Coroutine[Any, Any, list[_T]]: ...
+    @overload
+    def gather(
+        self,
+        function: Callable[[_I], _T],
+        inputs: Iterable[_I] | AsyncIterable[_I],
+        *,
+        weight: int | Callable[[_I], int] = 1,
+        return_exceptions: bool = False,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        max_in_flight: int | None = None,
+    ) -> Coroutine[Any, Any, list[_T]]: ...
     def pause_until(self, when: float | datetime) -> None: ...
     def pause_for(self, pause: _Time) -> None: ...
     def resume(self) -> None: ...
@@ -181,6 +239,7 @@ class Permit:
     @property
     def held(self) -> bool: ...
     def complete(self, actual: int | None = None) -> int: ...
+    def release_unused(self) -> None: ...
     def __enter__(self) -> Permit: ...
     def __exit__(
         self,
@@ -219,3 +278,40 @@ class Held:
     def per_ns(self) -> int: ...
     @property
     def units(self) -> int: ...
+
+@final
+class Usage:
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def window(self) -> float | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def used(self) -> int | None: ...
+    @property
+    def remaining(self) -> int | None: ...
+    @property
+    def reset(self) -> float | None: ...
+
+@final
+class Answer:
+    @property
+    def wait(self) -> float | None: ...
+    @property
+    def header(self) -> str | None: ...
+    @property
+    def is_unstated(self) -> bool: ...
+    @property
+    def usages(self) -> list[Usage]: ...
+    def pause(self, backoff: Callable[[], float]) -> tuple[float, str] | None: ...
+    def used_before(self, header: str, counts: str, limit: str, weight: int) -> int | None: ...
+
+def read_answer(
+    status: int,
+    headers: Iterable[tuple[str, str]],
+    now: float,
+    statuses: Iterable[int] | None = None,
+    used_up: bool = True,
+) -> Answer: ...
+def used_before(limit: str, used: int, weight: int) -> int: ...

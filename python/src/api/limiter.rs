@@ -278,6 +278,30 @@ impl RateLimiter {
         }
     }
 
+    /// Call a function for each of many inputs under the limiter: `async for answer in limiter.map(fn,
+    /// inputs)`. See `async_rate_limiter.map_inputs`, which has the keywords.
+    #[pyo3(signature = (function, inputs, **keywords))]
+    fn map<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        inputs: &Bound<'py, PyAny>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        over_inputs(slf, "map_inputs", (function, inputs), keywords)
+    }
+
+    /// The same, with all answers in a list: `answers = await limiter.gather(fn, inputs)`. See
+    /// `async_rate_limiter.gather_inputs`.
+    #[pyo3(signature = (function, inputs, **keywords))]
+    fn gather<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        inputs: &Bound<'py, PyAny>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        over_inputs(slf, "gather_inputs", (function, inputs), keywords)
+    }
+
     /// Grant nothing before a time, as when a server answers Retry-After: a float of seconds on the
     /// clock of `time.monotonic()` (which is `loop.time()`), or an aware datetime. Running tasks go on.
     /// A pause that ends earlier than the present one changes nothing; `resume()` ends it.
@@ -465,6 +489,18 @@ impl Finalize for RateLimiter {
     fn finalize(this: &Bound<'_, Self>) {
         errors::undisturbed(this.py(), || scheduler::tell_unreachable(this));
     }
+}
+
+/// Calls what does not need to be native.
+fn over_inputs<'py>(
+    limiter: &Bound<'py, RateLimiter>,
+    name: &str,
+    (function, inputs): (&Bound<'py, PyAny>, &Bound<'py, PyAny>),
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    limiter.get().initialised()?;
+    let module = limiter.py().import("async_rate_limiter._map")?;
+    module.getattr(name)?.call((limiter, function, inputs), keywords)
 }
 
 /// Its task with its arguments.

@@ -1,6 +1,7 @@
 //! What Python sees: arguments in, answers and exceptions out. It decides nothing.
 
 pub(crate) mod control;
+pub(crate) mod hints;
 pub(crate) mod limiter;
 pub(crate) mod permit;
 pub(crate) mod push;

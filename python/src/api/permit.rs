@@ -70,6 +70,16 @@ impl Permit {
         self.end(py, false)?.ok_or_else(|| PyRuntimeError::new_err("the permit is not held"))
     }
 
+    /// Give it back: its task never started, so nothing counts. Raises RuntimeError if the permit is
+    /// not held.
+    #[pyo3(name = "release_unused")]
+    fn give_back(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().release_unused(slf.py())? {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("the permit is not held"))
+    }
+
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         match slf.get().stage() {
             Stage::New => acquire_blocking(&slf)?,
