@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     _P = ParamSpec("_P")
     _T = TypeVar("_T")
 
-    Timeout = float | str | timedelta | None
 
-
-def limit(limiter: RateLimiter, weight: int, timeout: Timeout) -> Callable[..., Any]:
+def limit(
+    limiter: RateLimiter, weight: int, timeout: float | str | timedelta | None
+) -> Callable[..., Any]:
     """A decorator that limits a function, each call of this weight."""
     return functools.partial(limited, limiter, weight, timeout)
 
 
 def limited(
-    limiter: RateLimiter, weight: int, timeout: Timeout, function: Callable[_P, _T]
+    limiter: RateLimiter,
+    weight: int,
+    timeout: float | str | timedelta | None,
+    function: Callable[_P, _T],
 ) -> Callable[_P, _T]:
     """The function, each call of which waits for its turn: in its thread if it is not async."""
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
@@ -49,7 +52,7 @@ def limited(
 def _limited_async(
     limiter: RateLimiter,
     weight: int,
-    timeout: Timeout,
+    timeout: float | str | timedelta | None,
     function: Callable[_P, Awaitable[_T]],
 ) -> Callable[_P, Awaitable[_T]]:
     @functools.wraps(function)
