@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import contextlib
 import copy
+import functools
 import gc
 import inspect
 import operator
@@ -71,8 +72,8 @@ def finish(world: World) -> None:
         world.safely(undo, "undo")
     limiters: list[Any] = [thing for thing in world.things if isinstance(thing, LIMITERS)]
     for limiter in [*(one for one in limiters if world.chance(2)), *world.awaited]:
-        world.safely(lambda: ABORT(limiter), "abort")
-    limiter = None
+        world.safely(functools.partial(ABORT, limiter), "abort")
+        del limiter
     world.awaited.clear()
     for thread in world.threads:
         if thread is not threading.current_thread():

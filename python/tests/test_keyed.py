@@ -130,6 +130,7 @@ class Keyed(unittest.TestCase):
         kept = [keyed[1], keyed[2]]
         keyed.forget_idle()
         self.assertEqual(len(keyed), 2)
+        self.assertEqual(len(list(keyed)), 2)
         del kept[0]
         gc.collect()
         keyed.forget_idle()

@@ -25,6 +25,7 @@ from typing import (
     Coroutine,
     Generic,
     Iterable,
+    Iterator,
     Mapping,
     TypeVar,
     Union,
@@ -162,6 +163,10 @@ class KeyedRateLimiter(Generic[_K]):
     def stats(self) -> dict[_K, Stats]:
         """The numbers of each known key. An idle key may be missing."""
         return {key: limiter.stats() for key, limiter in self._known()}
+
+    def __iter__(self) -> Iterator[_K]:
+        """The known keys."""
+        return iter([key for key, _ in self._known()])
 
     def __len__(self) -> int:
         """The number of known keys."""
