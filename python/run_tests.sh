@@ -54,14 +54,14 @@ step "tests, by unittest"
 if [ "$mode" = quick ]; then exit; fi
 
 step "tests, by pytest"
-"$bin/pytest" -q -p no:cacheprovider
+FUZZ_SECONDS=5 "$bin/pytest" -q -p no:cacheprovider
 
 site=$("$bin/python" -c 'import async_rate_limiter as it; print(it.__path__[0])')
 rm -rf "$built/site" && mkdir "$built/site" && cp -r "$site" "$built/site"
 
 step "tests on a debug build of Python, which checks and counts every reference"
 if command -v python3.11-dbg >/dev/null; then
-    PYTHONPATH=$built/site PYTHONMALLOC=debug python3.11-dbg -m unittest discover
+    FUZZ_SECONDS=15 PYTHONPATH=$built/site PYTHONMALLOC=debug python3.11-dbg -m unittest discover
 else
     echo "SKIPPED: there is no python3.11-dbg here, and it cannot be installed"
 fi
