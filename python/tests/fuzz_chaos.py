@@ -140,6 +140,9 @@ def use(world: World) -> None:
     names = {"timeout": world.rng.choice([0, 0.001, 5])} if world.chance(10) else {}
     if name == "acquire_blocking":
         names = {"timeout": 0.001}
+    if name.endswith("acquire") or name == "acquire_blocking":
+        names.update(weight=arguments[0] if arguments else 1)
+        arguments = ()
     world.tell(limiter, name, arguments, names)
     if hasattr(limiter, name):
         world.keep(getattr(limiter, name)(*arguments, **names))
@@ -228,7 +231,8 @@ def permits(world: World) -> None:
         permit.complete(*world.rng.choice([(), (0,), (1,), (100,), (world.value(),)]))
     elif way == 1:
         permit.actual = world.value()
-    elif way == 2:
+    elif way == 2 and permit.held:
+        # One that is not held would wait for it, and that may be for ever.
         with permit:
             world.step()
     elif way == 3:
@@ -255,7 +259,8 @@ def call(world: World) -> None:
     if not callable(value):
         world.keep(value)
         return
-    if isinstance(thing, LIMITERS) and (name == "__enter__" or "block" in name):
+    waits = isinstance(thing, (*LIMITERS, package.Permit))
+    if waits and (name == "__enter__" or "block" in name):
         # It waits, and has its own ingredient.
         return
     many = world.rng.randrange(4)
