@@ -157,13 +157,13 @@ class PausedAsItGrants(RateLimiter):
         if PausedAsItGrants.granted == 1:
             self.pause_for(7)
 
-    async def acquire(self, **options: Any) -> Permit:
-        permit = await super().acquire(**options)
+    async def acquire(self, weight: int = 1, **options: Any) -> Permit:
+        permit = await super().acquire(weight, **options)
         self.pause_at_first()
         return permit
 
-    def acquire_blocking(self, **options: Any) -> Permit:
-        permit = super().acquire_blocking(**options)
+    def acquire_blocking(self, weight: int = 1, **options: Any) -> Permit:
+        permit = super().acquire_blocking(weight, **options)
         self.pause_at_first()
         return permit
 

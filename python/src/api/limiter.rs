@@ -152,8 +152,8 @@ impl RateLimiter {
     /// Wait for the right to run one task, and give it as a Permit, which is held until its
     /// `complete()` or the end of a `with` block. Raises and cancels as `run()` does.
     #[pyo3(
-        signature = (*, weight=None, timeout=None),
-        text_signature = "($self, *, weight=1, timeout=None)",
+        signature = (weight=None, *, timeout=None),
+        text_signature = "($self, weight=1, *, timeout=None)",
     )]
     fn acquire<'py>(
         slf: &Bound<'py, Self>,
@@ -169,8 +169,8 @@ impl RateLimiter {
     /// queue. In a thread whose event loop runs it waits for time alone: where it would wait for other
     /// tasks, which may need that loop, it raises WouldDeadlock.
     #[pyo3(
-        signature = (*, weight=None, timeout=None),
-        text_signature = "($self, *, weight=1, timeout=None)",
+        signature = (weight=None, *, timeout=None),
+        text_signature = "($self, weight=1, *, timeout=None)",
     )]
     fn acquire_blocking<'py>(
         slf: &Bound<'py, Self>,
@@ -187,7 +187,7 @@ impl RateLimiter {
     /// A permit if one can be had right now, else None. It never overtakes a waiter.
     ///
     /// Raises Closed, and ValueError for a weight that could never run.
-    #[pyo3(signature = (*, weight=None), text_signature = "($self, *, weight=1)")]
+    #[pyo3(signature = (weight=None), text_signature = "($self, weight=1)")]
     fn try_acquire<'py>(
         slf: &Bound<'py, Self>,
         weight: Option<&Bound<'py, PyAny>>,
