@@ -61,7 +61,7 @@ rm -rf "$built/site" && mkdir "$built/site" && cp -r "$site" "$built/site"
 
 step "tests on a debug build of Python, which checks and counts every reference"
 if command -v python3.11-dbg >/dev/null; then
-    FUZZ_SECONDS=15 PYTHONPATH=$built/site PYTHONMALLOC=debug python3.11-dbg -m unittest discover
+    FUZZ_SECONDS=5 PYTHONPATH=$built/site PYTHONMALLOC=debug python3.11-dbg -m unittest discover
 else
     echo "SKIPPED: there is no python3.11-dbg here, and it cannot be installed"
 fi
