@@ -1,18 +1,25 @@
 //! Waiting in a thread, without an event loop.
 //!
-//! The thread waits for a lock of Python's, so a signal handler that raises ends the wait, and libraries that replace
-//! `threading.Lock` replace this one. The first waiter keeps the time itself: it waits until the opening and looks.
+//! The thread waits detached from the interpreter, in pieces, and looks for signals in between. The first waiter keeps
+//! the time itself: it waits until the opening and looks. It does not wait in a lock of Python's: where the interpreter
+//! ends meanwhile, that would unwind the thread through native code, which aborts the process.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use strict_rate_limiter_core::Ticket;
+use strict_rate_limiter_core::{Ticket, TryGrantError};
 
 use crate::errors;
 use crate::event_loop::{self, ThreadMark};
 use crate::scheduler::{self, drive};
-use crate::state::{Hold, RateLimiter, ThreadWaiter, Waiter};
+use crate::state::{Hold, RateLimiter, Signal, ThreadWaiter, Waiter};
 
-/// A wait is cut into pieces: a loop whose tasks it waits for may have been closed, and a given clock may jump.
+/// How long until the main thread looks for signals again, which it alone handles.
+const SIGNALS_NS: u64 = 20_000_000;
+
+/// How long any thread waits at most: a loop whose tasks it waits for may have been closed, and a given clock may jump.
 const PIECE_NS: u64 = 500_000_000;
 
 /// Shorter ones would be over at once.
@@ -31,37 +38,56 @@ pub(crate) fn acquire(
         return Ok(hold);
     }
     let py = limiter.py();
-    let state = limiter.get().state();
-    if state.would_block_itself(weight) {
+    if limiter.get().state().would_block_itself(weight) {
         return Err(errors::would_deadlock());
     }
-    if event_loop::one_runs_here(py)? && state.lock().machine.load() != (0, 0) {
+    if event_loop::one_runs_here(py)? && !waits_for_time_alone(limiter, weight)? {
         return Err(errors::would_block_its_loop());
     }
     let deadline = timeout_ns.map(|ns| scheduler::deadline(limiter, weight, ns)).transpose()?;
-    let lock = py.import("threading")?.call_method0(intern!(py, "Lock"))?;
-    lock.call_method0(intern!(py, "acquire"))?;
-    let waiter = ThreadWaiter {
-        thread: ThreadMark::here(),
-        lock: lock.clone().unbind(),
-        is_signalled: false,
-        opening: None,
-    };
-    let place = scheduler::join(limiter, weight, Waiter::Thread(waiter), None)?;
-    let waited = wait(limiter, place.ticket, &lock, deadline);
+    let piece_ns = if is_main_thread(py)? { SIGNALS_NS } else { PIECE_NS };
+    let signal = Arc::new(Signal::default());
+    let (thread, same) = (ThreadMark::here(), Arc::clone(&signal));
+    let waiter = Waiter::Thread(ThreadWaiter { thread, signal: same, opening: None });
+    let place = scheduler::join(limiter, weight, waiter, None)?;
+    let waited = wait(limiter, place.ticket, &signal, deadline, piece_ns);
     waited.map_err(|error| errors::with(error, scheduler::leave(limiter, place.ticket)))
+}
+
+/// Whether nobody waits ahead, and there is room at a known time, whatever becomes of the running tasks.
+fn waits_for_time_alone(limiter: &Bound<'_, RateLimiter>, weight: u64) -> PyResult<bool> {
+    let state = limiter.get().state();
+    let now = state.now(limiter.py())?;
+    let mut inner = state.lock();
+    if inner.machine.head().is_some() {
+        return Ok(false);
+    }
+    match inner.machine.try_grant(now, weight) {
+        Ok(grant) => {
+            inner.machine.undo(grant);
+            Ok(true)
+        }
+        Err(TryGrantError::Busy { not_before }) => Ok(not_before.is_some()),
+        Err(_) => Ok(true),
+    }
+}
+
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    let threading = py.import(intern!(py, "threading"))?;
+    let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
+    main.eq(threading.call_method0(intern!(py, "get_ident"))?)
 }
 
 fn wait(
     limiter: &Bound<'_, RateLimiter>,
     ticket: Ticket,
-    lock: &Bound<'_, PyAny>,
+    signal: &Signal,
     deadline: Option<u64>,
+    piece_ns: u64,
 ) -> PyResult<Hold> {
     let py = limiter.py();
     let state = limiter.get().state();
     loop {
-        // A signal that came before the lock began to wait.
         py.check_signals()?;
         scheduler::forget_loops(limiter, None)?;
         let now = state.now(py)?;
@@ -80,12 +106,7 @@ fn wait(
         };
         drop(inner);
         let until = [opening, deadline].into_iter().flatten().min().unwrap_or(u64::MAX);
-        let piece = until.saturating_sub(now).clamp(LEAST_NS, PIECE_NS);
-        #[expect(clippy::cast_precision_loss, reason = "a minute of nanoseconds is exact")]
-        let seconds = piece as f64 / 1e9;
-        let acquired = lock.call_method1(intern!(py, "acquire"), (true, seconds))?.is_truthy()?;
-        if acquired && let Some(Waiter::Thread(waiter)) = state.lock().machine.waiter_mut(ticket) {
-            waiter.is_signalled = false;
-        }
+        let wait_ns = until.saturating_sub(now).clamp(LEAST_NS, piece_ns);
+        py.detach(|| signal.wait(Duration::from_nanos(wait_ns)));
     }
 }

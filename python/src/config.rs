@@ -128,7 +128,7 @@ fn period_ns(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     let ns = natural("per_ns", value)?;
     if (1..LEAST_PER_NS).contains(&ns) {
         return Err(PyValueError::new_err(format!(
-            "per_ns={ns} is {ns} nanoseconds. For seconds, write per={ns}; for nanoseconds, per=\"{ns}ns\""
+            "per_ns={ns} is {ns} ns. For seconds, write per={ns}; for nanoseconds, per=\"{ns}ns\""
         )));
     }
     Ok(ns)

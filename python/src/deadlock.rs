@@ -5,7 +5,7 @@ use strict_rate_limiter_core::RunningTask;
 
 use crate::event_loop::{self, ThreadMark};
 use crate::imports::imports;
-use crate::state::{Inner, State};
+use crate::state::{Inner, State, Waiter};
 
 impl State {
     /// Whether a task of this limiter is asking.
@@ -25,10 +25,16 @@ impl State {
         Ok(outer.any(|outer| !weight.is_some_and(|weight| could_nest(&inner, outer, weight))))
     }
 
-    /// The same for a thread that is to be blocked. What it holds by `with limiter` cannot end before it goes on.
+    /// The same for a thread that is to be blocked. What it holds by `with limiter` cannot end before it goes on; nor can
+    /// its own wait, if a signal handler asks meanwhile.
     pub(crate) fn would_block_itself(&self, weight: u64) -> bool {
         let here = ThreadMark::here();
         let inner = self.lock();
+        let waits =
+            |waiter: &Waiter| matches!(waiter, Waiter::Thread(waiter) if waiter.thread == here);
+        if inner.machine.waiters().any(waits) {
+            return true;
+        }
         let held = inner.blocking.iter().filter(|thread| **thread == here).map(|_| 1);
         let mut outer = inner.frames.here().chain(held);
         outer.any(|outer| !could_nest(&inner, outer, weight))

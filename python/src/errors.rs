@@ -110,6 +110,12 @@ pub(crate) fn would_block_its_loop() -> PyErr {
     )
 }
 
+pub(crate) fn generator() -> PyErr {
+    PyTypeError::new_err(
+        "the task returned a generator, whose body has not run: use the limiter inside it",
+    )
+}
+
 pub(crate) fn not_initialised() -> PyErr {
     PyRuntimeError::new_err(
         "the limiter is not made yet: a subclass has to call super().__init__(rate, per_ns)",

@@ -16,6 +16,7 @@ pub(crate) struct Imports {
     pub(crate) monotonic_ns: Py<PyAny>,
     pub(crate) coroutine: Py<PyAny>,
     pub(crate) generator: Py<PyAny>,
+    pub(crate) async_generator: Py<PyAny>,
     /// Wakes a future; native.
     pub(crate) wake: Py<PyAny>,
     /// Whether a task can begin inside another one's step (`asyncio.eager_task_factory`).
@@ -43,6 +44,7 @@ pub(crate) fn import(wake: Bound<'_, PyCFunction>) -> PyResult<()> {
             monotonic_ns: name(&py.import("time")?, "monotonic_ns")?,
             coroutine: name(&types, "CoroutineType")?,
             generator: name(&types, "GeneratorType")?,
+            async_generator: name(&types, "AsyncGeneratorType")?,
             wake: wake.into_any().unbind(),
             has_eager_tasks: asyncio.hasattr("eager_task_factory")?,
         })

@@ -78,7 +78,7 @@ impl Permit {
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.lock().held.is_some()
+        self.lock().held.as_ref().is_some_and(Hold::is_of_this_process)
     }
 
     pub(crate) fn actual(&self) -> Option<u64> {

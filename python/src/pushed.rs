@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::errors;
 use crate::event_loop::EventLoop;
 use crate::imports::imports;
 
@@ -26,7 +27,14 @@ impl Pushed {
     /// Calls it in its context. Returns what it returned, if that is awaitable.
     pub(crate) fn call<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let returned = self.context.bind(py).call_method1(intern!(py, "run"), (&self.task,))?;
-        Ok(if is_awaitable(&returned)? { Some(returned) } else { None })
+        if is_awaitable(&returned)? {
+            return Ok(Some(returned));
+        }
+        let kind = returned.get_type();
+        if kind.is(&imports(py).generator) || kind.is(&imports(py).async_generator) {
+            return Err(errors::generator());
+        }
+        Ok(None)
     }
 
     /// Has the loop run a coroutine in its context. Returns the loop's task.

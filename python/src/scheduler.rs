@@ -277,13 +277,10 @@ pub(crate) fn drive(limiter: &Bound<'_, RateLimiter>, now: Option<u64>) -> PyRes
     let now = now.map_or_else(|| state.now(py), Ok)?;
     let mut errors = Errors::default();
     loop {
-        let action = state.lock().next(py, now);
+        let action = state.lock().next(now);
         match action {
             Action::Wake { ticket, event_loop, future, _task } => {
                 wake(limiter, ticket, event_loop, future.bind(py), &mut errors);
-            }
-            Action::Signal(lock) => {
-                errors.note(lock.bind(py).call_method0(intern!(py, "release")));
             }
             Action::Start(event_loop) => {
                 let event_loop = (event_loop, When::Soon);
@@ -447,9 +444,8 @@ pub(crate) fn refuse(
             Some(event_loop) => report(limiter, &event_loop, error).map(|()| None),
             None => Ok(None),
         },
-        Waiter::Thread(waiter) if waiter.is_signalled => Ok(None),
         Waiter::Thread(waiter) => {
-            waiter.lock.bind(py).call_method0(intern!(py, "release"))?;
+            waiter.signal.give();
             Ok(None)
         }
     }

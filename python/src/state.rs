@@ -6,7 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
@@ -158,12 +159,32 @@ pub(crate) enum Waiter {
 /// A thread that waits.
 pub(crate) struct ThreadWaiter {
     pub(crate) thread: ThreadMark,
-    /// A lock of Python's that it waits for.
-    pub(crate) lock: Py<PyAny>,
-    /// Whether that lock was released and the thread has not acquired it since.
-    pub(crate) is_signalled: bool,
+    /// What it waits for.
+    pub(crate) signal: Arc<Signal>,
     /// Until when it has to wait at most, if it is the first.
     pub(crate) opening: Option<u64>,
+}
+
+/// What a thread waits for: it is given once for each change that is for the thread.
+#[derive(Default)]
+pub(crate) struct Signal {
+    is_given: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn give(&self) {
+        *self.is_given.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for it, for at most so long, and takes it. Not to be called while attached to the interpreter.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        let is_given = self.is_given.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(is_given, timeout, |is_given| !*is_given);
+        let (mut is_given, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        mem::replace(&mut is_given, false)
+    }
 }
 
 /// How a task ended.
@@ -179,8 +200,6 @@ pub(crate) enum Ending {
 pub(crate) enum Action {
     /// A coroutine has its permit, or a task its room: wake it. `_task` ends after the lock.
     Wake { ticket: Ticket, event_loop: LoopId, future: Py<PyAny>, _task: Option<Pushed> },
-    /// A thread has its permit, or is the first now.
-    Signal(Py<PyAny>),
     /// A loop has a task to start.
     Start(LoopId),
     /// The first waiter is this loop's: have it look at the opening.
@@ -197,6 +216,11 @@ impl Ending {
 impl Hold {
     pub(crate) fn weight(&self) -> u64 {
         self.grant.weight()
+    }
+
+    /// Whether it was granted in this process: what ran in the parent counts as ended in a forked child.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.forks == forks()
     }
 }
 
@@ -440,7 +464,7 @@ impl Inner {
     }
 
     /// Asks the machine for its next decision at `now`.
-    pub(crate) fn next(&mut self, py: Python<'_>, now: u64) -> Action {
+    pub(crate) fn next(&mut self, now: u64) -> Action {
         loop {
             match self.machine.poll(now) {
                 Decision::Grant { waiter, ticket } => match waiter {
@@ -456,8 +480,7 @@ impl Inner {
                         state.ready.push_back((task, hold));
                         return Action::Start(event_loop);
                     }
-                    Waiter::Thread(waiter) if waiter.is_signalled => {}
-                    Waiter::Thread(waiter) => return Action::Signal(waiter.lock),
+                    Waiter::Thread(waiter) => waiter.signal.give(),
                 },
                 Decision::Accept { ticket } => {
                     if let Some(Waiter::Pushed { event_loop, room, .. }) =
@@ -468,7 +491,7 @@ impl Inner {
                         return Action::Wake { ticket, event_loop, future, _task: None };
                     }
                 }
-                Decision::LookAgainAt(at) => return self.look_at(py, at),
+                Decision::LookAgainAt(at) => return self.look_at(at),
                 Decision::WaitForCompletion => return self.watch_others(now),
                 // `Idle`.
                 _ => return Action::Rest,
@@ -492,7 +515,7 @@ impl Inner {
     }
 
     /// Who has to look at the next opening: the first waiter, or whoever waits for the end.
-    fn look_at(&mut self, py: Python<'_>, opening: u64) -> Action {
+    fn look_at(&mut self, opening: u64) -> Action {
         let Some(head) = self.machine.head() else {
             let drained = self.drained.first();
             return drained.map_or(Action::Rest, |(id, _)| Action::LookAt(*id, opening));
@@ -502,12 +525,10 @@ impl Inner {
                 Action::LookAt(*event_loop, opening)
             }
             Some(Waiter::Thread(waiter)) => {
-                let knows = waiter.opening.replace(opening) == Some(opening);
-                if knows || waiter.is_signalled || waiter.thread == ThreadMark::here() {
-                    return Action::Rest;
+                if waiter.opening.replace(opening) != Some(opening) {
+                    waiter.signal.give();
                 }
-                waiter.is_signalled = true;
-                Action::Signal(waiter.lock.clone_ref(py))
+                Action::Rest
             }
             None => Action::Rest,
         }
@@ -552,7 +573,7 @@ impl Waiter {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Coroutine { future, .. } => visit.call(future),
-            Self::Thread(waiter) => visit.call(&waiter.lock),
+            Self::Thread(_) => Ok(()),
             Self::Pushed { task, room, .. } => {
                 task.traverse(visit)?;
                 visit.call(room)

@@ -113,6 +113,9 @@ fn begin_await(returned: Bound<'_, PyAny>) -> PyResult<Returned<'_>> {
     let awaited = if kind.is(&imports.coroutine) {
         Awaited::Coroutine(returned.unbind())
     } else if !is_awaitable(&returned)? {
+        if kind.is(&imports.generator) || kind.is(&imports.async_generator) {
+            return Err(errors::generator());
+        }
         return Ok(Returned::Answer(returned));
     } else if kind.is(&imports.generator) {
         Awaited::Iterator(returned.cast_into()?.unbind())

@@ -325,3 +325,19 @@ class Map(unittest.TestCase):
         with self.assertRaises(Closed):
             await gather_inputs(subject, slowly, [1])
         self.assertEqual(others(), [])
+
+
+class Twice(unittest.TestCase):
+    @in_manual_time
+    async def test_a_function_that_this_limiter_limits_already_is_refused(self) -> None:
+        subject = limiter(10, SECOND)
+
+        @subject
+        async def call(number: int) -> int:
+            return number
+
+        with self.assertRaisesRegex(ValueError, "two permits"):
+            subject.map(call, [1])
+        with self.assertRaisesRegex(ValueError, "two permits"):
+            await subject.gather(call, [1])
+        self.assertEqual(await limiter(10, SECOND).gather(call, [1]), [1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import unittest
-from typing import Any, AsyncIterator
+from typing import Any, AsyncIterator, Iterator
 
 from async_rate_limiter import Permit, WouldDeadlock
 
@@ -248,6 +248,29 @@ class Permits(unittest.TestCase):
         self.assertTrue(asyncio.iscoroutinefunction(light))
         answers = [await light(10), await heavy(number=20), await heavy(number=20), await light(10)]
         self.assertEqual(answers, [10, 20, 21, 11])
+
+    @in_manual_time
+    async def test_a_generator_is_no_task(self) -> None:
+        subject = limiter(1, SECOND)
+
+        def numbers() -> Iterator[int]:
+            yield 1
+
+        async def later() -> AsyncIterator[int]:
+            yield 1
+
+        for task in (numbers, later):
+            with self.assertRaisesRegex(TypeError, "whose body has not run"):
+                await subject.run(task)
+            await asyncio.sleep(2)
+            with self.assertRaisesRegex(TypeError, "whose body has not run"):
+                await subject.push(task)
+            await subject.push(task)
+            await subject.drained()
+            (said,) = loop().failures
+            self.assertIn("whose body has not run", str(said["exception"]))
+            loop().failures.clear()
+            await asyncio.sleep(2)
 
     @in_manual_time
     async def test_what_cannot_be_decorated_is_an_error(self) -> None:

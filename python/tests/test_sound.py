@@ -217,6 +217,26 @@ class Programs(unittest.TestCase):
         self.check(program, "child (0, 0, 2, 1, 4)\nparent 4\n")
 
 
+class Ends(unittest.TestCase):
+    def test_a_thread_that_waits_does_not_end_the_interpreter_as_it_exits(self) -> None:
+        for block in ("with limiter: pass", "limiter.acquire_blocking(timeout=5).complete()"):
+            ran = run_program(f"""
+import threading, time
+from async_rate_limiter import RateLimiter
+limiter = RateLimiter(1, per=0.003)
+def work():
+    while True:
+        {block}
+class Slow:
+    def __del__(self): time.sleep(0.2)
+slow = Slow()
+for _ in range(3): threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05)
+print("alive", flush=True)
+""")
+            self.assertEqual((ran.returncode, ran.stdout), (0, "alive\n"), ran.stderr)
+
+
 class Exceptions(unittest.TestCase):
     """A signal handler may raise at any moment, in whatever the limiter calls."""
 

@@ -250,6 +250,28 @@ class Threads(unittest.TestCase):
             signal.signal(signal.SIGUSR1, before)
         self.assertEqual(subject.stats().queued, 0)
 
+    def test_a_signal_handler_that_would_wait_behind_its_own_thread_is_told(self) -> None:
+        subject = RateLimiter(1, 100 * MILLISECOND)
+        told: list[str] = []
+
+        def handler(*_: object) -> None:
+            try:
+                with subject:
+                    pass
+            except WouldDeadlock:
+                told.append("told")
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            with subject:
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            with subject:
+                pass
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        self.assertEqual(told, ["told"])
+
     def test_a_thread_that_would_wait_for_itself_is_told(self) -> None:
         subject = RateLimiter(100, HOUR)
         with subject:
@@ -269,6 +291,12 @@ class Threads(unittest.TestCase):
             async with subject:
                 with self.assertRaisesRegex(WouldDeadlock, "block the event loop"), subject:
                     pass
+            # Others run, and the concurrency has room: it is the window that it waits for.
+            subject = RateLimiter(2, 20 * MILLISECOND, concurrency=4)
+            async with subject:
+                for _ in range(3):
+                    with subject:
+                        pass
 
         asyncio.run(main())
 

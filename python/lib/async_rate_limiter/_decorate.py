@@ -39,14 +39,26 @@ def limited(
     if not callable(function):
         raise TypeError(f"a limiter decorates functions, and {function!r} is none")
     if inspect.iscoroutinefunction(function):
-        return cast("Callable[_P, _T]", _limited_async(limiter, weight, timeout, function))
+        limits_async = _limited_async(limiter, weight, timeout, function)
+        return _mark(cast("Callable[_P, _T]", limits_async), limiter)
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         with limiter.weight(weight, timeout=timeout):
             return function(*args, **kwargs)
 
-    return call
+    return _mark(call, limiter)
+
+
+def _mark(function: Callable[_P, _T], limiter: RateLimiter) -> Callable[_P, _T]:
+    """Notes by which limiter a function is limited: see `is_limited_by`."""
+    vars(function)["_limited_by"] = limiter
+    return function
+
+
+def is_limited_by(limiter: RateLimiter, function: object) -> bool:
+    """Whether each call of a function takes a permit of this limiter already."""
+    return getattr(function, "_limited_by", None) is limiter
 
 
 def _limited_async(

@@ -25,6 +25,8 @@ from typing import (
     overload,
 )
 
+from ._decorate import is_limited_by
+
 if TYPE_CHECKING:
     from ._native import RateLimiter
 
@@ -194,6 +196,11 @@ class _Calls:
             max_in_flight = min(2 * limiter.concurrency, 1000)
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight {max_in_flight} is out of range: it is at least 1")
+        if is_limited_by(limiter, function):
+            raise ValueError(
+                f"{function!r} is decorated by this limiter: each call would take two permits, "
+                "and might wait for itself for ever; give the function inside it"
+            )
         self.max_in_flight = max_in_flight
         self.limiter = limiter
         self.function = function
