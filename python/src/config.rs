@@ -134,13 +134,17 @@ fn period_ns(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(ns)
 }
 
-/// A time: a timedelta, a number of seconds, or a text such as "1m". Rounded up to a nanosecond.
+/// A time: a timedelta, a number of seconds (also as a text), or a text such as "1m". Rounded up to a nanosecond.
 pub(crate) fn time_ns(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     if let Ok(delta) = value.cast::<PyDelta>() {
         return delta_ns(name, delta);
     }
     if let Ok(text) = value.cast::<PyString>() {
         let text = text.to_cow()?;
+        if let Ok(seconds) = text.parse::<f64>() {
+            // As in a header of HTTP.
+            return seconds_ns(name, value, seconds);
+        }
         let limit: Limit = format!("1/{text}").parse().map_err(|_| {
             PyValueError::new_err(format!("{name} {text:?} is no time: write \"1m\" or \"250ms\""))
         })?;
@@ -158,9 +162,12 @@ pub(crate) fn time_ns(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
         let seconds: u64 = value.extract().map_err(|_| out_of_range())?;
         return seconds.checked_mul(1_000_000_000).ok_or_else(out_of_range);
     }
-    let seconds: f64 = value.extract()?;
+    seconds_ns(name, value, value.extract()?)
+}
+
+fn seconds_ns(name: &str, value: &Bound<'_, PyAny>, seconds: f64) -> PyResult<u64> {
     if seconds.is_nan() || seconds < 0.0 {
-        return Err(out_of_range());
+        return Err(PyValueError::new_err(format!("{name} {value} is out of range")));
     }
     #[expect(clippy::cast_sign_loss, reason = "none is negative")]
     // Beyond all time, it is for ever.

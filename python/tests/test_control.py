@@ -84,7 +84,7 @@ class Timeouts(unittest.TestCase):
     @in_manual_time
     async def test_a_timeout_that_is_none_is_an_error_at_once(self) -> None:
         subject: Any = limiter(1, SECOND)
-        for timeout in (-1, -0.5, float("nan"), "soon", "5"):
+        for timeout in (-1, -0.5, float("nan"), "soon", "-5", "nan"):
             with self.assertRaisesRegex(ValueError, "timeout"):
                 subject.run(print, timeout=timeout)
         with self.assertRaisesRegex(TypeError, "timeout has to be"):
@@ -161,6 +161,8 @@ class Control(unittest.TestCase):
         self.assertGreater(subject.paused_for(), 1e9)
         subject.resume()
         self.assertEqual((await waits, subject.paused_for()), (0, 0.0))
+        subject.pause_for("1.5")
+        self.assertEqual(subject.paused_for(), 1.5)
         subject.pause_for("1m")
         self.assertEqual(subject.paused_for(), 60)
 
