@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import signal
 import threading
 import time
 import unittest
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from async_rate_limiter import (
     Aborted,
@@ -37,6 +38,25 @@ def until(condition: Callable[[], object]) -> None:
     """Waits for other threads."""
     while not condition():
         time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def signalled_once_it_waits(
+    subject: RateLimiter, handled: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Sends this thread a signal once it waits. Once that is handled, nothing is paused."""
+    waits = threading.get_ident()
+
+    def send() -> None:
+        until(lambda: subject.stats().queued)
+        signal.pthread_kill(waits, signal.SIGUSR1)
+        handled()
+        subject.resume()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield
+    sender.join()
 
 
 class Threads(unittest.TestCase):
@@ -240,12 +260,8 @@ class Threads(unittest.TestCase):
 
         before = signal.signal(signal.SIGUSR1, interrupt)
         try:
-            me = threading.get_ident()
-            timer = threading.Timer(0.05, lambda: signal.pthread_kill(me, signal.SIGUSR1))
-            timer.start()
-            with self.assertRaises(KeyboardInterrupt):
+            with signalled_once_it_waits(subject), self.assertRaises(KeyboardInterrupt):
                 subject.acquire_blocking()
-            timer.join()
         finally:
             signal.signal(signal.SIGUSR1, before)
         self.assertEqual(subject.stats().queued, 0)
@@ -261,15 +277,13 @@ class Threads(unittest.TestCase):
             except WouldDeadlock:
                 told.append("told")
 
-        before = signal.signal(signal.SIGALRM, handler)
+        before = signal.signal(signal.SIGUSR1, handler)
         try:
-            with subject:
-                pass
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            with subject:
+            subject.pause_for(HOUR / 1e9)
+            with signalled_once_it_waits(subject, lambda: until(lambda: told)), subject:
                 pass
         finally:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGUSR1, before)
         self.assertEqual(told, ["told"])
 
     def test_a_thread_that_would_wait_for_itself_is_told(self) -> None:
