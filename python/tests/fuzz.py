@@ -192,7 +192,7 @@ class Fuzzer:
         """Tries the program alone, to tell which step it was."""
         seed = first if batch.last is None else batch.last
         again = child(self.options, seed, 1, float("inf"), loud=True)
-        if EXCUSED in batch.errors + again.errors:
+        if is_excused(batch) or is_excused(again):
             self.excused += 1
             return
         if again.died is None:
@@ -222,7 +222,7 @@ class Fuzzer:
             for bad, what in batch.found:
                 self.add(what, what, bad, options.repeat(bad, 1))
             if batch.died is not None:
-                if options.runs == 1 and EXCUSED not in batch.errors:
+                if options.runs == 1 and not is_excused(batch):
                     what = f"{batch.died}"
                     self.add(what, what, seed, options.repeat(seed, 1), tail(batch.errors))
                 else:
@@ -231,6 +231,12 @@ class Fuzzer:
                 break
             seed = (seed if batch.last is None else batch.last) + 1
         return list(self.findings.values())
+
+
+def is_excused(batch: Batch) -> bool:
+    """Whether it died of a fault of CPython's, or of the fuzzer's own signal that nobody caught."""
+    own_signal = batch.died == "SIGINT" and "KeyboardInterrupt: a signal" in batch.errors
+    return EXCUSED in batch.errors or own_signal
 
 
 def place(errors: str) -> str:
