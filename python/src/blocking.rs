@@ -12,9 +12,10 @@ use pyo3::prelude::*;
 use strict_rate_limiter_core::{Ticket, TryGrantError};
 
 use crate::errors;
-use crate::event_loop::{self, ThreadMark};
+use crate::event_loop;
 use crate::scheduler::{self, drive};
 use crate::state::{Hold, RateLimiter, Signal, ThreadWaiter, Waiter};
+use crate::thread_mark::ThreadMark;
 
 /// How long until the main thread looks for signals again, which it alone handles.
 const SIGNALS_NS: u64 = 20_000_000;
@@ -87,10 +88,14 @@ fn wait(
 ) -> PyResult<Hold> {
     let py = limiter.py();
     let state = limiter.get().state();
+    let mut forget_at = state.now(py)?.saturating_add(PIECE_NS);
     loop {
         py.check_signals()?;
-        scheduler::forget_loops(limiter, None)?;
         let now = state.now(py)?;
+        if now >= forget_at {
+            forget_at = now.saturating_add(PIECE_NS);
+            scheduler::forget_loops(limiter, None)?;
+        }
         drive(limiter, Some(now))?;
         if let Some(hold) = scheduler::claim(limiter, ticket)? {
             return Ok(hold);

@@ -3,9 +3,10 @@
 use pyo3::prelude::*;
 use strict_rate_limiter_core::RunningTask;
 
-use crate::event_loop::{self, ThreadMark};
+use crate::event_loop;
 use crate::imports::imports;
 use crate::state::{Inner, State, Waiter};
+use crate::thread_mark::ThreadMark;
 
 impl State {
     /// Whether a task of this limiter is asking.

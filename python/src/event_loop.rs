@@ -1,8 +1,8 @@
 //! An event loop that has waiters of a limiter: asking it to call back, and telling it of failures.
 //!
 //! A limiter serves any number of loops in any number of threads. It belongs to none of them: what can run at once asks
-//! no loop. A loop is asked for callbacks from its own thread as any of its code would, and from other threads by
-//! `call_soon_threadsafe`.
+//! no loop. A loop that runs in this thread is asked for callbacks as any of its code would ask; any other one, which may
+//! run in whatever thread, by `call_soon_threadsafe`.
 
 use std::time::Duration;
 
@@ -15,23 +15,8 @@ use crate::imports::imports;
 pub(crate) struct EventLoop {
     /// The loop itself.
     asyncio: Py<PyAny>,
-    /// The thread that it was last seen to run in.
-    thread: ThreadMark,
     /// What callbacks run in, so that no timer keeps the context variables of the caller that set it.
     context: Py<PyAny>,
-}
-
-/// Tells threads apart that exist at the same time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ThreadMark(usize);
-
-impl ThreadMark {
-    /// This thread.
-    #[inline]
-    pub(crate) fn here() -> Self {
-        thread_local!(static HERE: u8 = const { 0 });
-        Self(HERE.with(|here| std::ptr::from_ref(here).addr()))
-    }
 }
 
 /// The loop that runs in this thread.
@@ -49,28 +34,20 @@ impl EventLoop {
     pub(crate) fn new(event_loop: Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
         let context = imports(py).context.bind(py).call0()?.unbind();
-        Ok(Self { asyncio: event_loop.unbind(), thread: ThreadMark::here(), context })
+        Ok(Self { asyncio: event_loop.unbind(), context })
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self {
-            asyncio: self.asyncio.clone_ref(py),
-            thread: self.thread,
-            context: self.context.clone_ref(py),
-        }
+        Self { asyncio: self.asyncio.clone_ref(py), context: self.context.clone_ref(py) }
     }
 
     pub(crate) fn is(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         event_loop.is(&self.asyncio)
     }
 
-    /// It was seen to run in this thread.
-    pub(crate) fn is_here_now(&mut self) {
-        self.thread = ThreadMark::here();
-    }
-
-    pub(crate) fn is_in_this_thread(&self) -> bool {
-        self.thread == ThreadMark::here()
+    /// Whether it runs in this thread right now.
+    pub(crate) fn runs_here(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(imports(py).running_loop_or_none.bind(py).call0()?.is(&self.asyncio))
     }
 
     pub(crate) fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
@@ -84,7 +61,7 @@ impl EventLoop {
     /// Has the loop call `callback` in its next turn.
     pub(crate) fn call_soon(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = callback.py();
-        let name = if self.is_in_this_thread() {
+        let name = if self.runs_here(py)? {
             intern!(py, "call_soon")
         } else {
             intern!(py, "call_soon_threadsafe")
@@ -94,7 +71,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Has the loop, which is in this thread, call `callback` after so many nanoseconds, as nearly as it can tell the
+    /// Has the loop, which runs in this thread, call `callback` after so many nanoseconds, as nearly as it can tell the
     /// time. Returns the timer's handle.
     pub(crate) fn call_later<'py>(
         &self,
@@ -108,24 +85,12 @@ impl EventLoop {
         event_loop.call_method(intern!(py, "call_later"), (delay, callback), Some(&context))
     }
 
-    /// Has the loop, which is in this thread, wake a future after so many nanoseconds. Returns the timer's handle.
-    pub(crate) fn wake_after<'py>(
-        &self,
-        delay_ns: u64,
-        future: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = future.py();
-        let delay = Duration::from_nanos(delay_ns).as_secs_f64();
-        let arguments = (delay, imports(py).wake.bind(py), future);
-        self.asyncio.bind(py).call_method1(intern!(py, "call_later"), arguments)
-    }
-
     /// Wakes a future of this loop, unless it is done already.
     pub(crate) fn wake(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.is_in_this_thread() {
+        let py = future.py();
+        if self.runs_here(py)? {
             return wake_here(future, None);
         }
-        let py = future.py();
         let wake = imports(py).wake.bind(py);
         self.asyncio.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), (wake, future))?;
         Ok(())
@@ -134,7 +99,7 @@ impl EventLoop {
     /// Wakes a future of this loop with an exception, unless it is done already.
     pub(crate) fn refuse(&self, future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
         let py = future.py();
-        if self.is_in_this_thread() {
+        if self.runs_here(py)? {
             return wake_here(future, Some(error.value(py).as_any()));
         }
         let wake = imports(py).wake.bind(py);
@@ -171,11 +136,22 @@ impl EventLoop {
         visit.call(&self.asyncio)?;
         visit.call(&self.context)
     }
+}
 
-    /// A future of this loop.
-    pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.asyncio.bind(py).call_method0(intern!(py, "create_future"))
-    }
+/// A future of the loop that runs in this thread.
+pub(crate) fn create_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    running(py)?.call_method0(intern!(py, "create_future"))
+}
+
+/// Has the loop that runs in this thread wake a future after so many nanoseconds. Returns the timer's handle.
+pub(crate) fn wake_after<'py>(
+    delay_ns: u64,
+    future: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = future.py();
+    let delay = Duration::from_nanos(delay_ns).as_secs_f64();
+    let arguments = (delay, imports(py).wake.bind(py), future);
+    running(py)?.call_method1(intern!(py, "call_later"), arguments)
 }
 
 /// Gives a future its result (`None`), or an exception, unless it is done already.

@@ -8,6 +8,7 @@
 mod errors;
 mod fork;
 mod imports;
+mod thread_mark;
 
 mod clock;
 mod config;

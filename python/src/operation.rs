@@ -380,10 +380,10 @@ fn join<'py>(
         return Err(errors::would_deadlock());
     }
     let deadline = timeout_ns.map(|ns| scheduler::deadline(limiter, weight, ns)).transpose()?;
-    let (event_loop, runs) = scheduler::running_loop(limiter)?;
-    let future = runs.create_future(py)?;
+    let (id, runs) = scheduler::running_loop(limiter)?;
+    let future = event_loop::create_future(py)?;
     let awaited = await_future(&future)?;
-    let waiter = Waiter::Coroutine { event_loop, future: future.clone().unbind() };
+    let waiter = Waiter::Coroutine { event_loop: id, future: future.clone().unbind() };
     let ticket = Some(scheduler::join(limiter, weight, waiter, Some(runs))?.ticket);
     Ok(Joined { ticket, deadline, future, awaited })
 }
@@ -396,11 +396,11 @@ fn push<'py>(
     inside: bool,
 ) -> PyResult<Option<Joined<'py>>> {
     let py = limiter.py();
-    let (event_loop, runs) = scheduler::running_loop(limiter)?;
+    let (id, runs) = scheduler::running_loop(limiter)?;
     let task = Pushed::new(task)?;
-    let future = runs.create_future(py)?;
+    let future = event_loop::create_future(py)?;
     let awaited = await_future(&future)?;
-    let waiter = Waiter::Pushed { event_loop, task, room: None };
+    let waiter = Waiter::Pushed { event_loop: id, task, room: None };
     let place = scheduler::join(limiter, weight, waiter, Some(runs))?;
     if place.accepted {
         return Ok(None);
@@ -426,12 +426,12 @@ fn wait_for_end<'py>(limiter: &Bound<'py, RateLimiter>) -> PyResult<Joined<'py>>
     if state.would_deadlock(py, None)? {
         return Err(errors::would_deadlock());
     }
-    let (event_loop, runs) = scheduler::running_loop(limiter)?;
-    let future = runs.create_future(py)?;
+    let (id, runs) = scheduler::running_loop(limiter)?;
+    let future = event_loop::create_future(py)?;
     let awaited = await_future(&future)?;
     let mut inner = state.lock();
-    let unused = inner.keep_loop(event_loop, runs);
-    inner.drained.push((event_loop, future.clone().unbind()));
+    let unused = inner.keep_loop(id, runs);
+    inner.drained.push((id, future.clone().unbind()));
     drop(inner);
     drop(unused);
     if let Err(error) = scheduler::drive(limiter, None) {
@@ -520,7 +520,7 @@ impl Waiting {
         }
         scheduler::check_deadline(limiter, now, ticket, at)?;
         // Too early, by the loop's own clock: once more, with another future.
-        let future = EventLoop::new(event_loop::running(py)?)?.create_future(py)?;
+        let future = event_loop::create_future(py)?;
         self.awaited = await_future(&future)?;
         let again = future.clone().unbind();
         let replaced = match state.lock().machine.waiter_mut(ticket) {
@@ -551,8 +551,7 @@ impl Waiting {
 
     fn set_timer(&mut self, py: Python<'_>, at: u64) -> PyResult<()> {
         let now = self.limiter.get().state().now(py)?;
-        let runs = EventLoop::new(event_loop::running(py)?)?;
-        let timer = runs.wake_after(at.saturating_sub(now), self.future.bind(py))?;
+        let timer = event_loop::wake_after(at.saturating_sub(now), self.future.bind(py))?;
         self.deadline = Some(Deadline { at, timer: timer.unbind() });
         Ok(())
     }

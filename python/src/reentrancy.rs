@@ -6,7 +6,7 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::event_loop::ThreadMark;
+use crate::thread_mark::ThreadMark;
 
 /// The tasks that are on a stack right now, outermost first.
 #[derive(Default)]

@@ -19,10 +19,11 @@ use strict_rate_limiter_core::{
 use crate::clock::Clock;
 use crate::config::value_error;
 use crate::errors;
-use crate::event_loop::{EventLoop, ThreadMark};
+use crate::event_loop::EventLoop;
 use crate::fork::forks;
 use crate::pushed::Pushed;
 use crate::reentrancy::Frames;
+use crate::thread_mark::ThreadMark;
 
 /// How often a loop looks whether another one was closed, where it waits for tasks of that.
 const WATCH_NS: u64 = 500_000_000;
@@ -115,6 +116,8 @@ pub(crate) enum When {
     Soon,
     /// For this opening.
     At(u64),
+    /// After a look that failed.
+    Retry,
 }
 
 /// Identifies a pushed task that runs.
@@ -417,6 +420,21 @@ impl Inner {
         self.entered += usize::from(hold.forks == self.forks);
     }
 
+    /// A thread holds the limiter by `with limiter`.
+    pub(crate) fn enter_blocking(&mut self, hold: Hold) {
+        self.enter(hold);
+        self.blocking.push(ThreadMark::here());
+    }
+
+    /// One of them leaves: this thread, or another one for it.
+    pub(crate) fn leave_blocking(&mut self) {
+        let here = ThreadMark::here();
+        match self.blocking.iter().rposition(|thread| *thread == here) {
+            Some(index) => drop(self.blocking.swap_remove(index)),
+            None => drop(self.blocking.pop()),
+        }
+    }
+
     /// One of them leaves, with a permit. `None` if there was none.
     pub(crate) fn leave(&mut self) -> Option<Hold> {
         self.entered = self.entered.checked_sub(1)?;
@@ -515,7 +533,7 @@ impl Inner {
     }
 
     /// Who has to look at the next opening: the first waiter, or whoever waits for the end.
-    fn look_at(&mut self, opening: u64) -> Action {
+    pub(crate) fn look_at(&mut self, opening: u64) -> Action {
         let Some(head) = self.machine.head() else {
             let drained = self.drained.first();
             return drained.map_or(Action::Rest, |(id, _)| Action::LookAt(*id, opening));

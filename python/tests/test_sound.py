@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from async_rate_limiter import RateLimiter
 
-from .manual_time import SECOND, ManualLoop, in_manual_time, limiter, loop
+from .manual_time import SECOND, ManualLoop, in_manual_time, limiter, loop, settle
 
 HOUR = 3_600_000_000_000
 
@@ -307,6 +307,28 @@ class Exceptions(unittest.TestCase):
         await asyncio.sleep(0.9)
         self.assertEqual(subject.stats().held[0].units, 1)
         self.assertEqual(await subject.run(lambda: 5), 5)
+
+    @in_manual_time
+    async def test_one_that_is_raised_by_the_clock_leaves_nobody_waiting(self) -> None:
+        fails = False
+
+        def clock() -> int:
+            if fails:
+                raise Interrupt
+            return loop().now_ns
+
+        subject = RateLimiter(2, SECOND, clock=clock)
+        permit = await subject.acquire()
+        waits = loop().create_task(subject.acquire())
+        drained = loop().create_task(subject.drained())
+        await settle()
+        for end in (permit.complete, lambda: waits.result().complete()):
+            fails = True
+            self.assertRaises(Interrupt, end)
+            fails = False
+            # Nobody calls the limiter, and yet it looks again.
+            await asyncio.wait([waits, drained], return_when=asyncio.FIRST_COMPLETED)
+        await drained
 
     def test_one_that_ends_the_program_does_not_end_the_queue(self) -> None:
         ran: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import signal
@@ -206,6 +207,38 @@ class Threads(unittest.TestCase):
             until(lambda: subject.stats().queued == 1)
             permit.complete()
             self.assertEqual(*job.result(60))
+
+    def test_a_coroutine_is_woken_at_once_on_a_loop_that_moved_to_another_thread(self) -> None:
+        subject = RateLimiter(100, HOUR)
+        permit = subject.acquire_blocking()
+        for make in loops():
+            loop = make()
+            waits = loop.create_task(subject.acquire())
+            loop.run_until_complete(asyncio.sleep(0))
+            self.assertEqual(subject.stats().queued, 1)
+            # Nothing else wakes the loop.
+            with ThreadPoolExecutor(1) as pool:
+                job = pool.submit(loop.run_until_complete, waits)
+                until(loop.is_running)
+                permit.complete()
+                permit = job.result(60)
+            loop.close()
+
+    def test_a_thread_is_not_taken_for_one_that_has_ended(self) -> None:
+        subject = RateLimiter(1000, HOUR)
+        for _ in range(50):
+            thread = threading.Thread(target=subject.__enter__)
+            thread.start()
+            thread.join()
+            # Left by another thread than the one that entered.
+            subject.__exit__(None, None, None)
+        permit = subject.acquire_blocking()
+        with ThreadPoolExecutor(20) as pool:
+            jobs = [pool.submit(subject.acquire_blocking) for _ in range(20)]
+            until(lambda: subject.stats().queued == 20)
+            permit.complete()
+            for job in concurrent.futures.as_completed(jobs, 60):
+                job.result().complete()
 
     def test_a_pushed_task_runs_on_the_loop_that_pushed_it(self) -> None:
         subject = RateLimiter(100, HOUR)

@@ -13,7 +13,6 @@ use crate::blocking;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::errors;
-use crate::event_loop::ThreadMark;
 use crate::ffi::{self, Finalize};
 use crate::operation::{Call, Request, spawn};
 use crate::permit::{Permit, is_cancellation};
@@ -237,9 +236,7 @@ impl RateLimiter {
     fn __enter__(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().initialised()?;
         let hold = blocking::acquire(slf, 1, None)?;
-        let mut inner = slf.get().state().lock();
-        inner.enter(hold);
-        inner.blocking.push(ThreadMark::here());
+        slf.get().state().lock().enter_blocking(hold);
         Ok(())
     }
 
@@ -251,12 +248,7 @@ impl RateLimiter {
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let _ = (value, traceback);
-        let mut inner = slf.get().initialised()?.lock();
-        let here = ThreadMark::here();
-        if let Some(index) = inner.blocking.iter().rposition(|thread| *thread == here) {
-            inner.blocking.swap_remove(index);
-        }
-        drop(inner);
+        slf.get().initialised()?.lock().leave_blocking();
         leave_block(slf, kind)
     }
 
