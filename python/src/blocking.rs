@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use strict_rate_limiter_core::{Ticket, TryGrantError};
+use strict_rate_limiter_core::Ticket;
 
 use crate::errors;
 use crate::event_loop;
@@ -55,22 +55,12 @@ pub(crate) fn acquire(
     waited.map_err(|error| errors::with(error, scheduler::leave(limiter, place.ticket)))
 }
 
-/// Whether nobody waits ahead, and there is room at a known time, whatever becomes of the running tasks.
+/// Whether there is room at a known time, whatever becomes of the running tasks, and nobody waits ahead.
 fn waits_for_time_alone(limiter: &Bound<'_, RateLimiter>, weight: u64) -> PyResult<bool> {
     let state = limiter.get().state();
     let now = state.now(limiter.py())?;
-    let mut inner = state.lock();
-    if inner.machine.head().is_some() {
-        return Ok(false);
-    }
-    match inner.machine.try_grant(now, weight) {
-        Ok(grant) => {
-            inner.machine.undo(grant);
-            Ok(true)
-        }
-        Err(TryGrantError::Busy { not_before }) => Ok(not_before.is_some()),
-        Err(_) => Ok(true),
-    }
+    let opening = state.lock().machine.opening(now, weight);
+    Ok(opening.map_err(|error| errors::weight(&error))?.is_some())
 }
 
 fn is_main_thread(py: Python<'_>) -> PyResult<bool> {

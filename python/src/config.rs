@@ -5,49 +5,107 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyDict, PyFloat, PyInt, PyString};
 use std::time::Duration;
 
 use strict_rate_limiter_core::{Config, HeldEntry, Limit, LimitError};
 
+use crate::errors;
+
 /// The shortest period that `per_ns` takes: whoever writes less means seconds.
 const LEAST_PER_NS: u64 = 1_000;
 
-/// What the keyword arguments of the constructors say.
+/// What the keyword arguments of the constructors say, but for the first limit.
+#[derive(Default)]
 pub(crate) struct Settings<'py> {
-    /// The first limit, from rate and period.
-    pub(crate) limit: Option<Limit>,
-    /// More of them, as texts.
-    pub(crate) limits: Option<Bound<'py, PyAny>>,
-    pub(crate) paced: bool,
-    pub(crate) concurrency: Option<Bound<'py, PyAny>>,
-    pub(crate) queue_capacity: Option<Bound<'py, PyAny>>,
-    pub(crate) refuse_when_full: bool,
-    pub(crate) abandon_grace: Option<Bound<'py, PyAny>>,
-    pub(crate) clock_drift_ppm: Option<Bound<'py, PyAny>>,
+    /// More limits, as texts.
+    limits: Option<Bound<'py, PyAny>>,
+    paced: bool,
+    concurrency: Option<Bound<'py, PyAny>>,
+    queue_capacity: Option<Bound<'py, PyAny>>,
+    refuse_when_full: bool,
+    abandon_grace: Option<Bound<'py, PyAny>>,
+    clock_drift_ppm: Option<Bound<'py, PyAny>>,
+    pub(crate) on_error: Option<Bound<'py, PyAny>>,
+    pub(crate) clock: Option<Bound<'py, PyAny>>,
+    pub(crate) name: Option<String>,
+    pub(crate) history: Option<Bound<'py, PyAny>>,
 }
 
-impl Settings<'_> {
-    pub(crate) fn into_config(self) -> PyResult<Config> {
-        let mut limits = Vec::from_iter(self.limit);
-        if let Some(texts) = self.limits {
-            limits.extend(limit_texts(&texts)?);
+impl<'py> Settings<'py> {
+    /// From the keyword arguments of a constructor.
+    pub(crate) fn read(class: &str, keywords: Option<&Bound<'py, PyDict>>) -> PyResult<Self> {
+        let mut settings = Self::default();
+        for (name, value) in keywords.into_iter().flatten() {
+            let name = name.cast::<PyString>()?.to_cow()?;
+            let given = Some(value.clone()).filter(|value| !value.is_none());
+            match name.as_ref() {
+                "limits" => settings.limits = given,
+                "paced" => settings.paced = flag("paced", &value)?,
+                "concurrency" => settings.concurrency = given,
+                "queue_capacity" => settings.queue_capacity = given,
+                "refuse_when_full" => settings.refuse_when_full = flag("refuse_when_full", &value)?,
+                "abandon_grace" => settings.abandon_grace = given,
+                "clock_drift_ppm" => settings.clock_drift_ppm = given,
+                "on_error" => settings.on_error = callable("on_error", given)?,
+                "clock" => settings.clock = callable("clock", given)?,
+                "name" => settings.name = given.map(|name| text("name", &name)).transpose()?,
+                "history" => settings.history = given,
+                name => {
+                    return Err(PyTypeError::new_err(format!(
+                        "{class}() got an unexpected keyword argument '{name}'"
+                    )));
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    /// As core takes them, behind this limit.
+    pub(crate) fn config(&self, limit: Option<Limit>) -> PyResult<Config> {
+        let mut limits = Vec::from_iter(limit);
+        if let Some(texts) = &self.limits {
+            limits.extend(limit_texts(texts)?);
         }
         let defaults = Config::new(limits);
-        let given = |name, value: Option<Bound<'_, PyAny>>, default| {
-            value.map_or(Ok(default), |value| narrow(name, &value))
+        let given = |name, value: &Option<Bound<'_, PyAny>>, default| {
+            value.as_ref().map_or(Ok(default), |value| narrow(name, value))
         };
-        let grace = self.abandon_grace.map(|grace| time_ns("abandon_grace", &grace));
-        let drift = self.clock_drift_ppm.map(|drift| narrow("clock_drift_ppm", &drift));
+        let grace = self.abandon_grace.as_ref().map(|grace| time_ns("abandon_grace", grace));
+        let drift = self.clock_drift_ppm.as_ref().map(|drift| narrow("clock_drift_ppm", drift));
         Ok(Config {
             paced: self.paced,
-            concurrency: given("concurrency", self.concurrency, defaults.concurrency)?,
-            queue_capacity: given("queue_capacity", self.queue_capacity, defaults.queue_capacity)?,
+            concurrency: given("concurrency", &self.concurrency, defaults.concurrency)?,
+            queue_capacity: given("queue_capacity", &self.queue_capacity, defaults.queue_capacity)?,
             refuse_when_full: self.refuse_when_full,
             abandon_grace_ns: grace.unwrap_or(Ok(defaults.abandon_grace_ns))?,
             clock_drift_ppm: drift.unwrap_or(Ok(defaults.clock_drift_ppm))?,
             ..defaults
         })
+    }
+}
+
+fn flag(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let kind = value.get_type();
+    value
+        .extract()
+        .map_err(|_| PyTypeError::new_err(format!("{name} has to be a bool, not {kind}")))
+}
+
+fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let kind = value.get_type();
+    value
+        .extract()
+        .map_err(|_| PyTypeError::new_err(format!("{name} has to be a string, not {kind}")))
+}
+
+fn callable<'py>(
+    name: &str,
+    value: Option<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match value {
+        Some(value) if !value.is_callable() => Err(errors::not_callable(name, &value)),
+        value => Ok(value),
     }
 }
 

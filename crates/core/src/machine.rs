@@ -88,6 +88,26 @@ impl<T> Machine<T> {
         })
     }
 
+    /// When a task of `weight` that asks now could be granted, if nothing else happens: [`Self::now`] if that is at once.
+    /// `None` while it depends on waiters or on running tasks. It changes nothing but the latest time seen.
+    ///
+    /// ```
+    /// # use strict_rate_limiter_core::{Config, Limit, Machine};
+    /// let limit: Limit = "1/20ns".parse()?;
+    /// let mut machine = Machine::<()>::new(Config::new([limit]))?;
+    /// assert_eq!(machine.opening(5, 1)?, Some(5));
+    /// let grant = machine.try_grant(5, 1)?;
+    /// assert_eq!(machine.opening(5, 1)?, None);
+    /// machine.complete(grant, 5, 5, None);
+    /// assert_eq!(machine.opening(5, 1)?, Some(26));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn opening(&mut self, now: u64, weight: u64) -> Result<Option<u64>, RequestError> {
+        self.check(weight)?;
+        self.windows.advance(now);
+        Ok(if self.queue.is_empty() { self.windows.not_before(weight) } else { None })
+    }
+
     /// Whether nothing can be granted before a running task completes, whatever the time.
     pub fn awaits_completion(&self) -> bool {
         self.windows.awaits_completion()

@@ -82,14 +82,13 @@ pub(crate) fn paused_for(limiter: Limiter<'_, '_>) -> PyResult<f64> {
     Ok(seconds(state.lock().machine.paused_until().saturating_sub(now)))
 }
 
-/// Whether a task could be granted now: it is, and that is undone.
+/// Whether a task could be granted now.
 pub(crate) fn is_free(limiter: Limiter<'_, '_>, weight: u64) -> PyResult<bool> {
     let state = limiter.get().initialised()?;
     let now = state.now(limiter.py())?;
     let mut inner = state.lock();
-    let Ok(grant) = inner.machine.try_grant(now, weight) else { return Ok(false) };
-    inner.machine.undo(grant);
-    Ok(true)
+    let opening = inner.machine.opening(now, weight).map_err(|error| errors::weight(&error))?;
+    Ok(opening == Some(inner.machine.now()) && !inner.machine.is_closed())
 }
 
 pub(crate) fn backoff(limiter: Limiter<'_, '_>) -> PyResult<f64> {

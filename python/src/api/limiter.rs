@@ -1,6 +1,6 @@
 //! `RateLimiter` and `WeightedRateLimiter`, as Python sees them. `push` is in `push.rs`.
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -40,15 +40,10 @@ impl RateLimiter {
     }
 
     /// What `__init__` does.
-    fn begin(&self, settings: Settings<'_>, more: More<'_>) -> PyResult<()> {
-        let More { on_error, clock, name, history } = more;
-        for (name, value) in [("on_error", &on_error), ("clock", &clock)] {
-            if let Some(value) = value.as_ref().filter(|value| !value.is_callable()) {
-                return Err(errors::not_callable(name, value));
-            }
-        }
+    fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
+        let config = settings.config(limit)?;
+        let Settings { on_error, clock, name, history, .. } = settings;
         let clock = clock.map_or_else(Clock::system, |clock| Clock::Given(clock.unbind()));
-        let config = settings.into_config()?;
         let state = State::new(config, name, on_error.map(Bound::unbind), clock, spawn)?;
         if let Some(history) = history {
             control::remember(&state, &history)?;
@@ -58,14 +53,6 @@ impl RateLimiter {
         }
         Ok(())
     }
-}
-
-/// What a limiter is made of beside its settings.
-struct More<'py> {
-    on_error: Option<Bound<'py, PyAny>>,
-    clock: Option<Bound<'py, PyAny>>,
-    name: Option<String>,
-    history: Option<Bound<'py, PyAny>>,
 }
 
 #[pymethods]
@@ -81,41 +68,16 @@ impl RateLimiter {
         Self::empty()
     }
 
-    #[pyo3(signature = (
-        rate=None, per_ns=None, *, per=None, limits=None, concurrency=None, paced=false,
-        queue_capacity=None, refuse_when_full=false, abandon_grace=None, clock_drift_ppm=None,
-        on_error=None, clock=None, name=None, history=None,
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "they are keywords, each with a default")]
+    #[pyo3(signature = (rate=None, per_ns=None, *, per=None, **settings))]
     fn __init__(
         &self,
         rate: Option<Bound<'_, PyAny>>,
         per_ns: Option<Bound<'_, PyAny>>,
         per: Option<Bound<'_, PyAny>>,
-        limits: Option<Bound<'_, PyAny>>,
-        concurrency: Option<Bound<'_, PyAny>>,
-        paced: bool,
-        queue_capacity: Option<Bound<'_, PyAny>>,
-        refuse_when_full: bool,
-        abandon_grace: Option<Bound<'_, PyAny>>,
-        clock_drift_ppm: Option<Bound<'_, PyAny>>,
-        on_error: Option<Bound<'_, PyAny>>,
-        clock: Option<Bound<'_, PyAny>>,
-        name: Option<String>,
-        history: Option<Bound<'_, PyAny>>,
+        settings: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let limit = config::limit(Limit::tasks, "rate", rate, per_ns, per)?;
-        let settings = Settings {
-            limit,
-            limits,
-            paced,
-            concurrency,
-            queue_capacity,
-            refuse_when_full,
-            abandon_grace,
-            clock_drift_ppm,
-        };
-        self.begin(settings, More { on_error, clock, name, history })
+        let settings = Settings::read("RateLimiter", settings)?;
+        self.begin(config::limit(Limit::tasks, "rate", rate, per_ns, per)?, settings)
     }
 
     /// Run a task in its turn and give its answer, or raise what it raises.
@@ -535,46 +497,18 @@ impl WeightedRateLimiter {
         PyClassInitializer::from(RateLimiter::empty()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (
-        allowed_weight=None, per_ns=None, *, per=None, limits=None, concurrency=None, paced=false,
-        queue_capacity=None, refuse_when_full=false, abandon_grace=None, clock_drift_ppm=None,
-        on_error=None, clock=None, name=None, history=None,
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "they are keywords, each with a default")]
+    #[pyo3(signature = (allowed_weight, per_ns=None, *, per=None, **settings))]
     fn __init__(
         slf: &Bound<'_, Self>,
-        allowed_weight: Option<Bound<'_, PyAny>>,
+        allowed_weight: Bound<'_, PyAny>,
         per_ns: Option<Bound<'_, PyAny>>,
         per: Option<Bound<'_, PyAny>>,
-        limits: Option<Bound<'_, PyAny>>,
-        concurrency: Option<Bound<'_, PyAny>>,
-        paced: bool,
-        queue_capacity: Option<Bound<'_, PyAny>>,
-        refuse_when_full: bool,
-        abandon_grace: Option<Bound<'_, PyAny>>,
-        clock_drift_ppm: Option<Bound<'_, PyAny>>,
-        on_error: Option<Bound<'_, PyAny>>,
-        clock: Option<Bound<'_, PyAny>>,
-        name: Option<String>,
-        history: Option<Bound<'_, PyAny>>,
+        settings: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        if allowed_weight.is_none() {
-            return Err(PyTypeError::new_err(
-                "WeightedRateLimiter() missing 1 required argument: 'allowed_weight'",
-            ));
-        }
-        let limit = config::limit(Limit::weight, "allowed_weight", allowed_weight, per_ns, per)?;
-        let settings = Settings {
-            limit,
-            limits,
-            paced,
-            concurrency,
-            queue_capacity,
-            refuse_when_full,
-            abandon_grace,
-            clock_drift_ppm,
-        };
-        slf.as_super().get().begin(settings, More { on_error, clock, name, history })
+        let settings = Settings::read("WeightedRateLimiter", settings)?;
+        let (name, weight) = ("allowed_weight", Some(allowed_weight));
+        let limit = config::limit(Limit::weight, name, weight, per_ns, per)?;
+        slf.as_super().get().begin(limit, settings)
     }
 
     /// The rate of its first limit.

@@ -8,22 +8,19 @@
 //! * No Python code runs while the collector clears what it has found, when globals may be gone already: the finalizer
 //!   has run before that (PEP 442) and has left nothing to end. Whoever is found whole after its finalizer lets go
 //!   without Python code ([`Operation::let_go`]).
-//!
-//! No Python frame runs but that of the task: `cr_frame`, `cr_code` and `cr_origin` are those of the coroutine that is
-//! awaited, so that asyncio prints the task's stack. Where there is none they are `None`, and `inspect.getcoroutinestate`
-//! then says `CORO_CLOSED` before the first step as well.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyTuple, PyType};
 
+use super::attributes::{awaited, is_running, is_suspended, name_of, of_awaited, repr};
+use super::ends::end;
 use super::freelist::FREE_LIST;
 use super::recursion::Level;
 use super::{AM_SEND, SEND_ERROR, SEND_NEXT, SEND_RETURN, called, called_quickly};
@@ -220,7 +217,10 @@ unsafe fn exchange<O: Operation>(object: *mut ffi::PyObject, operation: O) -> O 
 ///
 /// As for [`exchange`].
 #[inline]
-unsafe fn look<O: Operation, R>(object: *mut ffi::PyObject, look: impl FnOnce(&O) -> R) -> R {
+pub(super) unsafe fn look<O: Operation, R>(
+    object: *mut ffi::PyObject,
+    look: impl FnOnce(&O) -> R,
+) -> R {
     // SAFETY: as above; nobody takes the operation out meanwhile.
     unsafe { look(&*(*object.cast::<Awaitable<O>>()).operation.get()) }
 }
@@ -370,70 +370,6 @@ unsafe extern "C" fn close<O: Operation>(
     })
 }
 
-unsafe extern "C" fn name_of<O: Operation>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    called(ptr::null_mut(), |py| {
-        // SAFETY: the interpreter passes a live `Awaitable`.
-        Ok(PyString::new(py, unsafe { look(object, O::name) }).into_ptr())
-    })
-}
-
-unsafe extern "C" fn awaited<O: Operation>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    called(ptr::null_mut(), |py| {
-        let shown = |operation: &O| operation.awaited().map(|awaited| awaited.clone_ref(py));
-        // SAFETY: as in `name_of`.
-        let awaited = unsafe { look(object, shown) };
-        Ok(awaited.unwrap_or_else(|| py.None()).into_ptr())
-    })
-}
-
-unsafe extern "C" fn is_running<O: Operation>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: as in `name_of`; a bool is made without fail.
-    unsafe { ffi::PyBool_FromLong(look(object, O::is_executing).into()) }
-}
-
-unsafe extern "C" fn is_suspended<O: Operation>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    let is_suspended =
-        |operation: &O| !(operation.is_new() || operation.is_executing() || operation.is_done());
-    // SAFETY: as in `is_running`.
-    unsafe { ffi::PyBool_FromLong(look(object, is_suspended).into()) }
-}
-
-/// An attribute of the coroutine that is awaited; `closure` is its name.
-unsafe extern "C" fn of_awaited<O: Operation>(
-    object: *mut ffi::PyObject,
-    closure: *mut c_void,
-) -> *mut ffi::PyObject {
-    called(ptr::null_mut(), |py| {
-        let shown = |operation: &O| operation.awaited().map(|awaited| awaited.clone_ref(py));
-        // SAFETY: as in `name_of`; the closure is a name that lives for ever.
-        let (awaited, name) = unsafe { (look(object, shown), CStr::from_ptr(closure.cast())) };
-        let Some(awaited) = awaited else { return Ok(py.None().into_ptr()) };
-        let name = PyString::from_bytes(py, name.to_bytes())?;
-        let attribute = awaited.bind(py).getattr_opt(name)?;
-        Ok(attribute.map_or_else(|| py.None(), Bound::unbind).into_ptr())
-    })
-}
-
-unsafe extern "C" fn repr<O: Operation>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    called(ptr::null_mut(), |py| {
-        // SAFETY: as in `name_of`.
-        let name = unsafe { look(object, O::name) };
-        Ok(PyString::new(py, &format!("<coroutine object {name} at {object:p}>")).into_ptr())
-    })
-}
-
 unsafe extern "C" fn traverse<O: Operation>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
@@ -493,55 +429,4 @@ unsafe extern "C" fn dealloc<O: Operation>(object: *mut ffi::PyObject) {
         }
         ffi::Py_DECREF(kind.cast());
     }
-}
-
-/// How deep ends may be nested: an operation's end drops what it holds, which may be the last reference to another
-/// awaitable, and so on. Deeper ones are put off, so that a long chain takes no stack.
-const NESTED_MAX: usize = 50;
-
-/// Of this thread: how deep ends are nested right now, and what was put off.
-struct Ends {
-    nested: Cell<usize>,
-    put_off: RefCell<Vec<Box<dyn FnOnce()>>>,
-}
-
-thread_local!(static ENDS: Ends = const {
-    Ends { nested: Cell::new(0), put_off: RefCell::new(Vec::new()) }
-});
-
-/// Ends what an object did.
-#[inline]
-fn end<O: Operation>(operation: O, work: impl FnOnce(O, Python<'_>) + 'static) {
-    if operation.is_done() {
-        return;
-    }
-    let nested = ENDS.with(|ends| ends.nested.get());
-    if nested >= NESTED_MAX {
-        let end = Box::new(move || end_now(operation, work));
-        return ENDS.with(|ends| ends.put_off.borrow_mut().push(end));
-    }
-    ENDS.with(|ends| ends.nested.set(nested + 1));
-    end_now(operation, work);
-    if nested == 0 {
-        while let Some(end) = ENDS.with(|ends| ends.put_off.borrow_mut().pop()) {
-            end();
-        }
-    }
-    ENDS.with(|ends| ends.nested.set(nested));
-}
-
-fn end_now<O: Operation>(operation: O, work: impl FnOnce(O, Python<'_>)) {
-    let ended = catch_unwind(AssertUnwindSafe(|| {
-        // The interpreter may be gone, and with it all there was to end.
-        let mut operation = Some(operation);
-        let attached = Python::try_attach(|py| {
-            if let Some(operation) = operation.take() {
-                work(operation, py);
-            }
-        });
-        if attached.is_none() {
-            mem::forget(operation);
-        }
-    }));
-    debug_assert!(ended.is_ok(), "an awaitable's end panicked");
 }

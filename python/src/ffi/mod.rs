@@ -7,8 +7,10 @@
 //! All of it relies on this: only the interpreter calls these functions, and it holds its lock (the GIL) meanwhile.
 //! Each file says what else it relies on.
 
+mod attributes;
 mod awaitable;
 mod coroutine;
+mod ends;
 mod freelist;
 mod interpreter;
 mod method;
