@@ -127,7 +127,12 @@ impl Pair {
             Op::CancelWaiting(which) => {
                 if let Some(index) = pick(which, self.oracle.queue.len()) {
                     let (ticket, _) = self.oracle.queue.remove(index);
-                    assert_eq!(self.machine.cancel(raw::ticket(ticket)), Some(ticket));
+                    let left = if which % 2 == 0 {
+                        self.machine.cancel_where(|waiter| *waiter == ticket).pop()
+                    } else {
+                        self.machine.cancel(raw::ticket(ticket))
+                    };
+                    assert_eq!(left, Some(ticket));
                 }
             }
             Op::CancelGranted(which) => {
@@ -247,8 +252,18 @@ impl Pair {
     fn try_grant(&mut self, weight: u64) {
         let now = self.oracle.now;
         let expected = self.may_grant_at_once(weight);
+        let opening = self.machine.opening(now, weight);
         let answer = self.machine.try_grant(now, weight);
         assert_eq!(answer.is_ok(), expected, "{answer:?}");
+        match &answer {
+            Ok(_) => assert_eq!(opening, Ok(Some(now))),
+            Err(TryGrantError::Request(error)) => assert_eq!(opening, Err(error.clone())),
+            Err(TryGrantError::Busy { not_before }) if self.oracle.queue.is_empty() => {
+                assert_eq!(opening, Ok(*not_before));
+            }
+            Err(TryGrantError::Busy { .. }) => assert_eq!(opening, Ok(None)),
+            Err(_) => {}
+        }
         match answer {
             Ok(permit) => self.permits.push((permit, self.oracle.grant(weight))),
             Err(TryGrantError::Request(_)) => assert!(!self.oracle.could_ever_run(weight)),
