@@ -1,7 +1,7 @@
 //! Which process this is, counted in forks.
 //!
 //! A forked child has copies of all limiters: with waiters, loops and running tasks that go on in the parent alone. So
-//! each limiter knows in which process it was last used, and starts anew in another one (`state.rs`).
+//! each limiter knows in which process it was last used, and starts anew in another one (`state/`).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,6 +1,6 @@
 //! A limiter's state: the machine under its lock, and what its loops and threads need.
 //!
-//! Every change goes the same way: lock, change the machine, unlock, and if a waiter may move up, drive (`scheduler.rs`).
+//! Every change goes the same way: lock, change the machine, unlock, and if a waiter may move up, drive (`scheduler/`).
 //! No Python code runs under the lock: not a call, and not the end of an object. The interpreter's lock is held whenever
 //! this lock is, so no thread ever waits for it, and a fork never copies it locked.
 
@@ -48,7 +48,7 @@ pub struct RateLimiter {
 pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) name: Option<String>,
-    /// From `operation.rs`, which stands above the scheduler.
+    /// From `operation/`, which stands above the scheduler.
     pub(crate) spawn: Spawn,
     inner: Mutex<Inner>,
 }
