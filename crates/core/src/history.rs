@@ -9,7 +9,7 @@ use crate::config::CONCURRENCY_MAX;
 use crate::limit::Unit;
 use crate::machine::Machine;
 use crate::window::Window;
-use crate::windows::Windows;
+use crate::windows::{Load, Windows};
 
 /// Tasks that end together at `ends_at`, in the machine's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,55 @@ impl<T> Machine<T> {
     }
 }
 
+impl<T> Machine<T> {
+    /// Nothing is known of the time before `at`, so all limits count as used up by tasks that completed then: for a
+    /// state that is missing. Call it before anything is granted.
+    ///
+    /// ```
+    /// # use strict_rate_limiter_core::{Config, Limit, Machine};
+    /// let limit: Limit = "2/20ns".parse()?;
+    /// let mut machine = Machine::<()>::new(Config::new([limit]))?;
+    /// machine.assume_full(100);
+    /// assert!(machine.try_grant(120, 1).is_err());
+    /// assert!(machine.try_grant(121, 1).is_ok());
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn assume_full(&mut self, at: u64) {
+        self.windows.begin_full(at);
+    }
+
+    /// The computer has started anew at `at`, by a clock that has started anew as well. All tasks have ended and all
+    /// sessions are gone; when the tasks ended is not known, so all limits count as used up then, and what is over a
+    /// limit stays over it. What was left of a pause begins again.
+    pub fn restart(&mut self, at: u64) {
+        let pause_ns = self.windows.paused_until.saturating_sub(self.windows.now);
+        let _ = self.queue.take_all();
+        self.unclaimed.clear();
+        if let Some(owners) = &mut self.owners {
+            owners.clear();
+        }
+        self.windows.begin_full(at);
+        self.windows.pause_until(at.saturating_add(pause_ns));
+    }
+}
+
 impl Windows {
+    fn begin_full(&mut self, at: u64) {
+        let held: Vec<u64> = self.all.iter().map(|window| self.held(window)).collect();
+        for (window, held) in self.all.iter_mut().zip(held) {
+            let limit = window.limit();
+            let mut full = Window::new(limit, self.config.clock_drift_ppm);
+            full.count_unknown(held.max(limit.rate()), at);
+            full.expired = u64::MAX;
+            *window = full;
+        }
+        self.running = Load::default();
+        self.kept = Load::default();
+        self.abandoned.clear();
+        self.paused_until = 0;
+        (self.now, self.last_end) = (at, at);
+    }
+
     fn history(&self) -> Vec<HeldEntry> {
         let longest = |unit: Unit| {
             let of_unit = self.all.iter().filter(|window| window.limit().unit() == unit);

@@ -24,6 +24,7 @@
 //! | `windows` | the windows of all limits, the running tasks, the pause; whether there is room |
 //! | `window` | one limit's window: the units held and when they are free again |
 //! | `queue` | the queue of waiters: order, cancelling, capacity |
+//! | `owners` | who holds what and who waits, where several processes share a machine |
 //! | `limits_change` | limits and concurrency that change while tasks run and wait |
 //! | `history` | [`HeldEntry`]: the held units before a restart, out and back in |
 //! | `deadline` | whether a waiter can still be granted in time |
@@ -33,6 +34,7 @@
 //! | `types` | what the machine returns: tickets, grants, decisions, refusals, numbers |
 //! | `stats` | how full the machine is, and how long to pause after a refusal |
 //! | [`state`] | [`State`]: the whole machine as plain data, out and back in |
+//! | `bytes` | a state as bytes, for a place that processes share |
 //! | [`raw`] | permits and tickets as plain numbers, for callers that store them elsewhere |
 //! | [`audit`] | the fullest window of a log |
 //!
@@ -67,6 +69,7 @@
 extern crate alloc;
 
 pub mod audit;
+mod bytes;
 mod coarse;
 pub mod config;
 mod deadline;
@@ -76,6 +79,7 @@ mod history;
 pub mod limit;
 mod limits_change;
 pub mod machine;
+mod owners;
 mod queue;
 pub mod raw;
 mod reentrancy;
@@ -90,11 +94,14 @@ pub use config::{Config, ConfigError};
 pub use history::HeldEntry;
 pub use limit::{Limit, LimitError, ParseLimitError, Unit};
 pub use machine::Machine;
+pub use owners::{Moved, PermitOut};
 pub use reentrancy::{InsideWaiter, RunningTask};
-pub use state::{STATE_VERSION, State, StateError, WindowState};
+pub use state::{
+    OwnersState, PermitState, STATE_VERSION, STORED_COMPLETIONS, State, StateError, WindowState,
+};
 pub use types::{
-    Decision, EnqueueError, Enqueued, Grant, Held, Refused, RequestError, Snapshot, Ticket,
-    TicketStatus, TryGrantError,
+    Decision, EnqueueError, Enqueued, Grant, Held, Refused, RequestError, SessionId, Snapshot,
+    Ticket, TicketStatus, TryGrantError,
 };
 
 /// The README's Rust is compiled with the doc tests.

@@ -22,11 +22,13 @@
 //!   grants calls it. A permit made up from a number frees no more than a permit that is out can
 //!   hold, and nothing if none is out.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::config::{Config, ConfigError};
+use crate::owners::Owners;
 use crate::queue::Queue;
 use crate::types::{
     Decision, EnqueueError, Enqueued, Grant, RequestError, Ticket, TicketStatus, TryGrantError,
@@ -44,6 +46,8 @@ pub struct Machine<T> {
     /// Waiters that were granted and have not claimed their grants, in the order of their tickets.
     pub(crate) unclaimed: VecDeque<(Ticket, u64)>,
     pub(crate) closed: bool,
+    /// Who waits and who holds what, if several processes share the machine.
+    pub(crate) owners: Option<Box<Owners>>,
 }
 
 impl<T> Machine<T> {
@@ -52,7 +56,7 @@ impl<T> Machine<T> {
         let config = config.into();
         let queue = Queue::new(config.queue_capacity, Ticket(0));
         let windows = Windows::new(config)?;
-        Ok(Self { windows, queue, unclaimed: VecDeque::new(), closed: false })
+        Ok(Self { windows, queue, unclaimed: VecDeque::new(), closed: false, owners: None })
     }
 
     /// The present settings, with all changes since the machine was made.
@@ -71,7 +75,10 @@ impl<T> Machine<T> {
     #[inline]
     pub fn grant_at_once(&mut self, weight: u64) -> Option<Grant> {
         let asks_in_turn = weight != 0 && !self.closed && self.queue.is_empty();
-        (asks_in_turn && self.windows.has_room(weight)).then(|| self.windows.take(weight))
+        (asks_in_turn && self.windows.has_room(weight)).then(|| {
+            let grant = self.windows.take(weight);
+            if self.owners.is_some() { self.own(grant) } else { grant }
+        })
     }
 
     /// Grants now or not at all. Never overtakes a waiter.
@@ -117,7 +124,11 @@ impl<T> Machine<T> {
     #[inline]
     pub fn enqueue(&mut self, weight: u64, waiter: T) -> Result<Enqueued, EnqueueError> {
         self.admit(weight)?;
-        Ok(self.queue.push(weight, waiter))
+        let enqueued = self.queue.push(weight, waiter);
+        if let Some(owners) = &mut self.owners {
+            owners.waits(enqueued.ticket);
+        }
+        Ok(enqueued)
     }
 
     /// Whether a waiter of `weight` may join now. If the queue is full, [poll](Self::poll) first, which
@@ -163,6 +174,14 @@ impl<T> Machine<T> {
     /// The permit of a waiter that was granted. Returns it once.
     #[inline]
     pub fn claim(&mut self, ticket: Ticket) -> Option<Grant> {
+        if self.owners.is_some() {
+            return self.claim_own(ticket);
+        }
+        self.take_unclaimed(ticket)
+    }
+
+    #[inline]
+    pub(crate) fn take_unclaimed(&mut self, ticket: Ticket) -> Option<Grant> {
         let (_, weight) = match self.unclaimed.front() {
             Some((first, _)) if *first == ticket => self.unclaimed.pop_front(),
             _ => self.find_unclaimed(ticket).and_then(|index| self.unclaimed.remove(index)),
@@ -174,8 +193,13 @@ impl<T> Machine<T> {
     /// was granted and has not claimed its grant, the grant is undone in full. Poll afterwards: others
     /// may move up.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
-        if let Some(permit) = self.claim(ticket) {
-            self.undo(permit);
+        if let Some(owners) = &mut self.owners
+            && !owners.leaves(ticket)
+        {
+            return None;
+        }
+        if let Some(permit) = self.take_unclaimed(ticket) {
+            self.windows.undo(permit);
             return None;
         }
         self.queue.cancel(ticket)
@@ -186,13 +210,15 @@ impl<T> Machine<T> {
         let waiters = self.queue.waiting().zip(self.queue.waiters());
         let leaving = waiters.filter(|(_, waiter)| leaves(waiter)).map(|((ticket, _), _)| ticket);
         let leaving: Vec<Ticket> = leaving.collect();
-        leaving.into_iter().filter_map(|ticket| self.queue.cancel(ticket)).collect()
+        leaving.into_iter().filter_map(|ticket| self.cancel(ticket)).collect()
     }
 
     /// Undoes a grant whose task never started, as if it had not been made. Poll afterwards. If no
     /// permit is out, this one was made up, and nothing changes.
     pub fn undo(&mut self, permit: Grant) {
-        self.windows.undo(permit);
+        if self.is_out(&permit) {
+            self.windows.undo(permit);
+        }
     }
 
     /// A task has ended, however it ended. Poll afterwards.
@@ -210,6 +236,9 @@ impl<T> Machine<T> {
     /// have gone out all the same, so its usage is held like that of any other task.
     #[inline]
     pub fn complete(&mut self, permit: Grant, now: u64, ended_at: u64, actual: Option<u64>) -> u64 {
+        if !self.is_out(&permit) {
+            return self.windows.complete_stranger(permit, now, ended_at, actual);
+        }
         self.windows.complete(permit, now, ended_at, actual)
     }
 
@@ -217,6 +246,12 @@ impl<T> Machine<T> {
     /// the configured grace, and then completes. Times as in [`Self::complete`]. Poll afterwards.
     #[inline]
     pub fn abandon(&mut self, permit: Grant, now: u64, ended_at: u64) {
+        if !self.is_out(&permit) {
+            let grace_ns = self.config().abandon_grace_ns;
+            let ended_at = ended_at.max(now).saturating_add(grace_ns);
+            self.windows.complete_stranger(permit, now, ended_at, None);
+            return;
+        }
         self.windows.abandon(permit, now, ended_at);
     }
 
@@ -275,10 +310,19 @@ impl<T> Machine<T> {
         self.closed = true;
     }
 
-    /// Closes, empties the queue and returns the waiters' values. Granted tasks still run.
+    /// Closes, empties the queue and returns the waiters' values. Granted tasks still run. If the machine has
+    /// sessions, only the acting session's waiters leave, and only it is refused from now on.
     pub fn abort(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.closed = true;
-        self.queue.take_all()
+        let left: Vec<T> = match &self.owners {
+            None => self.queue.take_all().collect(),
+            Some(owners) => {
+                let mut queued = owners.own_waiters();
+                queued.retain(|ticket| self.queue.is_accepted(*ticket).is_some());
+                queued.into_iter().filter_map(|ticket| self.cancel(ticket)).collect()
+            }
+        };
+        left.into_iter()
     }
 
     /// Whether new requests are refused.
@@ -295,7 +339,7 @@ impl<T> Machine<T> {
         Decision::Grant { ticket, waiter }
     }
 
-    fn find_unclaimed(&self, ticket: Ticket) -> Option<usize> {
+    pub(crate) fn find_unclaimed(&self, ticket: Ticket) -> Option<usize> {
         self.unclaimed.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
     }
 }

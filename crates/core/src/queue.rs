@@ -70,10 +70,16 @@ impl<T> Queue<T> {
         self.entries.front().map(|entry| (entry.ticket, entry.weight))
     }
 
-    #[inline]
-    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Enqueued {
+    /// Hands out a ticket to one that does not wait.
+    pub(crate) fn take_ticket(&mut self) -> Ticket {
         let ticket = self.next;
         self.next = Ticket(ticket.0 + 1);
+        ticket
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, weight: u64, waiter: T) -> Enqueued {
+        let ticket = self.take_ticket();
         let accepted = self.push_as(ticket, weight, waiter);
         Enqueued { ticket, accepted }
     }

@@ -5,6 +5,7 @@
 //! checks all of it: a state that no machine could have had is an error, never a panic and never a
 //! burst.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,13 +13,17 @@ use core::fmt;
 use crate::config::{CONCURRENCY_MAX, Config, ConfigError};
 use crate::limit::Limit;
 use crate::machine::Machine;
+use crate::owners::{Moved, Owners, PermitOut};
 use crate::queue::Queue;
-use crate::types::Ticket;
+use crate::types::{SessionId, Ticket};
 use crate::window::{HELD_MAX, Window};
 use crate::windows::Load;
 
 /// The version of [`State`] that this crate writes and reads. It changes whenever the meaning of a state does.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
+
+/// The most completions that [`Machine::coarsen`] leaves in each window, but for 1/16 of slack.
+pub const STORED_COMPLETIONS: usize = 4_096;
 
 /// Everything in a [`Machine`], except the values stored with its waiters. Times are in the same
 /// nanoseconds that the machine was given.
@@ -50,8 +55,36 @@ pub struct State {
     pub last_end: u64,
     /// The end of the pause; 0 if there is none.
     pub paused_until: u64,
-    /// Whether new requests are refused.
+    /// Whether new requests are refused. `false` if there are sessions: each closes for itself.
     pub closed: bool,
+    /// Who waits and who holds what, if the machine has sessions.
+    pub owners: Option<OwnersState>,
+}
+
+/// The owners of all permits and waiters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnersState {
+    /// The next session to be opened.
+    pub next_session: u64,
+    /// The waiters in the queue and the unclaimed, in the order of their tickets: ticket and session.
+    pub waiters: Vec<(u64, u64)>,
+    /// The permits that are out, in the order of their tickets.
+    pub permits: Vec<PermitState>,
+    /// The head of the queue that was last told of its opening: its ticket and the opening.
+    pub told: Option<(u64, u64)>,
+}
+
+/// A permit that is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PermitState {
+    /// Its ticket.
+    pub ticket: u64,
+    /// The session that runs the task.
+    pub session: u64,
+    /// The weight that it reserves.
+    pub weight: u64,
+    /// When the session took it.
+    pub granted_at: u64,
 }
 
 /// One limit's window.
@@ -101,7 +134,8 @@ impl<T> Machine<T> {
             now: windows.now,
             last_end: windows.last_end,
             paused_until: windows.paused_until,
-            closed: self.closed,
+            closed: self.closed && self.owners.is_none(),
+            owners: self.owners.as_deref().map(Owners::state),
         }
     }
 
@@ -137,6 +171,29 @@ impl<T> Machine<T> {
         Ok(machine)
     }
 
+    /// Bounds the size of the state, whatever the rate: in each window, completions that are close to each other count
+    /// as the latest of them, until at most [`STORED_COMPLETIONS`] are left (and 1/16 of slack, so that merging is
+    /// rare). What is held stays held, up to 1/4,096 of a period longer.
+    pub fn coarsen(&mut self) {
+        self.windows.all.iter_mut().for_each(|window| window.coarsen(STORED_COMPLETIONS));
+    }
+
+    /// Moves to a state that another session has left. The acting session stays the same, closed or not, and its
+    /// waiters keep their values; `waiter` makes the value of every other waiter. Returns the acting session's waiters
+    /// that are no longer in the queue: granted, or [too heavy](Self::check) for new limits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::restore`]. Then nothing changes.
+    pub fn follow(
+        &mut self,
+        state: &State,
+        waiter: impl FnMut(Ticket) -> T,
+    ) -> Result<Vec<Moved<T>>, StateError> {
+        let after = Self::restore(state, waiter)?;
+        Ok(self.move_to(after))
+    }
+
     fn read_back(
         &mut self,
         state: &State,
@@ -166,7 +223,79 @@ impl<T> Machine<T> {
             require(self.check(weight).is_ok(), "a weight in the queue could never run")?;
             self.queue.push_as(Ticket(ticket), weight, waiter(Ticket(ticket)));
         }
+        self.owners = state.owners.as_ref().map(|owners| Box::new(owners.read_back()));
         Ok(())
+    }
+}
+
+impl Owners {
+    fn state(&self) -> OwnersState {
+        let plain = |permit: &PermitOut| PermitState {
+            ticket: permit.ticket.0,
+            session: permit.session.0,
+            weight: permit.weight,
+            granted_at: permit.granted_at,
+        };
+        OwnersState {
+            next_session: self.next_session,
+            waiters: self.waiters.iter().map(|(ticket, session)| (ticket.0, session.0)).collect(),
+            permits: self.out.iter().map(plain).collect(),
+            told: self.told.map(|(ticket, opening)| (ticket.0, opening)),
+        }
+    }
+}
+
+impl OwnersState {
+    fn read_back(&self) -> Owners {
+        let permit = |permit: &PermitState| PermitOut {
+            ticket: Ticket(permit.ticket),
+            session: SessionId(permit.session),
+            weight: permit.weight,
+            granted_at: permit.granted_at,
+        };
+        let waiter = |&(ticket, session): &(u64, u64)| (Ticket(ticket), SessionId(session));
+        Owners {
+            acting: SessionId(u64::MAX),
+            next_session: self.next_session,
+            waiters: self.waiters.iter().map(waiter).collect(),
+            out: self.permits.iter().map(permit).collect(),
+            told: self.told.map(|(ticket, opening)| (Ticket(ticket), opening)),
+        }
+    }
+
+    fn check(&self, state: &State) -> Result<(), &'static str> {
+        let tickets = state.unclaimed.iter().chain(&state.queue).map(|(ticket, _)| *ticket);
+        require(
+            tickets.eq(self.waiters.iter().map(|(ticket, _)| *ticket)),
+            "the owners are not those of the waiters",
+        )?;
+        let permits = &self.permits;
+        require(
+            permits.is_sorted_by(|a, b| a.ticket < b.ticket),
+            "the permits are not in the order of their tickets",
+        )?;
+        let waits = |ticket| self.waiters.binary_search_by_key(&ticket, |(own, _)| *own).is_ok();
+        require(
+            permits.iter().all(|permit| permit.ticket < state.next_ticket && !waits(permit.ticket)),
+            "a permit has a ticket that it cannot have",
+        )?;
+        let owners = permits.iter().map(|permit| permit.session);
+        let mut owners = owners.chain(self.waiters.iter().map(|(_, session)| *session));
+        require(
+            owners.all(|session| session < self.next_session),
+            "an owner that no session ever was",
+        )?;
+        require(self.next_session <= u64::MAX / 2, "more sessions opened than ever could be")?;
+        let kept = state.unclaimed.len() + state.abandoned.len();
+        let kept_weight: u128 = state.kept_weight();
+        let weight: u128 = permits.iter().map(|permit| u128::from(permit.weight)).sum();
+        require(
+            permits.iter().all(|permit| permit.weight > 0)
+                && permits.len() == state.running - kept
+                && weight == state.running_weight - kept_weight,
+            "the permits are not those that are out",
+        )?;
+        require(!state.closed, "closed for all sessions")
     }
 }
 
@@ -204,13 +333,19 @@ impl State {
             self.abandoned.is_sorted_by_key(|(ends, _)| ends),
             "the abandoned are not in the order of their ends",
         )?;
-        self.check_running()
+        self.check_running()?;
+        self.owners.as_ref().map_or(Ok(()), |owners| owners.check(self))
+    }
+
+    /// The weight of the running tasks whose grants the machine keeps.
+    fn kept_weight(&self) -> u128 {
+        self.unclaimed.iter().chain(&self.abandoned).map(|(_, weight)| u128::from(*weight)).sum()
     }
 
     /// Limits and concurrency may have changed since a task began, so running tasks may exceed both.
     fn check_running(&self) -> Result<(), &'static str> {
         let kept = || self.unclaimed.iter().chain(&self.abandoned).map(|(_, weight)| *weight);
-        let kept_weight = kept().map(u128::from).sum::<u128>();
+        let kept_weight = self.kept_weight();
 
         require(self.running <= CONCURRENCY_MAX, "more run than ever could")?;
         let out = self.running.checked_sub(kept().count());

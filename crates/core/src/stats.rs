@@ -11,8 +11,11 @@ impl<T> Machine<T> {
         (self.windows.running.tasks, self.queue.len())
     }
 
-    /// Whether no task runs and no task waits.
+    /// Whether no task runs and no task waits; of the acting session's, if the machine has sessions.
     pub fn is_drained(&self) -> bool {
+        if let Some(owners) = &self.owners {
+            return !owners.has_own();
+        }
         self.windows.running.tasks == 0 && self.queue.is_empty()
     }
 

@@ -4,6 +4,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::num::NonZeroU64;
 
 use crate::limit::Limit;
 
@@ -17,7 +18,16 @@ pub struct Ticket(pub(crate) u64);
 #[must_use = "a permit that is not returned to the machine is held for ever"]
 pub struct Grant {
     weight: u64,
+    /// The ticket's number and 1, in a machine that has sessions; [`NO_TICKET`] in others.
+    ticket: NonZeroU64,
 }
+
+/// Greater than the number of any ticket.
+const NO_TICKET: NonZeroU64 = NonZeroU64::MAX;
+
+/// One holder or waiter among those that share a machine, such as a process. Later sessions are larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub(crate) u64);
 
 /// What [`Machine::poll`](crate::Machine::poll) decided.
 #[derive(Debug, PartialEq, Eq)]
@@ -164,12 +174,25 @@ impl Grant {
     }
 
     pub(crate) const fn of_weight(weight: u64) -> Self {
-        Self { weight }
+        Self { weight, ticket: NO_TICKET }
+    }
+
+    /// The same permit, under this ticket.
+    pub(crate) fn with_ticket(self, ticket: Ticket) -> Self {
+        Self {
+            ticket: ticket.0.checked_add(1).and_then(NonZeroU64::new).unwrap_or(NO_TICKET),
+            ..self
+        }
+    }
+
+    /// The permit's ticket, if the machine that granted it has [sessions](crate::Machine::open_session).
+    pub fn ticket(&self) -> Option<Ticket> {
+        (self.ticket != NO_TICKET).then(|| Ticket(self.ticket.get() - 1))
     }
 
     /// Spends the permit.
     pub(crate) fn into_weight(self) -> u64 {
-        let Self { weight } = self;
+        let Self { weight, .. } = self;
         weight
     }
 }

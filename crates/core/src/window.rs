@@ -309,7 +309,7 @@ impl Window {
         let len = self.log.len();
         if let (ENTRIES_MAX.., Some(last)) = (len, self.log.back()) {
             self.merging_until = last.at.saturating_add(self.per_ns);
-            self.merge();
+            self.merge(self.per_ns / SLOTS);
             return;
         }
         let full = match self.limit.unit() {
@@ -320,11 +320,19 @@ impl Window {
         self.log.reserve_exact(wanted - len);
     }
 
-    /// Merges completions within `per / SLOTS` of each other into one entry stamped with the latest
-    /// of them: held longer, never shorter. Groups start more than a slot apart and lie within one
-    /// period, so at most `SLOTS + 1` of them are left.
-    fn merge(&mut self) {
-        let slot_ns = self.per_ns / SLOTS;
+    /// Merges until at most `entries + 1` are left, if there are more than `entries` and 1/16 of slack.
+    pub(crate) fn coarsen(&mut self, entries: usize) {
+        let mut slot_ns = self.per_ns / entries as u64;
+        while self.log.len() > entries + entries / 16 {
+            self.merge(slot_ns);
+            slot_ns = slot_ns.saturating_mul(2).max(1);
+        }
+    }
+
+    /// Merges completions within a slot of each other into one entry stamped with the latest of them: held longer,
+    /// never shorter. Groups start more than a slot apart and lie within one period, so there are at most as many of
+    /// them as slots, and one more.
+    fn merge(&mut self, slot_ns: u64) {
         let mut kept = 0;
         let mut group_start = self.log[0].at;
         for next in 1..self.log.len() {

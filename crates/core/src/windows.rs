@@ -246,6 +246,20 @@ impl Windows {
         actual.saturating_sub(reserved)
     }
 
+    /// A grant that is not out has ended: [`Machine::complete`](crate::Machine::complete).
+    #[cold]
+    pub(crate) fn complete_stranger(
+        &mut self,
+        grant: Grant,
+        now: u64,
+        ended_at: u64,
+        actual: Option<u64>,
+    ) -> u64 {
+        self.advance(now);
+        let weight = grant.into_weight();
+        self.complete_unknown(actual.unwrap_or(weight), ended_at.max(self.now))
+    }
+
     /// See [`Machine::abandon`](crate::Machine::abandon).
     #[inline]
     pub(crate) fn abandon(&mut self, grant: Grant, now: u64, ended_at: u64) {
