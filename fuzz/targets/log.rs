@@ -14,8 +14,8 @@ mod history;
 #[path = "../../crates/cli/src/tail_reader.rs"]
 mod tail_reader;
 
-use libfuzzer_sys::fuzz_target;
 use history::History;
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     // Try the input also behind a header, since it is rarely a log without one.

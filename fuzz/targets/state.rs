@@ -9,14 +9,22 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use strict_rate_limiter_core::{Config, Limit, Machine, STATE_VERSION, State, WindowState, raw};
+use strict_rate_limiter_core::{
+    Config, Limit, Machine, OwnersState, PermitState, STATE_VERSION, State, WindowState, raw,
+};
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Ok(state) = State::from_bytes(bytes) {
+        restored::grants_stay_within_the_law(&state);
+    }
     let mut bytes = Unstructured::new(bytes);
     let Ok(state) = state(&mut bytes) else { return };
     restored::grants_stay_within_the_law(&state);
     if let Ok(machine) = Machine::restore(&state, raw::ticket_number) {
         let again = machine.state();
+        let mut written = Vec::new();
+        again.write_to(&mut written);
+        assert_eq!(State::from_bytes(&written).as_ref(), Ok(&again));
         let machine = Machine::restore(&again, raw::ticket_number).expect("a state it was in");
         assert_eq!(machine.state(), again);
     }
@@ -34,6 +42,17 @@ fn number(bytes: &mut Unstructured<'_>) -> Result<u64> {
 fn pairs(bytes: &mut Unstructured<'_>) -> Result<Vec<(u64, u64)>> {
     let many = bytes.int_in_range(0..=5)?;
     (0..many).map(|_| Ok((number(bytes)?, number(bytes)?))).collect()
+}
+
+fn owners(bytes: &mut Unstructured<'_>) -> Result<OwnersState> {
+    let permits = (0..bytes.int_in_range(0..=4)?).map(|_| {
+        let (ticket, session) = (number(bytes)?, number(bytes)?);
+        Ok(PermitState { ticket, session, weight: number(bytes)?, granted_at: number(bytes)? })
+    });
+    let permits = permits.collect::<Result<_>>()?;
+    let (next_session, waiters) = (number(bytes)?, pairs(bytes)?);
+    let told = if bytes.arbitrary()? { Some((number(bytes)?, number(bytes)?)) } else { None };
+    Ok(OwnersState { next_session, waiters, permits, told })
 }
 
 fn state(bytes: &mut Unstructured<'_>) -> Result<State> {
@@ -74,5 +93,6 @@ fn state(bytes: &mut Unstructured<'_>) -> Result<State> {
         last_end: number(bytes)?,
         paused_until: number(bytes)?,
         closed: bytes.arbitrary()?,
+        owners: if bytes.ratio(1, 2)? { Some(owners(bytes)?) } else { None },
     })
 }

@@ -9,17 +9,25 @@ use proptest::prelude::*;
 use strict_rate_limiter_core::config::CONCURRENCY_MAX;
 use strict_rate_limiter_core::limit::RATE_MAX;
 use strict_rate_limiter_core::{
-    Config, Decision, HeldEntry, Limit, Machine, State, StateError, raw,
+    Config, Decision, HeldEntry, Limit, Machine, OwnersState, PermitState, State, StateError, raw,
 };
 
 const PER_NS: u64 = 100;
 
 /// A machine with running, unclaimed, abandoned and waiting tasks and completions.
 fn busy_state() -> State {
+    busy_state_with(false)
+}
+
+fn busy_state_with(with_sessions: bool) -> State {
     let per = Duration::from_nanos(PER_NS);
     let limits = [Limit::tasks(6, per).unwrap(), Limit::weight(20, per).unwrap()];
     let config = Config { concurrency: 4, abandon_grace_ns: 30, ..Config::new(limits) };
     let mut machine = Machine::new(config).unwrap();
+    if with_sessions {
+        machine.open_session();
+        machine.open_session();
+    }
     for now in [3, 5] {
         let permit = machine.try_grant(now, 3).unwrap();
         machine.complete(permit, now, now, Some(2));
@@ -42,6 +50,15 @@ fn numbers(state: &mut State) -> Vec<&mut u64> {
     for window in &mut state.windows {
         numbers.extend([&mut window.expired, &mut window.unbounded]);
         numbers.extend(window.completions.iter_mut().flat_map(|(a, b)| [a, b]));
+    }
+    if let Some(owners) = &mut state.owners {
+        numbers.push(&mut owners.next_session);
+        numbers.extend(owners.waiters.iter_mut().flat_map(|(a, b)| [a, b]));
+        numbers.extend(owners.told.iter_mut().flat_map(|(a, b)| [a, b]));
+        for permit in &mut owners.permits {
+            let PermitState { ticket, session, weight, granted_at } = permit;
+            numbers.extend([ticket, session, weight, granted_at]);
+        }
     }
     numbers.extend([
         &mut state.completed,
@@ -100,11 +117,32 @@ fn what_no_machine_could_have_been_in_is_refused() {
             other => panic!("{words}: {other:?}"),
         }
     }
+    let owner_damages: [(&str, fn(&mut OwnersState)); 11] = [
+        ("not those of the waiters", |owners| owners.waiters.clear()),
+        ("not those of the waiters", |owners| owners.waiters.reverse()),
+        ("order of their tickets", |owners| owners.permits.push(owners.permits[0])),
+        ("ticket that it cannot have", |owners| owners.permits[0].ticket = owners.waiters[0].0),
+        ("ticket that it cannot have", |owners| owners.permits[0].ticket = 1_000),
+        ("no session ever was", |owners| owners.permits[0].session = 2),
+        ("no session ever was", |owners| owners.waiters[0].1 = 2),
+        ("sessions opened", |owners| owners.next_session = u64::MAX),
+        ("not those that are out", |owners| owners.permits[0].weight += 1),
+        ("not those that are out", |owners| owners.permits[0].weight = 0),
+        ("not those that are out", |owners| owners.permits.clear()),
+    ];
+    for (words, damage) in owner_damages {
+        let mut state = busy_state_with(true);
+        damage(state.owners.as_mut().unwrap());
+        match Machine::restore(&state, raw::ticket_number) {
+            Err(StateError::Corrupt(what)) => assert!(what.contains(words), "{words}: {what}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
     let mut state = busy_state();
     state.version += 1;
     let error = Machine::restore(&state, |_| ()).unwrap_err();
-    assert_eq!(error, StateError::Version(2));
-    assert_eq!(error.to_string(), "the state has version 2; this program reads version 1");
+    assert_eq!(error, StateError::Version(3));
+    assert_eq!(error.to_string(), "the state has version 3; this program reads version 2");
     let mut state = busy_state();
     state.config.concurrency = 0;
     assert!(matches!(Machine::restore(&state, |_| ()), Err(StateError::Config(_))));
@@ -164,8 +202,9 @@ proptest! {
             0_u64..30, Just(u64::MAX), Just(u64::MAX - 50), any::<u64>(),
         ]), 1..4),
         running in proptest::option::of(0_usize..8),
+        with_sessions: bool,
     ) {
-        let mut state = busy_state();
+        let mut state = busy_state_with(with_sessions);
         for (which, value) in damages {
             let mut numbers = numbers(&mut state);
             let which = which % numbers.len();
