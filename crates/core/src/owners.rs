@@ -174,6 +174,12 @@ impl<T> Machine<T> {
         owners.find_waiter(ticket).map(|index| owners.waiters[index].1)
     }
 
+    /// Whether the acting session has a waiter in the queue, or one granted that has not claimed its permit.
+    pub fn has_own_waiters(&self) -> bool {
+        let own = |owners: &Owners| owners.waiters.iter().any(|(_, owner)| *owner == owners.acting);
+        self.owners.as_deref().is_some_and(own)
+    }
+
     /// The other sessions that hold permits or wait, each once, oldest first. If one of them has died, it must be
     /// [ended](Self::end_session) before the queue can move.
     pub fn other_sessions(&self) -> Vec<SessionId> {
@@ -280,9 +286,10 @@ impl<T> Machine<T> {
         let mut moved = Vec::new();
         for (ticket, weight) in own {
             let Some(waiter) = values.cancel(ticket) else { continue };
+            let is_still_own = self.owner(ticket) == acting;
             match self.queue.waiter_mut(ticket) {
-                Some(place) => *place = waiter,
-                None => moved.push(Moved { ticket, weight, waiter }),
+                Some(place) if is_still_own => *place = waiter,
+                _ => moved.push(Moved { ticket, weight, waiter }),
             }
         }
         moved

@@ -3,7 +3,7 @@
 //!
 //! Any number can be passed. Each function says what the machine does with one that is wrong.
 
-use crate::types::{Grant, Ticket};
+use crate::types::{Grant, SessionId, Ticket};
 
 /// A permit that was granted earlier, made again from its weight.
 ///
@@ -30,4 +30,20 @@ pub const fn ticket(number: u64) -> Ticket {
 /// A ticket as a plain number, as [`State`](crate::State) writes it.
 pub const fn ticket_number(ticket: Ticket) -> u64 {
     ticket.0
+}
+
+/// The permit with this ticket, made again: for a machine that has [sessions](crate::Machine::open_session). There it is
+/// known whether the permit is out, and whose it is; the weight is that of the permit.
+pub fn permit(ticket: Ticket, weight: u64) -> Grant {
+    Grant::of_weight(weight).with_ticket(ticket)
+}
+
+/// A session from its number.
+pub const fn session(number: u64) -> SessionId {
+    SessionId(number)
+}
+
+/// A session as a plain number, as [`State`](crate::State) writes it.
+pub const fn session_number(session: SessionId) -> u64 {
+    session.0
 }

@@ -7,13 +7,14 @@ use std::task::Waker;
 use std::time::Duration;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{ConfigError, HeldEntry, Machine, Refused};
+use strict_rate_limiter_core::{HeldEntry, Machine, Refused};
 
-use crate::error::AcquireError;
+use crate::error::{AcquireError, ChangeError};
 #[cfg(feature = "keyed")]
 use crate::foreign;
 use crate::inner::{Inner, shortest_per};
 use crate::stats::Stats;
+use crate::store::{Owed, StoreError};
 use crate::update::{Locked, Update};
 use crate::wake_ahead::WakeAhead;
 
@@ -22,15 +23,9 @@ impl Inner {
     pub(crate) fn reconcile(&self, limit: core::Limit, used: u64) -> Option<u64> {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
-        let machine = &mut update.locked.machine;
-        let mut added = None;
-        for position in 0..machine.config().limits.len() {
-            if machine.config().limits[position] == limit {
-                added = added.max(Some(machine.reconcile(now, now, position, used)));
-            }
-        }
+        let added = update.locked.reconcile(now, limit, used);
         update.settle(Some(now));
-        update.end_quietly();
+        update.end_or_owe(|| Owed::Reconcile(limit, used));
         added
     }
 
@@ -44,7 +39,7 @@ impl Inner {
         let mut update = self.update();
         update.locked.machine.pause_until(until);
         update.settle(None);
-        update.end_quietly();
+        update.end_or_owe(|| Owed::Pause(until));
     }
 
     pub(crate) fn pause_for(&self, pause_ns: u64) {
@@ -52,14 +47,14 @@ impl Inner {
         let Some(now) = update.now() else { update.end_and_tell() };
         update.locked.machine.pause_for(now, pause_ns);
         update.settle(Some(now));
-        update.end_quietly();
+        update.end_or_owe(|| Owed::Pause(now.saturating_add(pause_ns)));
     }
 
     pub(crate) fn resume(&self) {
         let mut update = self.update();
         update.locked.machine.resume();
         update.settle(None);
-        update.end_quietly();
+        update.end_or_owe(|| Owed::Resume);
     }
 
     pub(crate) fn backoff_ns(&self) -> u64 {
@@ -76,6 +71,7 @@ impl Inner {
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
         let answer = ask(&mut update.locked.machine, now);
+        update.only_asked();
         update.end_quietly();
         answer
     }
@@ -86,9 +82,17 @@ impl Inner {
 
     pub(crate) fn abort(&self) {
         let mut update = self.update();
-        let aborted = update.locked.machine.abort();
+        let machine = &mut update.locked.machine;
+        let own = machine.waiting().filter(|(_, owner, _)| Some(*owner) == machine.acting());
+        let own: Vec<_> = own.map(|(ticket, ..)| ticket).collect();
+        let aborted = machine.abort();
         update.wakes.extend(aborted);
         update.settle(None);
+        if update.commit().is_err() {
+            for ticket in own {
+                update.owe(Owed::Leave(ticket));
+            }
+        }
         update.end_quietly();
     }
 
@@ -111,18 +115,26 @@ impl Inner {
     }
 
     pub(crate) fn limits(&self) -> Vec<core::Limit> {
-        self.lock().machine.config().limits.clone()
+        let mut update = self.update();
+        let limits = update.locked.machine.config().limits.clone();
+        update.only_asked();
+        update.end_quietly();
+        limits
     }
 
     /// Changes the limits. Waiters that are now too heavy are woken, and get the error.
-    pub(crate) fn set_limits(&self, limits: Vec<core::Limit>) -> Result<(), ConfigError> {
+    pub(crate) fn set_limits(&self, limits: Vec<core::Limit>) -> Result<(), ChangeError> {
         let mut update = self.update();
+        if let Err(error) = update.check() {
+            update.end_quietly();
+            return Err(ChangeError::Store(error));
+        }
         let Some(now) = update.now() else { update.end_and_tell() };
         let refused = match update.locked.machine.set_limits(now, now, limits) {
             Ok(refused) => refused,
             Err(error) => {
                 update.end_quietly();
-                return Err(error);
+                return Err(ChangeError::Config(error));
             }
         };
         for Refused { ticket, waiter, error, .. } in refused {
@@ -137,17 +149,33 @@ impl Inner {
         update.disarm();
         update.locked.wake_timer.set_wake_ahead(WakeAhead::for_clock(&self.clock, shortest_per));
         update.settle(Some(now));
+        let committed = update.commit();
         update.end_quietly();
-        Ok(())
+        committed.map_err(ChangeError::Store)
     }
 
-    pub(crate) fn set_concurrency(&self, tasks: usize) -> Result<(), ConfigError> {
+    pub(crate) fn set_concurrency(&self, tasks: usize) -> Result<(), ChangeError> {
         let mut update = self.update();
+        if let Err(error) = update.check() {
+            update.end_quietly();
+            return Err(ChangeError::Store(error));
+        }
         let set = update.locked.machine.set_concurrency(tasks);
         self.refuse_stranded(&mut update);
         update.settle(None);
+        let committed = update.commit();
         update.end_quietly();
-        set
+        set?;
+        committed.map_err(ChangeError::Store)
+    }
+
+    /// The failure of the store, if the limiter is shared and its store fails now.
+    pub(crate) fn outage(&self) -> Option<StoreError> {
+        let mut update = self.update();
+        let outage = update.check().err();
+        update.only_asked();
+        update.end_quietly();
+        outage
     }
 
     /// Waiters that were requested inside running tasks may now wait for ever.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use strict_rate_limiter_core::Limit;
 use strict_rate_limiter_core::limit::saturating_ns;
 
-use crate::error::{ConfigError, UnknownLimit};
+use crate::error::{ChangeError, UnknownLimit};
 use crate::future::Drained;
 use crate::limiter::RateLimiter;
 
@@ -140,7 +140,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// If there is no limit, or the limiter is paced and no limit is on tasks. Then nothing changes.
-    pub fn set_limits(&self, limits: impl IntoIterator<Item = Limit>) -> Result<(), ConfigError> {
+    pub fn set_limits(&self, limits: impl IntoIterator<Item = Limit>) -> Result<(), ChangeError> {
         self.inner.set_limits(limits.into_iter().collect())
     }
 
@@ -153,7 +153,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// If the number is 0 or over [`CONCURRENCY_MAX`](crate::CONCURRENCY_MAX). Then nothing changes.
-    pub fn set_concurrency(&self, tasks: usize) -> Result<(), ConfigError> {
+    pub fn set_concurrency(&self, tasks: usize) -> Result<(), ChangeError> {
         self.inner.set_concurrency(tasks)
     }
 

@@ -18,6 +18,7 @@ use crate::clock::{LimiterTimer, TimerSet};
 use crate::error::AcquireError;
 use crate::foreign::{self, Panic};
 use crate::inner::{Inner, Kind, Standing};
+use crate::store::Owed;
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type Entered = Result<Standing<core::Grant>, AcquireError>;
@@ -216,6 +217,10 @@ impl Inner {
         deadline: impl FnOnce(u64) -> u64,
     ) -> Entered {
         let mut update = self.update();
+        if let Err(error) = update.check() {
+            update.end_quietly();
+            return Err(AcquireError::Store(error));
+        }
         let Some(now) = update.now() else { update.end_and_tell() };
         if let Err(error) = update.locked.machine.admit_by(now, weight, deadline(now)) {
             update.end_quietly();
@@ -238,7 +243,8 @@ impl Inner {
         }
         let mut update = self.update();
         let Some(now) = update.now() else { update.end_and_tell() };
-        if now < deadline {
+        if now < deadline || update.check().is_err() {
+            update.only_asked();
             update.end_quietly();
             return Ok(standing);
         }
@@ -250,13 +256,12 @@ impl Inner {
         if let Some(not_before) = update.locked.machine.misses(now, ticket, deadline) {
             self.forget(&mut update, ticket);
             update.settle(Some(now));
-            update.end_quietly();
+            update.end_or_owe(|| Owed::Leave(ticket));
             let not_before = not_before.and_then(|at| self.clock.to_instant(at));
             return Err(AcquireError::DeadlineExceeded { not_before });
         }
         let standing = self.standing(&mut update, ticket);
-        update.end_quietly();
-        standing
+        self.conclude(update, ticket, standing)
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Instant;
 pub use strict_rate_limiter_core::{ConfigError, LimitError, ParseLimitError, RequestError};
 use strict_rate_limiter_core::{EnqueueError, Limit};
 
+use crate::store::StoreError;
+
 /// Why a limiter was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -22,10 +24,25 @@ pub enum BuildError {
     Config(#[from] ConfigError),
 }
 
+/// Why a limiter's settings were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The settings contradict each other, or are out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The limiter is shared, and the place where its state is kept failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
 /// Why a permit was not acquired.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
+    /// The limiter is shared, and the place where its state is kept failed.
+    #[error(transparent)]
+    Store(StoreError),
     /// No permit of this weight can ever be granted.
     #[error(transparent)]
     Weight(#[from] RequestError),
@@ -59,6 +76,9 @@ pub enum AcquireError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TryAcquireError {
+    /// The limiter is shared, and the place where its state is kept failed.
+    #[error(transparent)]
+    Store(StoreError),
     /// No permit of this weight can ever be granted.
     #[error(transparent)]
     Weight(#[from] RequestError),
@@ -86,6 +106,9 @@ pub struct PushError<F> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushRefusal {
+    /// The limiter is shared, and the place where its state is kept failed.
+    #[error(transparent)]
+    Store(StoreError),
     /// A task of this weight can never run.
     #[error(transparent)]
     Weight(#[from] RequestError),
@@ -125,6 +148,9 @@ pub struct UnknownLimit {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
+    /// The limiter is shared, and the place where its state is kept failed: the task never ran.
+    #[error(transparent)]
+    Store(StoreError),
     /// The limiter was aborted while the task was queued: it never ran.
     #[error("the limiter was aborted while the task was queued")]
     Aborted,
@@ -162,6 +188,7 @@ impl From<AcquireError> for PushRefusal {
             AcquireError::Weight(error) => Self::Weight(error),
             AcquireError::Full => Self::Full,
             AcquireError::DeadlineExceeded { not_before } => Self::DeadlineExceeded { not_before },
+            AcquireError::Store(error) => Self::Store(error),
             // A push that is aborted while it waits for room was never accepted. A push cannot deadlock.
             AcquireError::Closed | AcquireError::Aborted | AcquireError::WouldDeadlock => {
                 Self::Closed
@@ -198,6 +225,7 @@ impl<F> std::error::Error for PushError<F> {
 impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Store(error) => f.debug_tuple("Store").field(error).finish(),
             Self::Aborted => f.write_str("Aborted"),
             Self::Weight(error) => f.debug_tuple("Weight").field(error).finish(),
             Self::Cancelled => f.write_str("Cancelled"),

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{
-    EnqueueError, Enqueued, InsideWaiter, Machine, Ticket, TicketStatus, TryGrantError,
+    EnqueueError, Enqueued, InsideWaiter, Machine, Ticket, TicketStatus, TryGrantError, raw,
 };
 
-use crate::clock::Timeline;
+use crate::clock::{Reading, Timeline};
 use crate::error::{AcquireError, TryAcquireError};
 use crate::foreign::{self, Panic};
 use crate::observe::{Name, Observed, Observer};
 use crate::reentrancy::{self, TaskId};
+use crate::store::{Owed, Store};
 use crate::sync::{Mutex, MutexGuard};
 use crate::update::{Locked, TaskEnd, Update};
 use crate::wake_ahead::WakeAhead;
@@ -30,6 +31,8 @@ use crate::wake_timer::WakeTimer;
 pub(crate) struct Inner {
     pub(crate) clock: Timeline,
     pub(crate) observer: Observer,
+    /// Where the machine's state is kept, if several processes share it.
+    store: Option<Box<dyn Store>>,
     /// Whether any waiter in the queue was requested inside a task of this limiter.
     has_inside_waiters: AtomicBool,
     locked: Mutex<Locked>,
@@ -60,6 +63,15 @@ pub(crate) enum Standing<P> {
 
 impl Inner {
     pub(crate) fn new(machine: Machine<Waker>, clock: Timeline, name: Name) -> Arc<Self> {
+        Self::over(machine, clock, name, None)
+    }
+
+    pub(crate) fn over(
+        machine: Machine<Waker>,
+        clock: Timeline,
+        name: Name,
+        store: Option<Box<dyn Store>>,
+    ) -> Arc<Self> {
         let shortest_per = shortest_per(&machine);
         let observer = Observer::new(name, &machine.config().limits);
         Arc::new_cyclic(|this| Self {
@@ -75,22 +87,36 @@ impl Inner {
                 drained: Vec::new(),
                 next_drained: 0,
                 inside: Vec::new(),
-                unstamped: Vec::new(),
+                owed: Vec::new(),
+                looked_for_dead: 0,
                 refused: BTreeMap::new(),
                 is_look_owed: false,
             }),
             observer,
+            store,
             clock,
         })
     }
 
     pub(crate) fn try_acquire(&self, weight: u64) -> Result<core::Grant, TryAcquireError> {
         let mut update = self.update();
-        if let Some(permit) = update.locked.machine.grant_at_once(weight) {
+        if let Err(error) = update.check() {
+            update.end_quietly();
+            return Err(TryAcquireError::Store(error));
+        }
+        if self.store.is_none()
+            && let Some(permit) = update.locked.machine.grant_at_once(weight)
+        {
             return Ok(permit);
         }
         let Some(now) = update.now() else { update.end_and_tell() };
         let granted = update.locked.machine.try_grant(now, weight);
+        if granted.is_ok()
+            && let Err(error) = update.commit()
+        {
+            update.end_quietly();
+            return Err(TryAcquireError::Store(error));
+        }
         update.end_quietly();
         granted.map_err(|error| match error {
             TryGrantError::Request(error) => TryAcquireError::Weight(error),
@@ -109,6 +135,9 @@ impl Inner {
         kind: Kind,
         waker: &Waker,
     ) -> Result<core::Grant, Result<Standing<core::Grant>, AcquireError>> {
+        if self.store.is_some() {
+            return Err(self.join(self.update(), weight, kind, waker));
+        }
         let mut locked = self.lock();
         match locked.machine.grant_at_once(weight) {
             Some(permit) => Ok(permit),
@@ -139,10 +168,17 @@ impl Inner {
     ) -> Result<Standing<core::Grant>, AcquireError> {
         // If only a completion can make room, the time does not matter.
         let mut now = None;
-        if update.locked.is_look_owed || !update.locked.machine.awaits_completion() {
+        if let Err(error) = update.check() {
+            update.end_quietly();
+            return Err(AcquireError::Store(error));
+        }
+        let is_shared = self.store.is_some();
+        if update.locked.is_look_owed || is_shared || !update.locked.machine.awaits_completion() {
             let Some(read) = update.now() else { update.end_and_tell() };
             if let Ok(permit) = update.locked.machine.try_grant(read, weight) {
+                let committed = update.commit();
                 update.end_quietly();
+                committed.map_err(AcquireError::Store)?;
                 return Ok(Standing::Granted(permit));
             }
             now = Some(read);
@@ -172,12 +208,52 @@ impl Inner {
         }
         let Some(now) = now else { return Ok(Standing::Queued { ticket, accepted }) };
         update.drive(now);
+        if is_shared {
+            Self::watch(&mut update, ticket, now);
+        }
         if update.panics.is_some() {
             // The caller gets the panic and no waiter, so the ticket must leave the queue.
             self.forget(&mut update, ticket);
             update.end_and_tell();
         }
         let standing = self.standing(&mut update, ticket);
+        if let Err(error) = update.commit() {
+            // Nor has the waiter joined.
+            update.end_quietly();
+            return Err(AcquireError::Store(error));
+        }
+        update.end_quietly();
+        standing
+    }
+
+    /// The first waiter of this process waits on others: hears of them, and sees whether they live.
+    #[cold]
+    fn watch(update: &mut Update<'_>, ticket: Ticket, now: u64) {
+        let limiter = update.locked.wake_timer.limiter();
+        if let Some(visit) = &update.visit {
+            visit.listen(TimerWaker::waker(limiter));
+        }
+        if update.locked.machine.head() == Some(ticket) && update.end_dead(now) {
+            update.drive(now);
+        }
+    }
+
+    /// Ends an update that was for a waiter. If the machine is shared, the waiter is told only what is written.
+    #[inline]
+    pub(crate) fn conclude(
+        &self,
+        mut update: Update<'_>,
+        ticket: Ticket,
+        standing: Result<Standing<core::Grant>, AcquireError>,
+    ) -> Result<Standing<core::Grant>, AcquireError> {
+        if self.store.is_some()
+            && let Ok(Standing::Granted(_)) = standing
+            && let Err(error) = update.commit()
+        {
+            update.owe(Owed::Leave(ticket));
+            update.end_quietly();
+            return Err(AcquireError::Store(error));
+        }
         update.end_quietly();
         standing
     }
@@ -189,6 +265,11 @@ impl Inner {
         waker: &Waker,
     ) -> Result<Standing<core::Grant>, AcquireError> {
         let mut update = self.update();
+        if let Err(error) = update.check() {
+            update.owe(Owed::Leave(ticket));
+            update.end_quietly();
+            return Err(AcquireError::Store(error));
+        }
         let mut look_at_once = false;
         if let Some(old) = update.locked.machine.waiter_mut(ticket) {
             if !old.will_wake(waker) {
@@ -209,7 +290,7 @@ impl Inner {
             update.end_and_tell();
         }
         let standing = self.standing(&mut update, ticket);
-        update.end_quietly();
+        let standing = self.conclude(update, ticket, standing);
         if look_at_once && matches!(standing, Ok(Standing::Queued { .. })) {
             // The opening is near: be polled again as soon as the executor has let other tasks run.
             waker.wake_by_ref();
@@ -223,6 +304,7 @@ impl Inner {
         if update.locked.take_refusal(ticket).is_none() {
             self.forget(&mut update, ticket);
             update.settle(None);
+            return update.end_or_owe(|| Owed::Leave(ticket));
         }
         update.end_quietly();
     }
@@ -253,6 +335,9 @@ impl Inner {
 
     #[inline]
     fn end(&self, permit: core::Grant, end: TaskEnd) {
+        if self.store.is_some() {
+            return self.end_at_store(permit, end);
+        }
         let mut locked = self.lock();
         match self.clock.read(locked.fast_clock) {
             Ok(reading) => {
@@ -266,6 +351,30 @@ impl Inner {
         }
     }
 
+    /// As [`Self::end`], for a machine that is shared.
+    fn end_at_store(&self, permit: core::Grant, end: TaskEnd) {
+        let again = permit.ticket().map(|ticket| raw::permit(ticket, permit.weight()));
+        let mut update = self.update();
+        // Read under the store's lock, so no other process has seen a later time.
+        let now = update.now();
+        let told = match now.filter(|_| update.check().is_ok()) {
+            Some(now) => {
+                update.locked.record(permit, end, Reading::exact(now));
+                update.settle(Some(now));
+                update.commit().is_ok()
+            }
+            None => false,
+        };
+        if let Some(permit) = again.filter(|_| !told) {
+            update.owe(Owed::End(permit, end));
+            match now {
+                Some(now) => update.drive(now),
+                None => update.owe_a_look(),
+            }
+        }
+        update.end_quietly();
+    }
+
     #[cold]
     fn end_unstamped(
         &self,
@@ -274,7 +383,7 @@ impl Inner {
         end: TaskEnd,
         panic: Panic,
     ) {
-        locked.unstamped.push((permit, end));
+        locked.owed.push(Owed::End(permit, end));
         let mut update = Update::new(&self.clock, locked);
         update.panics.note::<()>(Err(panic));
         update.owe_a_look();
@@ -284,8 +393,14 @@ impl Inner {
     /// A task that has its permit will not be started.
     pub(crate) fn undo(&self, permit: core::Grant) {
         let mut update = self.update();
+        let again = permit.ticket().map(|ticket| raw::permit(ticket, permit.weight()));
         update.locked.machine.undo(permit);
         update.settle(None);
+        if update.commit().is_err()
+            && let Some(permit) = again
+        {
+            update.owe(Owed::Undo(permit));
+        }
         update.end_quietly();
     }
 
@@ -377,7 +492,11 @@ impl Inner {
 
     #[inline]
     pub(crate) fn update(&self) -> Update<'_> {
-        Update::new(&self.clock, self.lock())
+        let update = Update::new(&self.clock, self.lock());
+        match &self.store {
+            None => update,
+            Some(store) => update.at(&**store),
+        }
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use crate::error::RequestError;
 use crate::history::HistoryEntry;
 use crate::limiter::RateLimiter;
 use crate::stats::Stats;
+use crate::store::StoreError;
 
 impl RateLimiter {
     /// The limiter's name in spans, in metrics and in `Debug`: as given to the
@@ -20,6 +21,12 @@ impl RateLimiter {
     /// The limits, in the order in which they were given.
     pub fn limits(&self) -> Vec<Limit> {
         self.inner.limits()
+    }
+
+    /// The failure of the place where a [shared](crate::store) limiter's state is kept, if it fails now. While it does,
+    /// nothing is granted. `None` for every other limiter.
+    pub fn outage(&self) -> Option<StoreError> {
+        self.inner.outage()
     }
 
     /// Sets the gauges of held units to their present values.

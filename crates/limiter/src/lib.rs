@@ -92,6 +92,7 @@ mod request;
 mod request_push;
 mod run;
 mod stats;
+pub mod store;
 #[cfg(feature = "stream")]
 pub mod stream;
 mod sync;
@@ -105,8 +106,8 @@ mod wake_timer;
 
 pub use builder::RateLimiterBuilder;
 pub use error::{
-    AcquireError, BuildError, ConfigError, LimitError, ParseLimitError, PushError, PushRefusal,
-    RequestError, TaskError, TryAcquireError, UnknownLimit,
+    AcquireError, BuildError, ChangeError, ConfigError, LimitError, ParseLimitError, PushError,
+    PushRefusal, RequestError, TaskError, TryAcquireError, UnknownLimit,
 };
 pub use history::HistoryEntry;
 #[cfg(feature = "keyed")]

@@ -93,6 +93,7 @@ impl<T> Future for TaskHandle<T> {
                 Err(TaskError::DeadlineExceeded { not_before })
             }
             Ok(Err(AcquireError::Weight(error))) => Err(TaskError::Weight(error)),
+            Ok(Err(AcquireError::Store(error))) => Err(TaskError::Store(error)),
             Ok(Err(_)) => Err(TaskError::Aborted),
             Err(error) => Err(match error.try_into_panic() {
                 Ok(payload) => TaskError::Panicked(payload),

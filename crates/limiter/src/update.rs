@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::task::Waker;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
+use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Moved, Ticket, TicketStatus};
 
 use crate::clock::{FastClock, Reading, Timeline};
 use crate::error::AcquireError;
 use crate::foreign::{self, FirstPanic};
+use crate::store::{Owed, Store, StoreError, Visit};
 use crate::sync::MutexGuard;
 use crate::wake_list::WakeList;
 use crate::wake_timer::{HeadPoll, TimerSet, WakeTimer};
@@ -28,6 +29,8 @@ pub(crate) struct Update<'a> {
     /// Wakers that are not needed any more, dropped after the lock is released.
     pub(crate) replaced: Vec<Waker>,
     pub(crate) panics: FirstPanic,
+    /// If the machine is shared: what this change does at its store.
+    pub(crate) visit: Option<Visit<'a>>,
 }
 
 /// The state that the lock guards.
@@ -39,9 +42,11 @@ pub(crate) struct Locked {
     pub(crate) next_drained: u64,
     /// The waiters that were enqueued inside running tasks of this limiter.
     pub(crate) inside: Vec<InsideWaiter>,
-    /// Ends of tasks at which the clock could not be read. The next reading stamps them, which is later than
-    /// the true end and so is safe.
-    pub(crate) unstamped: Vec<(core::Grant, TaskEnd)>,
+    /// Ends of tasks at which the clock could not be read, and what the store could not be told. The next reading
+    /// stamps them, which is later than the true end and so is safe.
+    pub(crate) owed: Vec<Owed>,
+    /// When the sessions that have died were last ended.
+    pub(crate) looked_for_dead: u64,
     /// Waiters that new limits or a new concurrency refused, and that have not been polled since.
     pub(crate) refused: BTreeMap<Ticket, AcquireError>,
     /// Whether a look is owed: the last one failed, and no timer is set for the next.
@@ -59,7 +64,85 @@ impl<'a> Update<'a> {
     #[inline]
     pub(crate) fn new(clock: &'a Timeline, locked: MutexGuard<'a, Locked>) -> Self {
         let (wakes, panics) = (WakeList::default(), FirstPanic::default());
-        Self { clock, locked, wakes, replaced: Vec::new(), panics }
+        Self { clock, locked, wakes, replaced: Vec::new(), panics, visit: None }
+    }
+
+    /// The machine is shared: locks its store, moves the machine to the present state, and tells what is owed.
+    #[cold]
+    pub(crate) fn at(mut self, store: &'a dyn Store) -> Self {
+        let (visit, moved) = Visit::begin(store, &mut self.locked.machine);
+        let is_there = visit.check().is_ok();
+        self.visit = Some(visit);
+        for Moved { ticket, weight, waiter, .. } in moved {
+            let Locked { machine, refused, .. } = &mut *self.locked;
+            if machine.status(ticket) == TicketStatus::Gone
+                && let Err(error) = machine.check(weight)
+            {
+                refused.insert(ticket, AcquireError::Weight(error));
+            }
+            self.wakes.push(waiter);
+        }
+        if !is_there {
+            self.wake_all();
+        } else if !self.locked.owed.is_empty() {
+            self.now();
+        }
+        self
+    }
+
+    /// Whether the store is there, if there is one. If not, nothing may be granted, and nothing can be told.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.visit.as_ref().map_or(Ok(()), Visit::check)
+    }
+
+    /// Writes what was changed, if the machine is shared. Call it before an answer is given out.
+    #[inline]
+    pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
+        let Some(visit) = &mut self.visit else { return Ok(()) };
+        let saved = visit.save(&mut self.locked.machine);
+        if saved.is_err() {
+            self.wake_all();
+        }
+        saved
+    }
+
+    /// Ends an update that changed something without an answer; tells the store later if it fails.
+    pub(crate) fn end_or_owe(mut self, owed: impl FnOnce() -> Owed) {
+        if self.commit().is_err() {
+            self.owe(owed());
+        }
+        self.end_quietly();
+    }
+
+    /// Tells later what the store could not be told.
+    #[cold]
+    pub(crate) fn owe(&mut self, owed: Owed) {
+        self.locked.owed.push(owed);
+    }
+
+    /// Nothing was changed that other processes must know.
+    pub(crate) fn only_asked(&mut self) {
+        if let Some(visit) = &mut self.visit {
+            visit.only_asked();
+        }
+    }
+
+    /// The store has failed: all waiters look, and get its error.
+    fn wake_all(&mut self) {
+        let wakers = self.locked.machine.waiters().map(|waker| foreign::call(|| waker.clone()));
+        let wakers: Vec<_> = wakers.collect();
+        for waker in wakers {
+            let waker = self.panics.note(waker);
+            self.wakes.extend(waker);
+        }
+    }
+
+    /// Sees whether other processes that hold permits or wait have died. Returns whether any have.
+    pub(crate) fn end_dead(&mut self, now: u64) -> bool {
+        let Some(visit) = &self.visit else { return false };
+        let Locked { machine, looked_for_dead, .. } = &mut *self.locked;
+        visit.end_dead(machine, looked_for_dead, now)
     }
 
     /// The time. `None` if the clock panics; the update keeps the panic.
@@ -67,8 +150,8 @@ impl<'a> Update<'a> {
         let read = self.panics.note(self.clock.now())?;
         // A clock that was set back stands still.
         let now = read.max(self.locked.machine.now());
-        for (permit, end) in std::mem::take(&mut self.locked.unstamped) {
-            self.locked.record(permit, end, Reading::exact(now));
+        if !self.locked.owed.is_empty() && self.check().is_ok() {
+            self.locked.tell_owed(now);
         }
         Some(now)
     }
@@ -93,7 +176,10 @@ impl<'a> Update<'a> {
     /// Reads the clock, and drives the machine.
     pub(crate) fn look(&mut self) {
         match self.now() {
-            Some(now) => self.drive(now),
+            Some(now) => {
+                self.end_dead(now);
+                self.drive(now);
+            }
             None => self.owe_a_look(),
         }
     }
@@ -123,17 +209,36 @@ impl<'a> Update<'a> {
     #[inline]
     pub(crate) fn drive(&mut self, mut now: u64) {
         self.locked.is_look_owed = false;
-        if !self.locked.unstamped.is_empty() {
+        if self.check().is_err() {
+            return self.look_later(now);
+        }
+        if !self.locked.owed.is_empty() {
             match self.now() {
                 Some(read) => now = read,
                 None => return self.owe_a_look(),
             }
         }
         loop {
-            match self.locked.machine.poll(now) {
-                Decision::Grant { waiter, .. } => self.wakes.push(waiter),
-                Decision::Accept { ticket } => self.wake_later(ticket),
-                Decision::LookAgainAt(opening) => match self.arm(opening, now) {
+            let decision = self.locked.machine.poll(now);
+            let next = match &mut self.visit {
+                None => match decision {
+                    Decision::LookAgainAt(opening) => Some((opening, true)),
+                    _ => None,
+                },
+                Some(visit) => visit.next_look(&mut self.locked.machine, &decision, now),
+            };
+            match (decision, next) {
+                (Decision::Grant { waiter, ticket }, _) => {
+                    if self
+                        .visit
+                        .as_mut()
+                        .is_none_or(|visit| visit.granted(&self.locked.machine, ticket))
+                    {
+                        self.wakes.push(waiter);
+                    }
+                }
+                (Decision::Accept { ticket }, _) => self.wake_later(ticket),
+                (_, Some((at, is_opening))) => match self.arm(at, now, is_opening) {
                     TimerSet::Due => match self.now() {
                         Some(read) => now = read,
                         None => return self.owe_a_look(),
@@ -141,8 +246,8 @@ impl<'a> Update<'a> {
                     TimerSet::Set => break,
                     TimerSet::Unavailable => return self.owe_a_look(),
                 },
-                // `WaitForCompletion` or `Idle`.
-                _ => {
+                // Nobody here waits for a time.
+                (_, None) => {
                     self.disarm();
                     break;
                 }
@@ -154,9 +259,20 @@ impl<'a> Update<'a> {
         }
     }
 
+    /// The store has failed: tries again a little later, if anything depends on it.
+    #[cold]
+    fn look_later(&mut self, now: u64) {
+        let at = self.visit.as_ref().and_then(|visit| visit.tries_again_at(now));
+        if let Some(at) = at.filter(|_| self.locked.needs_a_look() || !self.locked.owed.is_empty())
+        {
+            self.arm(at, now, false);
+        }
+    }
+
+    /// Sets the timer. If it is for the opening of the head, wakes the head a little ahead of it.
     #[inline(never)]
-    fn arm(&mut self, opening: u64, now: u64) -> TimerSet {
-        let head = self.locked.machine.head();
+    fn arm(&mut self, opening: u64, now: u64, is_opening: bool) -> TimerSet {
+        let head = self.locked.machine.head().filter(|_| is_opening);
         let Some(plan) = self.locked.wake_timer.plan(opening, now, head.is_some()) else {
             return TimerSet::Set;
         };
@@ -196,8 +312,12 @@ impl<'a> Update<'a> {
     /// Releases the lock, then wakes.
     #[inline]
     fn end(self) -> FirstPanic {
-        let Self { locked, mut wakes, replaced, mut panics, .. } = self;
+        let Self { mut locked, mut wakes, replaced, mut panics, visit, .. } = self;
+        let others = visit.map(|visit| visit.end(&mut locked.machine));
         drop(locked);
+        if let Some(others) = others {
+            others.wake();
+        }
         wakes.wake(&mut panics);
         for waker in replaced {
             panics.note(foreign::call(|| drop(waker)));
@@ -225,6 +345,34 @@ impl Locked {
     /// Takes the reason for which new limits or a new concurrency refused this waiter, if they did.
     pub(crate) fn take_refusal(&mut self, ticket: Ticket) -> Option<AcquireError> {
         self.refused.remove(&ticket)
+    }
+
+    /// Enters the server's count of all windows of this limit. Returns the units added, `None` if there is none.
+    pub(crate) fn reconcile(&mut self, now: u64, limit: core::Limit, used: u64) -> Option<u64> {
+        let mut added = None;
+        for position in 0..self.machine.config().limits.len() {
+            if self.machine.config().limits[position] == limit {
+                added = added.max(Some(self.machine.reconcile(now, now, position, used)));
+            }
+        }
+        added
+    }
+
+    /// Tells the machine what it is owed.
+    #[cold]
+    fn tell_owed(&mut self, now: u64) {
+        for owed in std::mem::take(&mut self.owed) {
+            match owed {
+                Owed::Leave(ticket) => foreign::discard(self.machine.cancel(ticket)),
+                Owed::Undo(permit) => self.machine.undo(permit),
+                Owed::Pause(until) => self.machine.pause_until(until),
+                Owed::Resume => self.machine.resume(),
+                Owed::Reconcile(limit, used) => {
+                    self.reconcile(now, limit, used);
+                }
+                Owed::End(permit, end) => self.record(permit, end, Reading::exact(now)),
+            }
+        }
     }
 
     #[inline]

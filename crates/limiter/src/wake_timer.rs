@@ -69,6 +69,10 @@ impl WakeTimer {
         Self { timer, limiter, waker: None, wake_ahead, armed_for: None }
     }
 
+    pub(crate) fn limiter(&self) -> Weak<Inner> {
+        Weak::clone(&self.limiter)
+    }
+
     /// Needs the timer to be disarmed.
     pub(crate) fn set_wake_ahead(&mut self, wake_ahead: WakeAhead) {
         self.wake_ahead = wake_ahead;

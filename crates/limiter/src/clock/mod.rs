@@ -13,6 +13,7 @@
 mod fast_clock;
 mod manual;
 mod real;
+mod system_timer;
 mod timeline;
 mod timer;
 mod timer_queue;
@@ -29,7 +30,8 @@ use std::time::Instant;
 
 pub(crate) use fast_clock::FastClock;
 pub use manual::ManualClock;
-pub(crate) use timeline::{Reading, Timeline};
+pub use system_timer::SystemTimer;
+pub(crate) use timeline::{ORIGIN_NS, Reading, Timeline};
 pub(crate) use timer::{LimiterTimer, TimerSet};
 pub use timer_queue::{TimerQueue, TimerSlot};
 

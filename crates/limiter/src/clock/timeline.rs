@@ -26,7 +26,7 @@ impl Reading {
 
 /// A clock's origin on the machine's timeline. It leaves room for completions before the origin. The same for
 /// all clocks and processes.
-const ORIGIN_NS: u64 = 1 << 60;
+pub(crate) const ORIGIN_NS: u64 = 1 << 60;
 
 /// The shortest period for which the fast clock is used: its error bound, 2 µs either way, is 0.2 % of it.
 const FAST_PER_MIN: Duration = Duration::from_millis(2);

@@ -1,0 +1,315 @@
+//! A folder that holds one limit for all processes of a machine.
+//!
+//! ```text
+//! api.limit/
+//!   limit             the header; locked while a process reads or changes the state
+//!   state.0, state.1  the state, written in turn (slots.rs)
+//!   sessions/7        locked by the process whose session it is (session.rs)
+//!   sessions/7.socket wakes that process (wake.rs)
+//! ```
+//!
+//! Core's machine decides. A process locks the folder, moves its own machine to the present state, changes it, writes
+//! it, and unlocks. So there is one machine for all, and nothing is decided twice.
+
+mod clock;
+mod error;
+mod place;
+mod session;
+mod settings;
+mod slots;
+mod wake;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use strict_rate_limiter_core::{Machine, Moved, SessionId, State, Ticket, raw};
+
+pub use clock::BootClock;
+pub use error::FolderError;
+pub use settings::FolderSettings;
+
+use clock::{BootId, boot_id};
+use session::SessionFiles;
+use slots::{HEADER_FILE, Slots};
+use wake::WakeSocket;
+
+/// The bytes of a boot and a time.
+const STAMP_LEN: usize = 16 + 8;
+
+/// An open folder: one session of one process.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    slots: Slots,
+    /// The header file's device and number: a folder made anew has another.
+    identity: (u64, u64),
+    session: SessionId,
+    files: SessionFiles,
+    /// Locked while this session lives.
+    _sign_of_life: fs::File,
+    socket: WakeSocket,
+    clock: BootClock,
+    boot: BootId,
+    process: u32,
+    known: Mutex<Known>,
+}
+
+/// What is known of the state, and the buffers for it.
+#[derive(Debug, Default)]
+struct Known {
+    /// The sequence number of the state that the machine has; `None` if it must be read again.
+    sequence: Option<u64>,
+    /// The highest number ever seen.
+    highest: u64,
+    /// The state's bytes, behind their boot and time.
+    bytes: Vec<u8>,
+    spare: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Folder {
+    /// Opens the folder, makes it if it is not there, and begins a session. `origin_ns` is what the machine's time is
+    /// when the boot clock reads 0. Returns the machine as well, which acts as the session.
+    ///
+    /// A folder without a state has been used before or has not, and that cannot be told: its limits count as used up
+    /// as of now, unless the settings say that it is new.
+    pub fn open<T>(
+        path: &Path,
+        settings: &FolderSettings,
+        origin_ns: u64,
+        waiter: impl FnMut(Ticket) -> T,
+    ) -> Result<(Self, Machine<T>), FolderError> {
+        let (clock, boot) = (BootClock::new(), boot_id()?);
+        place::make(path)?;
+        let folder = place::check(path)?;
+        // A path that stays the same whatever the process's working folder becomes.
+        let path = &path.canonicalize().map_err(FolderError::io("find", path))?;
+        let mode = place::file_mode(&folder);
+        let (slots, identity) = loop {
+            let slots = Slots::open(path, mode)?;
+            lock(&slots.header).map_err(FolderError::io("lock", path))?;
+            let metadata = slots.header.metadata().map_err(FolderError::io("open", path))?;
+            let identity = (metadata.dev(), metadata.ino());
+            if identity_of(path) == Some(identity) {
+                break (slots, identity);
+            }
+            // It was removed since it was opened.
+            place::make(path)?;
+        };
+        // Closing the files on an error unlocks them.
+        let now = || origin_ns.saturating_add(clock.now_ns());
+        let mut known = Known::default();
+        let mut machine = match slots.sequence()? {
+            None => settings.new_machine(path, now())?,
+            Some(sequence) => {
+                slots.read(sequence, &mut known.bytes)?;
+                (known.sequence, known.highest) = (Some(sequence), sequence);
+                let (then, state) = read_state(path, &known.bytes)?;
+                let mut machine =
+                    Machine::restore(&state, waiter).map_err(|e| FolderError::state(path, &e))?;
+                if then != boot {
+                    machine.restart(origin_ns);
+                }
+                settings.compare(path, machine.config())?;
+                machine
+            }
+        };
+        let session = machine.open_session();
+        let files = SessionFiles::open(path, mode)?;
+        let number = raw::session_number(session);
+        let sign_of_life = files.begin(number, &settings::label(), settings.children_inherit)?;
+        let socket = WakeSocket::bind(files.socket(number), mode);
+        let socket = socket.map_err(FolderError::io("make a socket in", path))?;
+        for old in files.all()? {
+            if !files.may_live(old) {
+                let now = now();
+                machine.end_session(raw::session(old), now, now);
+                files.remove(old);
+            }
+        }
+        let folder = Self {
+            path: path.clone(),
+            slots,
+            identity,
+            session,
+            files,
+            _sign_of_life: sign_of_life,
+            socket,
+            clock,
+            boot,
+            process: process::id(),
+            known: Mutex::new(known),
+        };
+        folder.save(&mut machine)?;
+        folder.unlock();
+        Ok((folder, machine))
+    }
+
+    /// Locks the folder and moves the machine to the present state. Returns the session's waiters that are no longer
+    /// in the queue. [`Self::save`] what was changed, then [`Self::unlock`]. On an error nothing is locked.
+    pub fn lock<T>(
+        &self,
+        machine: &mut Machine<T>,
+        waiter: impl FnMut(Ticket) -> T,
+    ) -> Result<Vec<Moved<T>>, FolderError> {
+        if self.process != process::id() {
+            return Err(FolderError::Forked { path: self.path.clone() });
+        }
+        lock(&self.slots.header).map_err(FolderError::io("lock", &self.path))?;
+        self.follow(machine, waiter).inspect_err(|_| self.unlock())
+    }
+
+    fn follow<T>(
+        &self,
+        machine: &mut Machine<T>,
+        waiter: impl FnMut(Ticket) -> T,
+    ) -> Result<Vec<Moved<T>>, FolderError> {
+        if identity_of(&self.path) != Some(self.identity) {
+            return Err(FolderError::Replaced { path: self.path.clone() });
+        }
+        let sequence = self.slots.sequence()?.ok_or_else(|| self.damaged("the state is gone"))?;
+        let known = &mut *self.known();
+        if known.sequence == Some(sequence) {
+            return Ok(Vec::new());
+        }
+        if sequence < known.highest {
+            return Err(self.damaged("it is older than it was"));
+        }
+        known.sequence = None;
+        self.slots.read(sequence, &mut known.bytes)?;
+        let (boot, state) = read_state(&self.path, &known.bytes)?;
+        if boot != self.boot {
+            return Err(self.damaged("it is of another boot"));
+        }
+        let moved = machine.follow(&state, waiter);
+        let moved = moved.map_err(|e| FolderError::state(&self.path, &e))?;
+        (known.sequence, known.highest) = (Some(sequence), sequence);
+        Ok(moved)
+    }
+
+    /// Writes the machine's state. Needs the lock. On an error nothing was changed, and the next [`Self::lock`] moves
+    /// the machine back to the state before.
+    pub fn save<T>(&self, machine: &mut Machine<T>) -> Result<(), FolderError> {
+        let known = &mut *self.known();
+        machine.coarsen();
+        let mut state = machine.state();
+        // That time has passed is no change.
+        state.now = 0;
+        let now = machine.now();
+        let mut bytes = std::mem::take(&mut known.spare);
+        bytes.clear();
+        bytes.extend_from_slice(&self.boot);
+        bytes.extend_from_slice(&now.to_le_bytes());
+        state.write_to(&mut bytes);
+        if known.sequence.is_some() && known.bytes.get(STAMP_LEN..) == Some(&bytes[STAMP_LEN..]) {
+            known.spare = bytes;
+            return Ok(());
+        }
+        known.spare = std::mem::replace(&mut known.bytes, bytes);
+        known.sequence = None;
+        let next = known.highest + 1;
+        self.slots.write(next, &known.bytes, &mut known.buffer)?;
+        (known.sequence, known.highest) = (Some(next), next);
+        Ok(())
+    }
+
+    /// Unlocks the folder.
+    pub fn unlock(&self) {
+        // An open file can always be unlocked.
+        let _ = self.slots.header.unlock();
+    }
+
+    /// Ends the sessions that have died and still hold or wait. Needs the lock. Returns the values of their waiters,
+    /// and whether there were any such sessions.
+    pub fn end_dead<T>(&self, machine: &mut Machine<T>, now: u64) -> (bool, Vec<T>) {
+        let (mut any, mut left) = (false, Vec::new());
+        for session in machine.other_sessions() {
+            if !self.files.may_live(raw::session_number(session)) {
+                any = true;
+                left.extend(machine.end_session(session, now, now));
+            }
+        }
+        (any, left)
+    }
+
+    /// Wakes a session: one of its waiters was granted, or is now the head of the queue.
+    pub fn wake(&self, session: SessionId) {
+        self.socket.wake(&self.files.socket(raw::session_number(session)));
+    }
+
+    /// Calls `woken` in a thread whenever another session wakes this one. `false` if that is impossible: then waiters
+    /// depend on their timers.
+    pub fn listen(&self, woken: impl Fn() + Send + 'static) -> bool {
+        self.socket.listen(woken)
+    }
+
+    /// The clock of all processes.
+    pub fn clock(&self) -> BootClock {
+        self.clock
+    }
+
+    /// This process's session.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// What another session's process has said about itself.
+    pub fn label(&self, session: SessionId) -> Option<String> {
+        self.files.label(raw::session_number(session))
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn damaged(&self, what: &str) -> FolderError {
+        damaged(&self.path, what)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // In a forked child the files are the parent's.
+        if self.process == process::id() {
+            self.files.remove(raw::session_number(self.session));
+        }
+    }
+}
+
+/// What a slot holds: the boot, the latest time seen, and the state.
+fn read_state(path: &Path, bytes: &[u8]) -> Result<(BootId, State), FolderError> {
+    let cut_off = || damaged(path, "its boot and time are cut off");
+    let (boot, bytes) = bytes.split_first_chunk::<16>().ok_or_else(cut_off)?;
+    let (now, bytes) = bytes.split_first_chunk::<8>().ok_or_else(cut_off)?;
+    let state = State::from_bytes(bytes).map_err(|error| FolderError::state(path, &error))?;
+    Ok((*boot, State { now: u64::from_le_bytes(*now), ..state }))
+}
+
+fn damaged(path: &Path, what: &str) -> FolderError {
+    FolderError::Damaged { path: path.to_owned(), what: what.to_owned() }
+}
+
+/// The device and number of the header file that the path leads to.
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path.join(HEADER_FILE)).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Waits for the lock, which all others hold for microseconds.
+fn lock(file: &fs::File) -> io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            locked => return locked,
+        }
+    }
+}
