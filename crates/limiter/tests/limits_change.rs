@@ -95,10 +95,10 @@ fn a_higher_concurrency_wakes_and_a_lower_one_lets_running_tasks_end() {
 #[test]
 fn invalid_settings_change_nothing() {
     let (limiter, _clock) = limiter(&["9/10ms"], RateLimiterBuilder::paced);
-    assert_eq!(limiter.set_limits([]), Err(ConfigError::NoLimit));
+    assert_eq!(limiter.set_limits([]), Err(ConfigError::NoLimit.into()));
     let of_weights = limits(&["5w/10ms"]);
-    assert_eq!(limiter.set_limits(of_weights), Err(ConfigError::PacedWithoutTaskLimit));
-    assert_eq!(limiter.set_concurrency(0), Err(ConfigError::ZeroConcurrency));
+    assert_eq!(limiter.set_limits(of_weights), Err(ConfigError::PacedWithoutTaskLimit.into()));
+    assert_eq!(limiter.set_concurrency(0), Err(ConfigError::ZeroConcurrency.into()));
     assert_eq!(limiter.limits(), limits(&["9/10ms"]));
 }
 
