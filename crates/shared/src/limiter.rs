@@ -8,12 +8,15 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use strict_rate_limiter::clock::{Clock, SystemTimer, Timer};
-use strict_rate_limiter::store::{self, ORIGIN_NS, Store, StoreError};
+use strict_rate_limiter::store::{self, Store, StoreError};
 use strict_rate_limiter::{Limit, RateLimiter};
 use strict_rate_limiter_core::limit::saturating_ns;
 use strict_rate_limiter_core::{Machine, Moved, SessionId};
 
-use crate::folder::{BootClock, Folder, FolderError, FolderSettings};
+use crate::folder::{BootClock, Folder, FolderError, FolderSettings, ORIGIN_NS};
+
+// The machine's times are the same in the folder and in the library.
+const _: () = assert!(ORIGIN_NS == store::ORIGIN_NS);
 
 /// The longest that a timer waits at once: the system's timers stand still while the machine sleeps, and the boot clock
 /// does not.
@@ -159,7 +162,7 @@ impl SharedRateLimiterBuilder {
     /// [`FolderError`] says which settings differ, or why the folder cannot be used.
     pub fn open(self) -> Result<SharedRateLimiter, FolderError> {
         let (folder, machine) =
-            Folder::open(&self.path, &self.settings, ORIGIN_NS, |_| Waker::noop().clone())?;
+            Folder::open(&self.path, &self.settings, |_| Waker::noop().clone())?;
         let folder = Arc::new(folder);
         let clock = folder.clock();
         let limiter = store::limiter(FolderStore(Arc::clone(&folder)), machine, clock, self.name);

@@ -94,6 +94,17 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
+    /// The name has letters that a name cannot have.
+    #[error(
+        "{name:?} is no name for a shared limit: use letters, digits, `-`, `_` and `.`, or a path with a `/`"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// There is no folder for the user's state.
+    #[error("there is no home folder for a limit with a name; use a path, such as ./api.limit")]
+    NoStateFolder,
     /// The system does not say which start of the machine this is.
     #[error("the system does not say since when it runs (no boot id), so times cannot be compared")]
     NoBootId,

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! api.limit/
-//!   limit             the header; locked while a process reads or changes the state
-//!   state.0, state.1  the state, written in turn (slots.rs)
+//!   state             the state, locked while a process reads or changes it (slots.rs)
 //!   sessions/7        locked by the process whose session it is (session.rs)
 //!   sessions/7.socket wakes that process (wake.rs)
 //! ```
@@ -13,6 +12,8 @@
 
 mod clock;
 mod error;
+mod inspect;
+mod names;
 mod place;
 mod session;
 mod settings;
@@ -30,12 +31,21 @@ use strict_rate_limiter_core::{Machine, Moved, SessionId, State, Ticket, raw};
 
 pub use clock::BootClock;
 pub use error::FolderError;
+pub use inspect::{Holder, Inspection, Process, Waiting, forget, inspect};
+pub use names::find;
 pub use settings::FolderSettings;
 
 use clock::{BootId, boot_id};
 use session::SessionFiles;
-use slots::{HEADER_FILE, Slots};
+use slots::{STATE_FILE, Slots, Written};
 use wake::WakeSocket;
+
+/// The machine's time at the start of the computer. It leaves room for times before it, and is that of the Rust
+/// library's clocks.
+pub const ORIGIN_NS: u64 = 1 << 60;
+
+/// How often a process looks whether the folder is still in its place.
+const LOOKS_FOR_FOLDER_EVERY_NS: u64 = 1_000_000;
 
 /// The bytes of a boot and a time.
 const STAMP_LEN: usize = 16 + 8;
@@ -45,7 +55,7 @@ const STAMP_LEN: usize = 16 + 8;
 pub struct Folder {
     path: PathBuf,
     slots: Slots,
-    /// The header file's device and number: a folder made anew has another.
+    /// The state file's device and number: a folder made anew has another.
     identity: (u64, u64),
     session: SessionId,
     files: SessionFiles,
@@ -61,26 +71,26 @@ pub struct Folder {
 /// What is known of the state, and the buffers for it.
 #[derive(Debug, Default)]
 struct Known {
-    /// The sequence number of the state that the machine has; `None` if it must be read again.
-    sequence: Option<u64>,
+    /// The state that the machine has; `None` if it must be read again.
+    state: Option<Written>,
     /// The highest number ever seen.
     highest: u64,
     /// The state's bytes, behind their boot and time.
     bytes: Vec<u8>,
     spare: Vec<u8>,
-    buffer: Vec<u8>,
+    /// When the folder was last seen in its place.
+    seen_in_place_ns: u64,
 }
 
 impl Folder {
-    /// Opens the folder, makes it if it is not there, and begins a session. `origin_ns` is what the machine's time is
-    /// when the boot clock reads 0. Returns the machine as well, which acts as the session.
+    /// Opens the folder, makes it if it is not there, and begins a session. Returns the machine as well, which acts as
+    /// the session. The machine's time is [`ORIGIN_NS`] when the boot clock reads 0.
     ///
     /// A folder without a state has been used before or has not, and that cannot be told: its limits count as used up
     /// as of now, unless the settings say that it is new.
     pub fn open<T>(
         path: &Path,
         settings: &FolderSettings,
-        origin_ns: u64,
         waiter: impl FnMut(Ticket) -> T,
     ) -> Result<(Self, Machine<T>), FolderError> {
         let (clock, boot) = (BootClock::new(), boot_id()?);
@@ -91,8 +101,8 @@ impl Folder {
         let mode = place::file_mode(&folder);
         let (slots, identity) = loop {
             let slots = Slots::open(path, mode)?;
-            lock(&slots.header).map_err(FolderError::io("lock", path))?;
-            let metadata = slots.header.metadata().map_err(FolderError::io("open", path))?;
+            lock(&slots.file).map_err(FolderError::io("lock", path))?;
+            let metadata = slots.file.metadata().map_err(FolderError::io("open", path))?;
             let identity = (metadata.dev(), metadata.ino());
             if identity_of(path) == Some(identity) {
                 break (slots, identity);
@@ -101,18 +111,17 @@ impl Folder {
             place::make(path)?;
         };
         // Closing the files on an error unlocks them.
-        let now = || origin_ns.saturating_add(clock.now_ns());
+        let now = || ORIGIN_NS.saturating_add(clock.now_ns());
         let mut known = Known::default();
-        let mut machine = match slots.sequence()? {
+        let mut machine = match slots.read(&mut known.bytes)? {
             None => settings.new_machine(path, now())?,
-            Some(sequence) => {
-                slots.read(sequence, &mut known.bytes)?;
-                (known.sequence, known.highest) = (Some(sequence), sequence);
+            Some(state) => {
+                (known.state, known.highest) = (Some(state), state.sequence);
                 let (then, state) = read_state(path, &known.bytes)?;
                 let mut machine =
                     Machine::restore(&state, waiter).map_err(|e| FolderError::state(path, &e))?;
                 if then != boot {
-                    machine.restart(origin_ns);
+                    machine.restart(ORIGIN_NS);
                 }
                 settings.compare(path, machine.config())?;
                 machine
@@ -159,7 +168,7 @@ impl Folder {
         if self.process != process::id() {
             return Err(FolderError::Forked { path: self.path.clone() });
         }
-        lock(&self.slots.header).map_err(FolderError::io("lock", &self.path))?;
+        lock(&self.slots.file).map_err(FolderError::io("lock", &self.path))?;
         self.follow(machine, waiter).inspect_err(|_| self.unlock())
     }
 
@@ -168,26 +177,32 @@ impl Folder {
         machine: &mut Machine<T>,
         waiter: impl FnMut(Ticket) -> T,
     ) -> Result<Vec<Moved<T>>, FolderError> {
-        if identity_of(&self.path) != Some(self.identity) {
-            return Err(FolderError::Replaced { path: self.path.clone() });
-        }
-        let sequence = self.slots.sequence()?.ok_or_else(|| self.damaged("the state is gone"))?;
         let known = &mut *self.known();
-        if known.sequence == Some(sequence) {
+        let now_ns = self.clock.now_ns();
+        if now_ns > known.seen_in_place_ns.saturating_add(LOOKS_FOR_FOLDER_EVERY_NS) {
+            if identity_of(&self.path) != Some(self.identity) {
+                return Err(FolderError::Replaced { path: self.path.clone() });
+            }
+            known.seen_in_place_ns = now_ns;
+        }
+        if let Some(state) = known.state
+            && self.slots.is_present(state)?
+        {
             return Ok(Vec::new());
         }
-        if sequence < known.highest {
+        known.state = None;
+        let written = self.slots.read(&mut known.bytes)?;
+        let written = written.ok_or_else(|| self.damaged("the state is gone"))?;
+        if written.sequence < known.highest {
             return Err(self.damaged("it is older than it was"));
         }
-        known.sequence = None;
-        self.slots.read(sequence, &mut known.bytes)?;
         let (boot, state) = read_state(&self.path, &known.bytes)?;
         if boot != self.boot {
             return Err(self.damaged("it is of another boot"));
         }
         let moved = machine.follow(&state, waiter);
         let moved = moved.map_err(|e| FolderError::state(&self.path, &e))?;
-        (known.sequence, known.highest) = (Some(sequence), sequence);
+        (known.state, known.highest) = (Some(written), written.sequence);
         Ok(moved)
     }
 
@@ -205,22 +220,21 @@ impl Folder {
         bytes.extend_from_slice(&self.boot);
         bytes.extend_from_slice(&now.to_le_bytes());
         state.write_to(&mut bytes);
-        if known.sequence.is_some() && known.bytes.get(STAMP_LEN..) == Some(&bytes[STAMP_LEN..]) {
+        if known.state.is_some() && known.bytes.get(STAMP_LEN..) == Some(&bytes[STAMP_LEN..]) {
             known.spare = bytes;
             return Ok(());
         }
         known.spare = std::mem::replace(&mut known.bytes, bytes);
-        known.sequence = None;
-        let next = known.highest + 1;
-        self.slots.write(next, &known.bytes, &mut known.buffer)?;
-        (known.sequence, known.highest) = (Some(next), next);
+        known.state = None;
+        let written = self.slots.write(known.highest + 1, &mut known.bytes)?;
+        (known.state, known.highest) = (Some(written), written.sequence);
         Ok(())
     }
 
     /// Unlocks the folder.
     pub fn unlock(&self) {
         // An open file can always be unlocked.
-        let _ = self.slots.header.unlock();
+        let _ = self.slots.file.unlock();
     }
 
     /// Ends the sessions that have died and still hold or wait. Needs the lock. Returns the values of their waiters,
@@ -298,9 +312,9 @@ fn damaged(path: &Path, what: &str) -> FolderError {
     FolderError::Damaged { path: path.to_owned(), what: what.to_owned() }
 }
 
-/// The device and number of the header file that the path leads to.
+/// The device and number of the state file that the path leads to.
 fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path.join(HEADER_FILE)).ok()?;
+    let metadata = fs::metadata(path.join(STATE_FILE)).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 

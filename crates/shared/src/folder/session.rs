@@ -38,6 +38,11 @@ impl SessionFiles {
         Ok(Self { folder, mode })
     }
 
+    /// The files of a folder that is there.
+    pub(super) fn of(limit_folder: &Path) -> Self {
+        Self { folder: limit_folder.join(SESSIONS), mode: 0 }
+    }
+
     pub(super) fn file(&self, session: u64) -> PathBuf {
         self.folder.join(session.to_string())
     }
