@@ -72,13 +72,13 @@ fn timed(rounds: usize, times: u32, mut task: impl FnMut()) -> Spread {
     Spread::of(rounds.collect())
 }
 
-fn join(limiter: &RateLimiter) -> Acquire<'_> {
+pub(crate) fn join(limiter: &RateLimiter) -> Acquire<'_> {
     let mut acquire = limiter.acquire();
     assert!(poll(&mut acquire).is_none(), "one runs already");
     acquire
 }
 
-fn poll<'a>(acquire: &mut Acquire<'a>) -> Option<Permit<'a>> {
+pub(crate) fn poll<'a>(acquire: &mut Acquire<'a>) -> Option<Permit<'a>> {
     match Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(permit) => Some(permit.expect("open")),
         Poll::Pending => None,

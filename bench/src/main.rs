@@ -12,6 +12,7 @@ mod cost;
 mod growth;
 mod peers;
 mod report;
+mod shared;
 mod spread;
 mod strictness;
 mod user_program;
@@ -47,6 +48,12 @@ struct Args {
     /// Measures only the programs of users, and prints their part of the page
     #[arg(long)]
     user_programs: bool,
+    /// Measures only limits shared through a folder, and prints their part of the page
+    #[arg(long)]
+    shared: bool,
+    /// One of the processes that share a folder, with --times
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    shared_worker: Option<PathBuf>,
     /// On two threads, with --only
     #[arg(long)]
     contended: bool,
@@ -68,6 +75,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(name) = &args.only {
         let is_known = cost::run_only(name, args.contended, args.times);
         return if is_known { Ok(ExitCode::SUCCESS) } else { Err("no such contender".into()) };
+    }
+    if let Some(folder) = &args.shared_worker {
+        shared::work(folder, args.times)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.shared {
+        println!("{}", report::shared(&shared::measure(15, 1)?));
+        return Ok(ExitCode::SUCCESS);
     }
     if args.user_programs {
         println!("{}", report::user_programs(&user_program::measure()?));
@@ -159,6 +174,8 @@ impl Effort {
         let with_rate = growth::with_rate(self.rounds);
         step();
         let with_waiters = growth::with_waiters(self.rounds);
+        bar.set_message("shared by a folder");
+        let shared = shared::measure(self.rounds.min(15), self.shorten)?;
         bar.finish_and_clear();
         Ok(Figures {
             cores: thread::available_parallelism()?.get(),
@@ -170,6 +187,7 @@ impl Effort {
             user_programs,
             with_rate,
             with_waiters,
+            shared,
         })
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cost::Cost;
 use crate::growth::Growth;
 use crate::peers::PEERS;
+use crate::shared::Shared;
 use crate::strictness::{Latency, Seen};
 use crate::user_program::{KeyBytes, ManyKeys, UserProgram, UserPrograms};
 use crate::utilisation::{PERIODS, Utilisation};
@@ -25,6 +26,7 @@ pub(crate) struct Figures {
     pub(crate) user_programs: UserPrograms,
     pub(crate) with_rate: Vec<Growth>,
     pub(crate) with_waiters: Vec<Growth>,
+    pub(crate) shared: Shared,
 }
 
 impl Figures {
@@ -205,8 +207,34 @@ impl Figures {
         for Growth { size, ns, .. } in &self.with_waiters {
             let _ = writeln!(page, "| {size} | {ns:.1} |");
         }
+        page += &shared(&self.shared);
         page
     }
+}
+
+/// The page's part on limits that processes share.
+pub(crate) fn shared(measured: &Shared) -> String {
+    let mut page = String::from(SHARED);
+    let Shared { alone_ns, sqlite_ns, used, with_window, with_sessions } = measured;
+    page += "| | ns | beside ours |\n|---|---|---|\n";
+    let _ = writeln!(page, "| acquire + complete | {alone_ns:.0} | 1.00 |");
+    if let Some(sqlite_ns) = sqlite_ns {
+        let beside = sqlite_ns.median / alone_ns.median;
+        let _ = writeln!(page, "| a transaction of SQLite | {sqlite_ns:.0} | {beside:.2} |");
+    }
+    page += "\n| period | used by eight processes | fullest window |\n|---|---|---|\n";
+    for (per_ms, used, fullest) in used {
+        let _ = writeln!(page, "| {per_ms} ms | {used:.3} | {fullest:.2} |");
+    }
+    page += "\n| completions in the window | ns |\n|---|---|\n";
+    for (held, ns) in with_window {
+        let _ = writeln!(page, "| {held} | {ns:.0} |");
+    }
+    page += "\n| sessions, each with a waiter | ns |\n|---|---|\n";
+    for (sessions, ns) in with_sessions {
+        let _ = writeln!(page, "| {sessions} | {ns:.0} |");
+    }
+    page
 }
 
 fn costs(page: &mut String, costs: &[Cost]) {
@@ -299,6 +327,17 @@ const KEYS: &str = "
 A limiter for each key, 100 a minute for each, with part of each window in use \
 ([`keys.rs`](../bench/user-program/src/bin/keys.rs), `cargo run --release -p user-program --bin keys`), beside \
 governor's keyed limiter:
+
+";
+
+const SHARED: &str = "
+## Shared by processes, through a folder
+
+First table: one process alone, never limiting, beside a transaction of SQLite that inserts a row (WAL, \
+`synchronous=OFF`, by Python's module). Second table: tasks of no length in eight processes, 20 a period; how much of a \
+full window in every period they use, and the fullest window of any run over the rate. Third and fourth table: a permit \
+taken and given back in a window that is full but for one (above 4,096 completions, neighbours count as one); a task \
+completed, the next waiter served, and one joining. `cargo run --release -p bench -- --shared` measures this part alone.
 
 ";
 
