@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use strict_rate_limiter_core as core;
 use strict_rate_limiter_core::{
-    EnqueueError, Enqueued, InsideWaiter, Machine, Ticket, TicketStatus, TryGrantError, raw,
+    EnqueueError, Enqueued, InsideWaiter, Machine, Ticket, TicketStatus, TryGrantError,
 };
 
 use crate::clock::{Reading, Timeline};
@@ -22,7 +22,7 @@ use crate::error::{AcquireError, TryAcquireError};
 use crate::foreign::{self, Panic};
 use crate::observe::{Name, Observed, Observer};
 use crate::reentrancy::{self, TaskId};
-use crate::store::{Owed, Store};
+use crate::store::{Owed, Returned, Store};
 use crate::sync::{Mutex, MutexGuard};
 use crate::update::{Locked, TaskEnd, Update};
 use crate::wake_ahead::WakeAhead;
@@ -88,6 +88,7 @@ impl Inner {
                 next_drained: 0,
                 inside: Vec::new(),
                 owed: Vec::new(),
+                told: Vec::new(),
                 looked_for_dead: 0,
                 refused: BTreeMap::new(),
                 is_look_owed: false,
@@ -347,13 +348,13 @@ impl Inner {
                     Update::new(&self.clock, locked).settle_and_end(reading.earliest);
                 }
             }
-            Err(panic) => self.end_unstamped(locked, permit, end, panic),
+            Err(panic) => self.end_unstamped(locked, &permit, end, panic),
         }
     }
 
     /// As [`Self::end`], for a machine that is shared.
     fn end_at_store(&self, permit: core::Grant, end: TaskEnd) {
-        let again = permit.ticket().map(|ticket| raw::permit(ticket, permit.weight()));
+        let returned = Returned::of(&permit);
         let mut update = self.update();
         // Read under the store's lock, so no other process has seen a later time.
         let now = update.now();
@@ -365,8 +366,8 @@ impl Inner {
             }
             None => false,
         };
-        if let Some(permit) = again.filter(|_| !told) {
-            update.owe(Owed::End(permit, end));
+        if !told {
+            update.owe(Owed::End(returned, end));
             match now {
                 Some(now) => update.drive(now),
                 None => update.owe_a_look(),
@@ -379,11 +380,11 @@ impl Inner {
     fn end_unstamped(
         &self,
         mut locked: MutexGuard<'_, Locked>,
-        permit: core::Grant,
+        permit: &core::Grant,
         end: TaskEnd,
         panic: Panic,
     ) {
-        locked.owed.push(Owed::End(permit, end));
+        locked.owed.push(Owed::End(Returned::of(permit), end));
         let mut update = Update::new(&self.clock, locked);
         update.panics.note::<()>(Err(panic));
         update.owe_a_look();
@@ -393,15 +394,10 @@ impl Inner {
     /// A task that has its permit will not be started.
     pub(crate) fn undo(&self, permit: core::Grant) {
         let mut update = self.update();
-        let again = permit.ticket().map(|ticket| raw::permit(ticket, permit.weight()));
+        let returned = Returned::of(&permit);
         update.locked.machine.undo(permit);
         update.settle(None);
-        if update.commit().is_err()
-            && let Some(permit) = again
-        {
-            update.owe(Owed::Undo(permit));
-        }
-        update.end_quietly();
+        update.end_or_owe(|| Owed::Undo(returned));
     }
 
     /// A task of this limiter has ended, so no waiter is inside it any more.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, Machine, Moved, SessionId, Ticket};
+use strict_rate_limiter_core::{Decision, Machine, Moved, SessionId, Ticket, raw};
 
 use crate::clock::{Clock, Timeline};
 use crate::inner::Inner;
@@ -107,13 +107,18 @@ pub fn limiter(
     RateLimiter { inner: Inner::over(machine, clock, name, Some(Box::new(store))) }
 }
 
+/// When to try again after a failure.
+pub(crate) fn tries_again_at(now: u64) -> u64 {
+    now.saturating_add(TRIES_AGAIN_AFTER_NS)
+}
+
 /// What this process must still tell the store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Owed {
     /// A waiter has left.
     Leave(Ticket),
     /// A permit was given back unused.
-    Undo(core::Grant),
+    Undo(Returned),
     /// No grant before this time.
     Pause(u64),
     /// The pause is over.
@@ -121,7 +126,27 @@ pub(crate) enum Owed {
     /// The server's count of a limit.
     Reconcile(core::Limit, u64),
     /// A task has ended; the next reading of the clock stamps it, which is later than its end and so is safe.
-    End(core::Grant, TaskEnd),
+    End(Returned, TaskEnd),
+}
+
+/// A permit that was returned, to be told of until that is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Returned {
+    ticket: Option<Ticket>,
+    weight: u64,
+}
+
+impl Returned {
+    pub(crate) fn of(permit: &core::Grant) -> Self {
+        Self { ticket: permit.ticket(), weight: permit.weight() }
+    }
+
+    pub(crate) fn permit(self) -> core::Grant {
+        match self.ticket {
+            Some(ticket) => raw::permit(ticket, self.weight),
+            None => raw::grant(self.weight),
+        }
+    }
 }
 
 /// One visit to the store: from its lock to its unlocking.
@@ -214,17 +239,13 @@ impl<'a> Visit<'a> {
         self.store.listen(waker);
     }
 
-    /// When to try again after a failure.
-    pub(crate) fn tries_again_at(&self, now: u64) -> Option<u64> {
-        self.outage.as_ref().map(|_| now.saturating_add(TRIES_AGAIN_AFTER_NS))
+    /// Saves if that was not done.
+    pub(crate) fn finish(&mut self, machine: &mut Machine<Waker>) -> Result<(), StoreError> {
+        if self.is_saved { self.check() } else { self.save(machine) }
     }
 
-    /// Saves if that was not done, and unlocks. Returns the sessions to wake.
-    pub(crate) fn end(mut self, machine: &mut Machine<Waker>) -> Wakes<'a> {
-        if !self.is_saved {
-            // What must not be lost was saved before, or is owed.
-            let _ = self.save(machine);
-        }
+    /// Unlocks. Returns the sessions to wake.
+    pub(crate) fn end(self) -> Wakes<'a> {
         if self.is_locked {
             self.store.unlock();
         }

@@ -16,7 +16,7 @@ use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Moved, Ticket, T
 use crate::clock::{FastClock, Reading, Timeline};
 use crate::error::AcquireError;
 use crate::foreign::{self, FirstPanic};
-use crate::store::{Owed, Store, StoreError, Visit};
+use crate::store::{self, Owed, Store, StoreError, Visit};
 use crate::sync::MutexGuard;
 use crate::wake_list::WakeList;
 use crate::wake_timer::{HeadPoll, TimerSet, WakeTimer};
@@ -45,6 +45,8 @@ pub(crate) struct Locked {
     /// Ends of tasks at which the clock could not be read, and what the store could not be told. The next reading
     /// stamps them, which is later than the true end and so is safe.
     pub(crate) owed: Vec<Owed>,
+    /// What was told during this visit to the store, and is owed again if it cannot be written.
+    pub(crate) told: Vec<Owed>,
     /// When the sessions that have died were last ended.
     pub(crate) looked_for_dead: u64,
     /// Waiters that new limits or a new concurrency refused, and that have not been polled since.
@@ -101,6 +103,7 @@ impl<'a> Update<'a> {
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
         let Some(visit) = &mut self.visit else { return Ok(()) };
         let saved = visit.save(&mut self.locked.machine);
+        self.locked.note_saved(saved.is_ok());
         if saved.is_err() {
             self.wake_all();
         }
@@ -121,9 +124,11 @@ impl<'a> Update<'a> {
         self.locked.owed.push(owed);
     }
 
-    /// Nothing was changed that other processes must know.
+    /// Nothing was changed that other processes must know, but for what was owed.
     pub(crate) fn only_asked(&mut self) {
-        if let Some(visit) = &mut self.visit {
+        if let Some(visit) = &mut self.visit
+            && self.locked.told.is_empty()
+        {
             visit.only_asked();
         }
     }
@@ -152,6 +157,9 @@ impl<'a> Update<'a> {
         let now = read.max(self.locked.machine.now());
         if !self.locked.owed.is_empty() && self.check().is_ok() {
             self.locked.tell_owed(now);
+            if self.visit.is_none() {
+                self.locked.note_saved(true);
+            }
         }
         Some(now)
     }
@@ -210,7 +218,7 @@ impl<'a> Update<'a> {
     pub(crate) fn drive(&mut self, mut now: u64) {
         self.locked.is_look_owed = false;
         if self.check().is_err() {
-            return self.look_later(now);
+            return;
         }
         if !self.locked.owed.is_empty() {
             match self.now() {
@@ -259,12 +267,19 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// The store has failed: tries again a little later, if anything depends on it.
+    /// Writes what was not written yet. If the store has failed, tries again a little later, if anything depends on it.
     #[cold]
-    fn look_later(&mut self, now: u64) {
-        let at = self.visit.as_ref().and_then(|visit| visit.tries_again_at(now));
-        if let Some(at) = at.filter(|_| self.locked.needs_a_look() || !self.locked.owed.is_empty())
-        {
+    fn end_visit(&mut self) {
+        let Some(visit) = &mut self.visit else { return };
+        // What must not be lost was written before, or is owed.
+        let finished = visit.finish(&mut self.locked.machine);
+        self.locked.note_saved(finished.is_ok());
+        if finished.is_ok() {
+            return;
+        }
+        let depends = self.locked.needs_a_look() || !self.locked.owed.is_empty();
+        if depends && let Some(now) = self.panics.note(self.clock.now()) {
+            let at = store::tries_again_at(now);
             self.arm(at, now, false);
         }
     }
@@ -311,9 +326,12 @@ impl<'a> Update<'a> {
 
     /// Releases the lock, then wakes.
     #[inline]
-    fn end(self) -> FirstPanic {
-        let Self { mut locked, mut wakes, replaced, mut panics, visit, .. } = self;
-        let others = visit.map(|visit| visit.end(&mut locked.machine));
+    fn end(mut self) -> FirstPanic {
+        if self.visit.is_some() {
+            self.end_visit();
+        }
+        let Self { locked, mut wakes, replaced, mut panics, visit, .. } = self;
+        let others = visit.map(Visit::end);
         drop(locked);
         if let Some(others) = others {
             others.wake();
@@ -362,16 +380,29 @@ impl Locked {
     #[cold]
     fn tell_owed(&mut self, now: u64) {
         for owed in std::mem::take(&mut self.owed) {
+            self.told.push(owed.clone());
             match owed {
                 Owed::Leave(ticket) => foreign::discard(self.machine.cancel(ticket)),
-                Owed::Undo(permit) => self.machine.undo(permit),
+                Owed::Undo(permit) => self.machine.undo(permit.permit()),
                 Owed::Pause(until) => self.machine.pause_until(until),
                 Owed::Resume => self.machine.resume(),
                 Owed::Reconcile(limit, used) => {
                     self.reconcile(now, limit, used);
                 }
-                Owed::End(permit, end) => self.record(permit, end, Reading::exact(now)),
+                Owed::End(permit, end) => {
+                    self.record(permit.permit(), end, Reading::exact(now));
+                }
             }
+        }
+    }
+
+    /// What was told is no longer owed, or it is owed again.
+    fn note_saved(&mut self, is_saved: bool) {
+        let told = self.told.drain(..);
+        if is_saved {
+            drop(told);
+        } else {
+            self.owed.splice(0..0, told);
         }
     }
 
