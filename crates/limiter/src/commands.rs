@@ -14,8 +14,9 @@ use crate::error::{AcquireError, ChangeError};
 use crate::foreign;
 use crate::inner::{Inner, shortest_per};
 use crate::stats::Stats;
-use crate::store::{Owed, StoreError};
+use crate::store::StoreError;
 use crate::update::{Locked, Update};
+use crate::visit::Owed;
 use crate::wake_ahead::WakeAhead;
 
 impl Inner {

@@ -18,8 +18,8 @@ use crate::clock::{LimiterTimer, TimerSet};
 use crate::error::AcquireError;
 use crate::foreign::{self, Panic};
 use crate::inner::{Inner, Kind, Standing};
-use crate::store::Owed;
 use crate::sync::{Mutex, MutexGuard};
+use crate::visit::Owed;
 
 pub(crate) type Entered = Result<Standing<core::Grant>, AcquireError>;
 

@@ -17,14 +17,15 @@ use strict_rate_limiter_core::{
     EnqueueError, Enqueued, InsideWaiter, Machine, Ticket, TicketStatus, TryGrantError,
 };
 
-use crate::clock::{Reading, Timeline};
+use crate::clock::Timeline;
 use crate::error::{AcquireError, TryAcquireError};
 use crate::foreign::{self, Panic};
 use crate::observe::{Name, Observed, Observer};
 use crate::reentrancy::{self, TaskId};
-use crate::store::{Owed, Returned, Store};
+use crate::store::Store;
 use crate::sync::{Mutex, MutexGuard};
 use crate::update::{Locked, TaskEnd, Update};
+use crate::visit::{Owed, Returned};
 use crate::wake_ahead::WakeAhead;
 use crate::wake_timer::WakeTimer;
 
@@ -32,7 +33,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Timeline,
     pub(crate) observer: Observer,
     /// Where the machine's state is kept, if several processes share it.
-    store: Option<Box<dyn Store>>,
+    pub(crate) store: Option<Box<dyn Store>>,
     /// Whether any waiter in the queue was requested inside a task of this limiter.
     has_inside_waiters: AtomicBool,
     locked: Mutex<Locked>,
@@ -227,38 +228,6 @@ impl Inner {
         standing
     }
 
-    /// The first waiter of this process waits on others: hears of them, and sees whether they live.
-    #[cold]
-    fn watch(update: &mut Update<'_>, ticket: Ticket, now: u64) {
-        let limiter = update.locked.wake_timer.limiter();
-        if let Some(visit) = &update.visit {
-            visit.listen(TimerWaker::waker(limiter));
-        }
-        if update.locked.machine.head() == Some(ticket) && update.end_dead(now) {
-            update.drive(now);
-        }
-    }
-
-    /// Ends an update that was for a waiter. If the machine is shared, the waiter is told only what is written.
-    #[inline]
-    pub(crate) fn conclude(
-        &self,
-        mut update: Update<'_>,
-        ticket: Ticket,
-        standing: Result<Standing<core::Grant>, AcquireError>,
-    ) -> Result<Standing<core::Grant>, AcquireError> {
-        if self.store.is_some()
-            && let Ok(Standing::Granted(_)) = standing
-            && let Err(error) = update.commit()
-        {
-            update.owe(Owed::Leave(ticket));
-            update.end_quietly();
-            return Err(AcquireError::Store(error));
-        }
-        update.end_quietly();
-        standing
-    }
-
     /// The present state of a waiter that has joined. The first waiter looks at the clock as well.
     pub(crate) fn look_for(
         &self,
@@ -350,30 +319,6 @@ impl Inner {
             }
             Err(panic) => self.end_unstamped(locked, &permit, end, panic),
         }
-    }
-
-    /// As [`Self::end`], for a machine that is shared.
-    fn end_at_store(&self, permit: core::Grant, end: TaskEnd) {
-        let returned = Returned::of(&permit);
-        let mut update = self.update();
-        // Read under the store's lock, so no other process has seen a later time.
-        let now = update.now();
-        let told = match now.filter(|_| update.check().is_ok()) {
-            Some(now) => {
-                update.locked.record(permit, end, Reading::exact(now));
-                update.settle(Some(now));
-                update.commit().is_ok()
-            }
-            None => false,
-        };
-        if !told {
-            update.owe(Owed::End(returned, end));
-            match now {
-                Some(now) => update.drive(now),
-                None => update.owe_a_look(),
-            }
-        }
-        update.end_quietly();
     }
 
     #[cold]

@@ -68,6 +68,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
+mod at_store;
 mod builder;
 pub mod clock;
 mod commands;
@@ -99,6 +100,7 @@ mod sync;
 #[cfg(feature = "tower")]
 pub mod tower;
 mod update;
+mod visit;
 mod waiter;
 mod wake_ahead;
 mod wake_list;

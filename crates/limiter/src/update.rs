@@ -11,19 +11,20 @@ use std::collections::BTreeMap;
 use std::task::Waker;
 
 use strict_rate_limiter_core as core;
-use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Moved, Ticket, TicketStatus};
+use strict_rate_limiter_core::{Decision, InsideWaiter, Machine, Ticket};
 
 use crate::clock::{FastClock, Reading, Timeline};
 use crate::error::AcquireError;
 use crate::foreign::{self, FirstPanic};
-use crate::store::{self, Owed, Store, StoreError, Visit};
+
 use crate::sync::MutexGuard;
+use crate::visit::{Owed, Visit};
 use crate::wake_list::WakeList;
 use crate::wake_timer::{HeadPoll, TimerSet, WakeTimer};
 
 /// One change under the lock: the guard, and the wakers and panics to handle after unlocking.
 pub(crate) struct Update<'a> {
-    clock: &'a Timeline,
+    pub(crate) clock: &'a Timeline,
     pub(crate) locked: MutexGuard<'a, Locked>,
     pub(crate) wakes: WakeList,
     /// Wakers that are not needed any more, dropped after the lock is released.
@@ -67,87 +68,6 @@ impl<'a> Update<'a> {
     pub(crate) fn new(clock: &'a Timeline, locked: MutexGuard<'a, Locked>) -> Self {
         let (wakes, panics) = (WakeList::default(), FirstPanic::default());
         Self { clock, locked, wakes, replaced: Vec::new(), panics, visit: None }
-    }
-
-    /// The machine is shared: locks its store, moves the machine to the present state, and tells what is owed.
-    #[cold]
-    pub(crate) fn at(mut self, store: &'a dyn Store) -> Self {
-        let (visit, moved) = Visit::begin(store, &mut self.locked.machine);
-        let is_there = visit.check().is_ok();
-        self.visit = Some(visit);
-        for Moved { ticket, weight, waiter, .. } in moved {
-            let Locked { machine, refused, .. } = &mut *self.locked;
-            if machine.status(ticket) == TicketStatus::Gone
-                && let Err(error) = machine.check(weight)
-            {
-                refused.insert(ticket, AcquireError::Weight(error));
-            }
-            self.wakes.push(waiter);
-        }
-        if !is_there {
-            self.wake_all();
-        } else if !self.locked.owed.is_empty() {
-            self.now();
-        }
-        self
-    }
-
-    /// Whether the store is there, if there is one. If not, nothing may be granted, and nothing can be told.
-    #[inline]
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
-        self.visit.as_ref().map_or(Ok(()), Visit::check)
-    }
-
-    /// Writes what was changed, if the machine is shared. Call it before an answer is given out.
-    #[inline]
-    pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
-        let Some(visit) = &mut self.visit else { return Ok(()) };
-        let saved = visit.save(&mut self.locked.machine);
-        self.locked.note_saved(saved.is_ok());
-        if saved.is_err() {
-            self.wake_all();
-        }
-        saved
-    }
-
-    /// Ends an update that changed something without an answer; tells the store later if it fails.
-    pub(crate) fn end_or_owe(mut self, owed: impl FnOnce() -> Owed) {
-        if self.commit().is_err() {
-            self.owe(owed());
-        }
-        self.end_quietly();
-    }
-
-    /// Tells later what the store could not be told.
-    #[cold]
-    pub(crate) fn owe(&mut self, owed: Owed) {
-        self.locked.owed.push(owed);
-    }
-
-    /// Nothing was changed that other processes must know, but for what was owed.
-    pub(crate) fn only_asked(&mut self) {
-        if let Some(visit) = &mut self.visit
-            && self.locked.told.is_empty()
-        {
-            visit.only_asked();
-        }
-    }
-
-    /// The store has failed: all waiters look, and get its error.
-    fn wake_all(&mut self) {
-        let wakers = self.locked.machine.waiters().map(|waker| foreign::call(|| waker.clone()));
-        let wakers: Vec<_> = wakers.collect();
-        for waker in wakers {
-            let waker = self.panics.note(waker);
-            self.wakes.extend(waker);
-        }
-    }
-
-    /// Sees whether other processes that hold permits or wait have died. Returns whether any have.
-    pub(crate) fn end_dead(&mut self, now: u64) -> bool {
-        let Some(visit) = &self.visit else { return false };
-        let Locked { machine, looked_for_dead, .. } = &mut *self.locked;
-        visit.end_dead(machine, looked_for_dead, now)
     }
 
     /// The time. `None` if the clock panics; the update keeps the panic.
@@ -267,26 +187,9 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Writes what was not written yet. If the store has failed, tries again a little later, if anything depends on it.
-    #[cold]
-    fn end_visit(&mut self) {
-        let Some(visit) = &mut self.visit else { return };
-        // What must not be lost was written before, or is owed.
-        let finished = visit.finish(&mut self.locked.machine);
-        self.locked.note_saved(finished.is_ok());
-        if finished.is_ok() {
-            return;
-        }
-        let depends = self.locked.needs_a_look() || !self.locked.owed.is_empty();
-        if depends && let Some(now) = self.panics.note(self.clock.now()) {
-            let at = store::tries_again_at(now);
-            self.arm(at, now, false);
-        }
-    }
-
     /// Sets the timer. If it is for the opening of the head, wakes the head a little ahead of it.
     #[inline(never)]
-    fn arm(&mut self, opening: u64, now: u64, is_opening: bool) -> TimerSet {
+    pub(crate) fn arm(&mut self, opening: u64, now: u64, is_opening: bool) -> TimerSet {
         let head = self.locked.machine.head().filter(|_| is_opening);
         let Some(plan) = self.locked.wake_timer.plan(opening, now, head.is_some()) else {
             return TimerSet::Set;
@@ -363,47 +266,6 @@ impl Locked {
     /// Takes the reason for which new limits or a new concurrency refused this waiter, if they did.
     pub(crate) fn take_refusal(&mut self, ticket: Ticket) -> Option<AcquireError> {
         self.refused.remove(&ticket)
-    }
-
-    /// Enters the server's count of all windows of this limit. Returns the units added, `None` if there is none.
-    pub(crate) fn reconcile(&mut self, now: u64, limit: core::Limit, used: u64) -> Option<u64> {
-        let mut added = None;
-        for position in 0..self.machine.config().limits.len() {
-            if self.machine.config().limits[position] == limit {
-                added = added.max(Some(self.machine.reconcile(now, now, position, used)));
-            }
-        }
-        added
-    }
-
-    /// Tells the machine what it is owed.
-    #[cold]
-    fn tell_owed(&mut self, now: u64) {
-        for owed in std::mem::take(&mut self.owed) {
-            self.told.push(owed.clone());
-            match owed {
-                Owed::Leave(ticket) => foreign::discard(self.machine.cancel(ticket)),
-                Owed::Undo(permit) => self.machine.undo(permit.permit()),
-                Owed::Pause(until) => self.machine.pause_until(until),
-                Owed::Resume => self.machine.resume(),
-                Owed::Reconcile(limit, used) => {
-                    self.reconcile(now, limit, used);
-                }
-                Owed::End(permit, end) => {
-                    self.record(permit.permit(), end, Reading::exact(now));
-                }
-            }
-        }
-    }
-
-    /// What was told is no longer owed, or it is owed again.
-    fn note_saved(&mut self, is_saved: bool) {
-        let told = self.told.drain(..);
-        if is_saved {
-            drop(told);
-        } else {
-            self.owed.splice(0..0, told);
-        }
     }
 
     #[inline]
