@@ -139,6 +139,19 @@ fn core_knows_no_clock_no_thread_no_waking_and_no_other_crate() {
 }
 
 #[test]
+fn in_the_shared_crate_only_its_clock_reads_a_clock_and_the_folder_knows_no_library() {
+    let shared = crates().join("shared/src");
+    for (path, text) in sources(&shared) {
+        let reads = ["Instant::now", "SystemTime::now", ".elapsed()", "clock_gettime"];
+        let reads = reads.iter().any(|word| text.contains(word));
+        assert!(!reads || path.ends_with("folder/clock.rs"), "{}", path.display());
+        let is_in_folder = path.starts_with(shared.join("folder"));
+        let knows = text.contains("strict_rate_limiter::") || text.contains("Waker");
+        assert!(!(is_in_folder && knows), "{}", path.display());
+    }
+}
+
+#[test]
 fn hints_knows_no_client_and_no_clock() {
     for (path, text) in sources(&crates().join("hints/src")) {
         // The tests at the ends of the files have times, but do not ask for one.
