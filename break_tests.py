@@ -9,6 +9,10 @@ could catch each, and how many of those must:
   simulator   random runs of the library, compared with a slow model and checked by the audit
   library     the library's own tests, in manual time and on real threads
   loom        every order in which threads can meet
+  sessions    core's tests of sessions that share a state
+  store       the library's tests over a store that fails
+  folder      crates/shared: everything but the processes
+  processes   crates/shared: real processes, killed and stopped
   hints       the tests of crates/hints
   middleware  the tests of the middleware for reqwest
   command     the command's tests: the real binary, real processes
@@ -42,6 +46,7 @@ class Break(NamedTuple):
 
 NEXTEST = "cargo nextest run --locked --status-level none --final-status-level none -p"
 LIBRARY = f"{NEXTEST} strict-rate-limiter --features full"
+SHARED = f"{NEXTEST} strict-rate-limiter-shared"
 LOOM = ("env RUSTFLAGS='--cfg interleavings' cargo test --locked --release --quiet --target-dir target/interleavings"
         " -p strict-rate-limiter --test interleavings")
 # The build of each means, and the command that fails when it catches a break.
@@ -52,13 +57,17 @@ MEANS = {
     "simulator": ("cargo build --locked --quiet --release -p sim", "target/release/sim --seconds 30"),
     "library": (f"{LIBRARY} --no-run", LIBRARY),
     "loom": (f"{LOOM} --no-run", LOOM),
+    "sessions": (f"{NEXTEST} strict-rate-limiter-core --no-run", f"{NEXTEST} strict-rate-limiter-core --test sessions"),
+    "store": (f"{LIBRARY} --no-run", f"{LIBRARY} --test store"),
+    "folder": (f"{SHARED} --no-run", f"{SHARED} --test folder --test fork"),
+    "processes": (f"{SHARED} --no-run", f"{SHARED} --test processes"),
     "hints": (f"{NEXTEST} strict-rate-limiter-hints --no-run", f"{NEXTEST} strict-rate-limiter-hints"),
     "middleware": (f"{NEXTEST} strict-rate-limiter-reqwest --no-run", f"{NEXTEST} strict-rate-limiter-reqwest"),
     "command": (f"{NEXTEST} ratelimit-cli --no-run", f"{NEXTEST} ratelimit-cli"),
 }
 # More than each takes. A hang counts as a catch.
 PATIENCE_S = {"oracle": 40, "model": 90, "simulator": 80, "library": 60, "loom": 150, "hints": 40, "middleware": 60,
-              "command": 240}
+              "command": 240, "sessions": 40, "store": 60, "folder": 40, "processes": 90}
 
 
 def read_breaks() -> list:
@@ -66,7 +75,7 @@ def read_breaks() -> list:
     for path in sorted((ROOT / "breaks").glob("*.toml")):
         told = tomllib.loads(path.read_text())
         for each in told["break"]:
-            breaks.append(Break(path.stem, means=told["means"], least=told["least"], **each))
+            breaks.append(Break(path.stem, **{"means": told["means"], "least": told["least"], **each}))
     return breaks
 
 

@@ -156,15 +156,7 @@ impl<'a> Update<'a> {
                 Some(visit) => visit.next_look(&mut self.locked.machine, &decision, now),
             };
             match (decision, next) {
-                (Decision::Grant { waiter, ticket }, _) => {
-                    if self
-                        .visit
-                        .as_mut()
-                        .is_none_or(|visit| visit.granted(&self.locked.machine, ticket))
-                    {
-                        self.wakes.push(waiter);
-                    }
-                }
+                (Decision::Grant { waiter, ticket }, _) => self.granted(ticket, waiter),
                 (Decision::Accept { ticket }, _) => self.wake_later(ticket),
                 (_, Some((at, is_opening))) => match self.arm(at, now, is_opening) {
                     TimerSet::Due => match self.now() {
@@ -184,6 +176,18 @@ impl<'a> Update<'a> {
         if !self.locked.drained.is_empty() && self.locked.machine.is_drained() {
             let listeners = self.locked.drained.drain(..).map(|(_, waker)| waker);
             self.wakes.extend(listeners);
+        }
+    }
+
+    /// A waiter was granted: wakes it, or the session whose it is.
+    #[inline]
+    fn granted(&mut self, ticket: Ticket, waiter: Waker) {
+        let is_own = match &mut self.visit {
+            None => true,
+            Some(visit) => visit.granted(&self.locked.machine, ticket),
+        };
+        if is_own {
+            self.wakes.push(waiter);
         }
     }
 

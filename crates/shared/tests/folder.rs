@@ -328,3 +328,36 @@ fn a_look_at_a_folder_tells_who_holds_and_who_waits_and_changes_nothing() {
     std::thread::sleep(Duration::from_millis(5));
     assert!(!folder.exists() && limiter.outage().is_some());
 }
+
+/// What a process of its own does, if `SHARED_TEST_CHILD` says so: not a test by itself.
+#[test]
+fn child() {
+    let Ok(folder) = std::env::var("SHARED_TEST_CHILD") else { return };
+    let limiter = SharedRateLimiter::open(&folder).unwrap();
+    // No file of this process may grow, as on a disk that is full. The signal is ignored, so that it is an error.
+    let waits = limiter.acquire_blocking();
+    println!("{}", waits.map_or_else(|error| error.to_string(), |_| "granted".to_owned()));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_nothing_is_granted() {
+    let (_root, folder) = place();
+    let limits = SharedRateLimiter::builder(&folder).limit(limit("9/1h")).fresh();
+    let limiter = limits.open().unwrap();
+    let child = |limit: &str| {
+        let mut command = std::process::Command::new("sh");
+        // Files may not be written beyond so many blocks of 512 bytes; ignoring the signal makes that an error.
+        let script =
+            format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" --exact child --nocapture");
+        command.args(["-c", &script]).arg(std::env::current_exe().unwrap());
+        let output = command.env("SHARED_TEST_CHILD", &folder).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text + &String::from_utf8_lossy(&output.stderr)
+    };
+    assert!(child("unlimited").contains("granted"));
+    let before = limiter.stats().completed;
+    let text = child("1");
+    assert!(text.contains("File too large") && !text.contains("granted"), "{text}");
+    assert_eq!(limiter.stats().completed, before);
+    limiter.try_acquire().unwrap().complete();
+}
