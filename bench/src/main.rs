@@ -45,18 +45,24 @@ struct Args {
     /// The number of tasks, with --only
     #[arg(long, default_value_t = 1_000_000)]
     times: u64,
-    /// Measures only the programs of users, and prints their part of the page
-    #[arg(long)]
-    user_programs: bool,
-    /// Measures only limits shared through a folder, and prints their part of the page
-    #[arg(long)]
-    shared: bool,
+    /// Measures only this part, and prints it
+    #[arg(long, value_enum)]
+    part: Option<Part>,
     /// One of the processes that share a folder, with --times
     #[arg(long, value_name = "FOLDER", hide = true)]
     shared_worker: Option<PathBuf>,
     /// On two threads, with --only
     #[arg(long)]
     contended: bool,
+}
+
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// The programs of users
+    Users,
+    /// Limits shared by processes, through a folder
+    Shared,
 }
 
 /// How much is measured.
@@ -80,12 +86,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         shared::work(folder, args.times)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if args.shared {
-        println!("{}", report::shared(&shared::measure(15, 1)?));
-        return Ok(ExitCode::SUCCESS);
-    }
-    if args.user_programs {
-        println!("{}", report::user_programs(&user_program::measure()?));
+    if let Some(part) = args.part {
+        println!(
+            "{}",
+            match part {
+                Part::Users => report::user_programs(&user_program::measure()?),
+                Part::Shared => report::shared(&shared::measure(15, 1)?),
+            }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no repository")?;

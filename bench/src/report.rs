@@ -337,7 +337,7 @@ First table: one process alone, never limiting, beside a transaction of SQLite t
 `synchronous=OFF`, by Python's module). Second table: tasks of no length in eight processes, 20 a period; how much of a \
 full window in every period they use, and the fullest window of any run over the rate. Third and fourth table: a permit \
 taken and given back in a window that is full but for one (above 4,096 completions, neighbours count as one); a task \
-completed, the next waiter served, and one joining. `cargo run --release -p bench -- --shared` measures this part alone.
+completed, the next waiter served, and one joining. `cargo run --release -p bench -- --part shared` measures this part alone.
 
 ";
 

@@ -1,4 +1,4 @@
-//! Measures a limit that processes share through a folder: what a task costs, beside a transaction of SQLite; how much
+//! Measures a limit that processes share through a folder: what a task costs, beside a transaction of `SQLite`; how much
 //! of a binding limit eight processes use; and how the cost grows.
 
 use std::error::Error;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use serde::Serialize;
-use strict_rate_limiter::Limit;
+use strict_rate_limiter::{Limit, Permit};
 use strict_rate_limiter::future::Acquire;
 use strict_rate_limiter_core::{Record, audit};
 use strict_rate_limiter_shared::SharedRateLimiter;
@@ -38,7 +38,7 @@ print((time.perf_counter_ns() - begin) / rows)
 pub(crate) struct Shared {
     /// Acquire and complete, one process alone, never limiting.
     pub(crate) alone_ns: Spread,
-    /// A transaction of SQLite that inserts a row (WAL, `synchronous=OFF`); none if there is no Python to run it.
+    /// A transaction of `SQLite` that inserts a row (WAL, `synchronous=OFF`); none if there is no Python to run it.
     pub(crate) sqlite_ns: Option<Spread>,
     /// The period in milliseconds, how much of it eight processes used, and the fullest window over the rate.
     pub(crate) used: Vec<(u64, Spread, f64)>,
@@ -85,7 +85,7 @@ fn measure_in(root: &Path, rounds: usize, shorten: u32) -> Result<Shared, Box<dy
             limiter.acquire_blocking()?.complete();
         }
         // Full but for one, which is taken and given back.
-        let step = || limiter.try_acquire().map(|permit| permit.release_unused());
+        let step = || limiter.try_acquire().map(Permit::release_unused);
         let rounds = (0..rounds).map(|_| timed(times / 10, step));
         with_window.push((held, Spread::of(rounds.collect::<Result<_, _>>()?)));
     }
@@ -118,7 +118,7 @@ fn fresh(folder: &Path, limit: Limit) -> Result<SharedRateLimiter, Box<dyn Error
 }
 
 fn cost(limiter: &SharedRateLimiter, times: u32) -> Result<f64, Box<dyn Error>> {
-    timed(times, || limiter.acquire_blocking().map(strict_rate_limiter::Permit::complete))
+    timed(times, || limiter.acquire_blocking().map(Permit::complete))
 }
 
 fn timed<E: Into<Box<dyn Error>>>(
