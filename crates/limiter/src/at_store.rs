@@ -91,7 +91,17 @@ impl<'a> Update<'a> {
     pub(crate) fn end_dead(&mut self, now: u64) -> bool {
         let Some(visit) = &self.visit else { return false };
         let Locked { machine, looked_for_dead, .. } = &mut *self.locked;
-        visit.end_dead(machine, looked_for_dead, now)
+        let dead = visit.dead(machine, looked_for_dead, now);
+        if dead.is_empty() {
+            return false;
+        }
+        // They may have died since `now` was read.
+        let Some(now) = self.now() else { return false };
+        for session in dead {
+            let left = self.locked.machine.end_session(session, now, now);
+            self.replaced.extend(left);
+        }
+        true
     }
 
     /// Writes what was not written yet. If the store has failed, tries again a little later, if anything depends on it.

@@ -29,7 +29,7 @@ pub const ORIGIN_NS: u64 = crate::clock::ORIGIN_NS;
 /// A place where processes keep the state of one machine.
 ///
 /// A limiter calls it under its own lock, in this order: [`lock`](Self::lock); if that succeeds, any of
-/// [`end_dead`](Self::end_dead) and [`save`](Self::save); [`unlock`](Self::unlock). It must not use the limiter.
+/// [`dead`](Self::dead) and [`save`](Self::save); [`unlock`](Self::unlock). It must not use the limiter.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Locks the state and moves the machine to it ([`Machine::follow`]). Waiters of other sessions have
     /// [`Waker::noop`]. Returns this session's waiters that are no longer in the queue. On an error nothing is locked.
@@ -42,8 +42,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Unlocks the state.
     fn unlock(&self);
 
-    /// Ends the sessions that have died ([`Machine::end_session`]). Returns whether there were any.
-    fn end_dead(&self, machine: &mut Machine<Waker>, now: u64) -> bool;
+    /// Those of these sessions that have died. The limiter ends them ([`Machine::end_session`]), at a time that it reads
+    /// afterwards.
+    fn dead(&self, sessions: Vec<SessionId>) -> Vec<SessionId>;
 
     /// Wakes another session, which then looks. Called when nothing is locked. It may get lost.
     fn wake(&self, session: SessionId);

@@ -140,13 +140,18 @@ impl<'a> Visit<'a> {
         machine.has_own_waiters().then_some((after, false))
     }
 
-    /// Ends the sessions that have died, unless that was done just now.
-    pub(crate) fn end_dead(&self, machine: &mut Machine<Waker>, last: &mut u64, now: u64) -> bool {
+    /// The sessions that have died and still hold or wait. None if it was looked for them just now.
+    pub(crate) fn dead(
+        &self,
+        machine: &Machine<Waker>,
+        last: &mut u64,
+        now: u64,
+    ) -> Vec<SessionId> {
         if self.outage.is_some() || now < last.saturating_add(LOOKS_FOR_DEAD_EVERY_NS) {
-            return false;
+            return Vec::new();
         }
         *last = now;
-        self.store.end_dead(machine, now)
+        self.store.dead(machine.other_sessions())
     }
 
     pub(crate) fn listen(&self, waker: Waker) {

@@ -5,12 +5,12 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-use strict_rate_limiter::clock::{Clock, ManualClock};
+use strict_rate_limiter::clock::{Clock, ManualClock, Timer};
 use strict_rate_limiter::store::{self, Store, StoreError};
 use strict_rate_limiter::{
     AcquireError, ChangeError, Limit, OwnedPermit, RateLimiter, TryAcquireError,
@@ -26,6 +26,8 @@ struct Place {
     dead: BTreeSet<SessionId>,
     listening: Vec<(SessionId, Waker)>,
     is_locked: bool,
+    /// A clock that goes on while it is looked for the dead.
+    looked_for_dead: Option<Arc<AtomicU64>>,
     /// Every how many wakes one is lost.
     loses_one_in: usize,
     wakes: usize,
@@ -93,14 +95,13 @@ impl Store for Memory {
         assert!(std::mem::replace(&mut place.is_locked, false), "not locked");
     }
 
-    fn end_dead(&self, machine: &mut Machine<Waker>, now: u64) -> bool {
-        let place = &*self.place.lock().unwrap();
-        let others = machine.other_sessions();
-        let dead: Vec<_> = others.iter().filter(|session| place.dead.contains(session)).collect();
-        for session in &dead {
-            machine.end_session(**session, now, now);
+    fn dead(&self, mut sessions: Vec<SessionId>) -> Vec<SessionId> {
+        let place = &mut *self.place.lock().unwrap();
+        sessions.retain(|session| place.dead.contains(session));
+        if let Some(clock) = &place.looked_for_dead {
+            clock.fetch_add(1_000, Ordering::SeqCst);
         }
-        !dead.is_empty()
+        sessions
     }
 
     fn wake(&self, session: SessionId) {
@@ -113,7 +114,6 @@ impl Store for Memory {
         let listening = place.listening.iter().filter(|(other, _)| *other == session);
         let wakers: Vec<Waker> = listening.map(|(_, waker)| waker.clone()).collect();
         // A thread of that process looks a little later.
-        place.listening.iter().for_each(drop);
         WOKEN.with_borrow_mut(|woken| woken.extend(wakers));
     }
 
@@ -159,6 +159,10 @@ impl World {
     }
 
     fn open(&self) -> Process {
+        self.open_with(self.clock.clone())
+    }
+
+    fn open_with(&self, clock: impl Clock) -> Process {
         let place = &mut *self.place.lock().unwrap();
         let state = State::from_bytes(&place.bytes).unwrap();
         let mut machine = Machine::restore(&state, |_| Waker::noop().clone()).unwrap();
@@ -173,7 +177,7 @@ impl World {
             known: Mutex::new(place.written),
             faults: Arc::clone(&faults),
         };
-        let limiter = store::limiter(memory, machine, self.clock.clone(), None);
+        let limiter = store::limiter(memory, machine, clock, None);
         Process { limiter, session, faults, waiting: Vec::new(), permits: Vec::new() }
     }
 }
@@ -239,6 +243,36 @@ fn the_dead_leave_the_queue_and_their_tasks_have_ended() {
     assert!(waits.poll_if_woken().is_none(), "its call may be on the wire for the grace");
     world.clock.advance(Duration::from_nanos(1));
     waits.poll_if_woken().expect("the opening").unwrap().complete();
+}
+
+/// A clock without timers that stands still but for what others add to it.
+#[derive(Debug)]
+struct Standing(Arc<AtomicU64>);
+
+impl Clock for Standing {
+    fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn timer(&self) -> Box<dyn Timer> {
+        ManualClock::new().timer()
+    }
+}
+
+#[test]
+fn a_dead_task_has_ended_no_earlier_than_it_was_seen_to_be_dead() {
+    let world = world(&["1/10ms"]);
+    let time = Arc::new(AtomicU64::new(1_000_000_000));
+    let (dies, lives) = (world.open(), world.open_with(Standing(Arc::clone(&time))));
+    let _permit = dies.limiter.try_acquire().unwrap();
+    dies.faults.is_dead.store(true, Ordering::SeqCst);
+    world.place.lock().unwrap().dead.insert(dies.session);
+    world.place.lock().unwrap().looked_for_dead = Some(Arc::clone(&time));
+    let _waits = ByHand::waiting(lives.limiter.acquire());
+    let state = State::from_bytes(&world.place.lock().unwrap().bytes).unwrap();
+    let seen_dead = store::ORIGIN_NS + 1_000_001_000;
+    assert_eq!(time.load(Ordering::SeqCst), 1_000_001_000);
+    assert_eq!(state.windows[0].completions, [(seen_dead, 1)]);
 }
 
 #[test]

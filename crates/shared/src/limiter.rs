@@ -203,8 +203,8 @@ impl Store for FolderStore {
         self.0.unlock();
     }
 
-    fn end_dead(&self, machine: &mut Machine<Waker>, now: u64) -> bool {
-        self.0.end_dead(machine, now).0
+    fn dead(&self, sessions: Vec<SessionId>) -> Vec<SessionId> {
+        self.0.dead(sessions)
     }
 
     fn wake(&self, session: SessionId) {

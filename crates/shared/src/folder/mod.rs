@@ -237,17 +237,11 @@ impl Folder {
         let _ = self.slots.file.unlock();
     }
 
-    /// Ends the sessions that have died and still hold or wait. Needs the lock. Returns the values of their waiters,
-    /// and whether there were any such sessions.
-    pub fn end_dead<T>(&self, machine: &mut Machine<T>, now: u64) -> (bool, Vec<T>) {
-        let (mut any, mut left) = (false, Vec::new());
-        for session in machine.other_sessions() {
-            if !self.files.may_live(raw::session_number(session)) {
-                any = true;
-                left.extend(machine.end_session(session, now, now));
-            }
-        }
-        (any, left)
+    /// Those of these sessions that have died. Needs the lock. A session that has died must be ended at a time that is
+    /// read after this: [`Machine::end_session`].
+    pub fn dead(&self, mut sessions: Vec<SessionId>) -> Vec<SessionId> {
+        sessions.retain(|session| !self.files.may_live(raw::session_number(*session)));
+        sessions
     }
 
     /// Wakes a session: one of its waiters was granted, or is now the head of the queue.
