@@ -123,6 +123,13 @@ impl SharedRateLimiterBuilder {
         self
     }
 
+    /// How many tasks may run at once in a folder that is made anew, in all processes together. A folder that is there
+    /// keeps its own number, whatever that is.
+    pub fn concurrency_if_new(mut self, tasks: usize) -> Self {
+        self.settings.concurrency_if_new = Some(tasks);
+        self
+    }
+
     /// How long a task whose process died, or that was dropped while it ran, still counts as running.
     pub fn abandon_grace(mut self, grace: Duration) -> Self {
         self.settings.abandon_grace_ns = Some(saturating_ns(grace));

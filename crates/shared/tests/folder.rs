@@ -34,6 +34,8 @@ fn error_of(builder: SharedRateLimiterBuilder) -> String {
 fn a_folder_without_a_state_counts_as_used_up_unless_it_is_said_to_be_new() {
     let (_root, folder) = place();
     let limiter = builder(&folder).open().unwrap();
+    assert!(limiter.folder().was_without_state());
+    assert!(!builder(&folder).open().unwrap().folder().was_without_state());
     assert!(matches!(limiter.try_acquire(), Err(TryAcquireError::Busy { not_before: Some(_) })));
     assert_eq!(limiter.stats().held[0].units, 2);
     drop(limiter);
@@ -86,7 +88,7 @@ fn other_settings_are_refused_and_both_are_shown() {
     let error = error_of(builder(&folder).concurrency(1).paced());
     assert!(error.ends_with("and 2/1h, paced, 1 task at once was asked for"), "{error}");
     // The same, in any order and with parts left out.
-    builder(&folder).open().unwrap();
+    builder(&folder).concurrency_if_new(7).open().unwrap();
     SharedRateLimiter::builder(&folder).concurrency(3).open().unwrap();
 }
 
@@ -327,6 +329,11 @@ fn a_look_at_a_folder_tells_who_holds_and_who_waits_and_changes_nothing() {
     forget(&folder).unwrap();
     std::thread::sleep(Duration::from_millis(5));
     assert!(!folder.exists() && limiter.outage().is_some());
+
+    // Opened without limits, it has no more than an empty state.
+    assert!(SharedRateLimiter::open(&folder).is_err());
+    forget(&folder).unwrap();
+    assert!(!folder.exists());
 }
 
 /// What a process of its own does, if `SHARED_TEST_CHILD` says so: not a test by itself.

@@ -1,6 +1,7 @@
 //! Looks at a folder without a session, and forgets one.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use strict_rate_limiter_core::{Config, Held, Machine, PermitOut, SessionId, raw};
@@ -121,7 +122,13 @@ pub fn forget(path: &Path) -> Result<(), FolderError> {
     lock(&file).map_err(FolderError::io("lock", path))?;
     fs::remove_file(&state).map_err(FolderError::io("remove", &state))?;
     let sessions = path.join(SESSIONS);
-    fs::remove_dir_all(&sessions).map_err(FolderError::io("remove", &sessions))?;
+    match fs::remove_dir_all(&sessions) {
+        // A folder that was never given its limits has none.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(FolderError::io("remove", &sessions)(error));
+        }
+        _ => {}
+    }
     // Somebody may have made it anew already, or keep a file of his own in it.
     let _ = fs::remove_dir(path);
     Ok(())

@@ -59,6 +59,8 @@ pub struct Folder {
     identity: (u64, u64),
     session: SessionId,
     files: SessionFiles,
+    /// Whether there was no state when it was opened.
+    was_without_state: bool,
     /// Locked while this session lives.
     _sign_of_life: fs::File,
     socket: WakeSocket,
@@ -113,7 +115,8 @@ impl Folder {
         // Closing the files on an error unlocks them.
         let now = || ORIGIN_NS.saturating_add(clock.now_ns());
         let mut known = Known::default();
-        let mut machine = match slots.read(&mut known.bytes)? {
+        let found = slots.read(&mut known.bytes)?;
+        let mut machine = match found {
             None => settings.new_machine(path, now())?,
             Some(state) => {
                 (known.state, known.highest) = (Some(state), state.sequence);
@@ -146,6 +149,7 @@ impl Folder {
             identity,
             session,
             files,
+            was_without_state: found.is_none(),
             _sign_of_life: sign_of_life,
             socket,
             clock,
@@ -268,6 +272,11 @@ impl Folder {
     /// What another session's process has said about itself.
     pub fn label(&self, session: SessionId) -> Option<String> {
         self.files.label(raw::session_number(session))
+    }
+
+    /// Whether the folder had no state when it was opened: it was made then, or had lost it.
+    pub fn was_without_state(&self) -> bool {
+        self.was_without_state
     }
 
     /// The folder's path.

@@ -22,6 +22,8 @@ pub struct FolderSettings {
     pub paced: Option<bool>,
     /// How many tasks may run at once, in all processes together.
     pub concurrency: Option<usize>,
+    /// As `concurrency`, for a folder that is made anew alone: one that is there keeps its own.
+    pub concurrency_if_new: Option<usize>,
     /// See [`Config::abandon_grace_ns`].
     pub abandon_grace_ns: Option<u64>,
     /// See [`Config::clock_drift_ppm`].
@@ -41,7 +43,10 @@ impl FolderSettings {
         let defaults = Config::new(self.limits.iter().copied());
         let config = Config {
             paced: self.paced.unwrap_or(defaults.paced),
-            concurrency: self.concurrency.unwrap_or(defaults.concurrency),
+            concurrency: self
+                .concurrency
+                .or(self.concurrency_if_new)
+                .unwrap_or(defaults.concurrency),
             abandon_grace_ns: self.abandon_grace_ns.unwrap_or(defaults.abandon_grace_ns),
             clock_drift_ppm: self.clock_drift_ppm.unwrap_or(defaults.clock_drift_ppm),
             queue_capacity: WAITERS_MAX,
