@@ -131,6 +131,22 @@ fn a_session_that_is_gone_leaves_the_queue_and_its_task_has_ended() {
     );
 }
 
+#[test]
+fn what_a_limiter_has_not_told_of_when_it_is_dropped_has_ended_then() {
+    let (_root, folder) = place();
+    let limiter = builder(&folder).fresh().open().unwrap();
+    // As if the disk had been full when the task ended.
+    std::mem::forget(limiter.try_acquire().unwrap());
+    drop(limiter);
+    assert_eq!(session_files(&folder).len(), 1);
+    let next = builder(&folder).open().unwrap();
+    assert_eq!(next.stats().running, 0);
+    assert_eq!(session_files(&folder).len(), 1, "its own alone");
+    next.try_acquire().unwrap().complete();
+    drop(next);
+    assert_eq!(session_files(&folder).len(), 0);
+}
+
 /// The files of the sessions, oldest first.
 fn session_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder.join("sessions")).unwrap();

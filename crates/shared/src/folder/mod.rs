@@ -284,6 +284,18 @@ impl Folder {
         &self.path
     }
 
+    /// Whether the state that stands there has nothing of this session any more. If its last change could not be
+    /// written, it may.
+    fn has_ended(&self) -> bool {
+        let known = self.known();
+        let state = known.state.and_then(|_| read_state(&self.path, &known.bytes).ok());
+        let machine = state.and_then(|(_, state)| Machine::restore(&state, |_| ()).ok());
+        machine.is_some_and(|mut machine| {
+            machine.act_as(self.session);
+            machine.is_drained()
+        })
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -295,8 +307,9 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // In a forked child the files are the parent's.
-        if self.process == process::id() {
+        // In a forked child the files are the parent's. Without its file, a session that holds something would never be
+        // taken for dead.
+        if self.process == process::id() && self.has_ended() {
             self.files.remove(raw::session_number(self.session));
         }
     }
