@@ -14,6 +14,7 @@ use crate::audit::times::DurationUnit;
 use crate::help::{
     AFTER_AUDIT_HELP, AFTER_HELP, AFTER_LONG_AUDIT_HELP, AFTER_LONG_HELP, AFTER_PIPE_HELP,
 };
+use crate::shared::args::{ForgetArgs, SetArgs, SharedArgs, StatusArgs};
 
 /// Run tasks under a limit that is never broken: a strict sliding window, counted from completion,
 /// first in first out.
@@ -43,7 +44,7 @@ impl Args {
 const DIVIDE: &str = "put -- before the command: ratelimit run 10/1s -- curl -sS {}";
 
 /// Parses a limit. The error has a hint, since the text may be the command.
-fn limit(text: &str) -> Result<Limit, String> {
+pub(crate) fn limit(text: &str) -> Result<Limit, String> {
     text.parse::<Limit>().map_err(|error| {
         if text.starts_with(|first: char| first.is_ascii_digit()) {
             error.to_string()
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     Pipe(PipeArgs),
     Audit(AuditArgs),
+    Status(StatusArgs),
+    Set(SetArgs),
+    Forget(ForgetArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -66,25 +70,29 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct LimitArgs {
     /// At most this many tasks in any interval of this length: 10/1s, 500/1m, 100/250ms. With a w, units
-    /// of weight: 90000w/1m. If there are several, all of them hold
-    #[arg(required = true, value_name = "LIMIT", value_parser = limit)]
+    /// of weight: 90000w/1m. If there are several, all of them hold. With --shared, limits that it has already may
+    /// be left out
+    #[arg(required_unless_present = "shared", value_name = "LIMIT", value_parser = limit)]
     pub(crate) limits: Vec<Limit>,
 
     /// Spread tasks over the period instead of running them back to back
     #[arg(long, help_heading = "Limits")]
     pub(crate) paced: bool,
 
-    /// By how much this clock may run faster than the server's, in parts per million
-    #[arg(long, value_name = "PPM", default_value = "0", help_heading = "Limits")]
-    pub(crate) clock_drift: u32,
+    /// By how much this clock may run faster than the server's, in parts per million [default: 0]
+    #[arg(long, value_name = "PPM", help_heading = "Limits")]
+    pub(crate) clock_drift: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) shared: SharedArgs,
 }
 
 impl LimitArgs {
-    /// The builder of a limiter with these limits.
+    /// The builder of a limiter with these limits, for this process alone.
     pub(crate) fn builder(&self) -> RateLimiterBuilder {
         let builder = RateLimiter::builder()
             .limits(self.limits.iter().copied())
-            .clock_drift(self.clock_drift);
+            .clock_drift(self.clock_drift.unwrap_or(0));
         if self.paced { builder.paced() } else { builder }
     }
 }
@@ -168,14 +176,15 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Input")]
     pub(crate) shell: bool,
 
-    /// The number of commands that may run at once
+    /// The number of commands that this run may start at once. With --shared, no more than the shared limit allows
+    /// to all runs together: 1, or the -j of the run that made it, until ratelimit set NAME -j N changes that
     #[arg(short = 'j', long, value_name = "N", default_value = "1", help_heading = "Limits")]
     pub(crate) concurrency: NonZeroUsize,
 
     /// A command that died by any signal still counts as running for this long, since its call may be on
-    /// its way. The same holds for exit codes 129 to 192, with which shells report a signal
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s", help_heading = "Limits")]
-    pub(crate) abandon_grace: Duration,
+    /// its way. The same holds for exit codes 129 to 192, with which shells report a signal [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Limits")]
+    pub(crate) abandon_grace: Option<Duration>,
 
     /// Kill a command that takes longer than this, with all that it started: 30s, 1m 30s. Without this option
     /// no command is killed. 0 is an error
@@ -204,8 +213,8 @@ pub(crate) struct RunArgs {
     pub(crate) log: Option<PathBuf>,
 
     /// Skip the items that succeeded according to the log, and count the tasks that ran, or may have run, under
-    /// the limits: a restart never bursts
-    #[arg(long, requires = "log", help_heading = "Output")]
+    /// the limits: a restart never bursts. With --shared, the shared limit itself knows what ran under it
+    #[arg(long, requires = "log", conflicts_with = "fresh", help_heading = "Output")]
     pub(crate) resume: bool,
 
     /// Print the commands and run none

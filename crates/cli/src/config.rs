@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use strict_rate_limiter::{RateLimiterBuilder, Unit};
+use strict_rate_limiter::{Limit, RateLimiterBuilder, Unit};
 
 use crate::args::RunArgs;
 use crate::columns::{Column, HeaderLine};
@@ -32,7 +32,9 @@ pub(crate) fn command_and_input(args: &RunArgs) -> Result<(UnresolvedTemplate, F
     }
     let named = weight.as_ref().is_some_and(Column::is_name);
     let header = if args.header || named { HeaderLine::Yes } else { draft.header() };
-    check_weights(args)?;
+    if !args.limits.limits.is_empty() {
+        check_weights(args, &args.limits.limits)?;
+    }
     let terminator = match delimiter {
         Some(delimiter) => Terminator::Record { quotes: delimiter == b',' },
         None if args.null => Terminator::Nul,
@@ -42,8 +44,8 @@ pub(crate) fn command_and_input(args: &RunArgs) -> Result<(UnresolvedTemplate, F
 }
 
 /// Rejects --weight without a limit on weight, and a limit on weight without --weight.
-fn check_weights(args: &RunArgs) -> Result<(), Error> {
-    let on_weight = args.limits.limits.iter().find(|limit| limit.unit() == Unit::Weight);
+pub(crate) fn check_weights(args: &RunArgs, limits: &[Limit]) -> Result<(), Error> {
+    let on_weight = limits.iter().find(|limit| limit.unit() == Unit::Weight);
     match (on_weight, &args.weight) {
         (None, Some(_)) => {
             Err(Error::Usage("--weight needs a limit on weight, such as 90000w/1m".into()))
@@ -62,5 +64,6 @@ fn check_weights(args: &RunArgs) -> Result<(), Error> {
 
 /// The limiter's settings, without the usage of earlier runs.
 pub(crate) fn limiter(args: &RunArgs) -> RateLimiterBuilder {
-    args.limits.builder().concurrency(args.concurrency.get()).abandon_grace(args.abandon_grace)
+    let grace = args.abandon_grace.unwrap_or_default();
+    args.limits.builder().concurrency(args.concurrency.get()).abandon_grace(grace)
 }

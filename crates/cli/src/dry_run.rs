@@ -17,7 +17,10 @@ pub(crate) async fn show(
     draft: &UnresolvedTemplate,
     format: Format,
 ) -> Result<u8, Error> {
-    config::limiter(args).build()?;
+    // Those of a shared limit are not looked at.
+    if !args.limits.limits.is_empty() {
+        config::limiter(args).build()?;
+    }
     let (items, _) = items::read(args.input.as_deref(), format)?;
     let mut source = ItemSource::new(items);
     let template = source.template(draft).await?;

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use strict_rate_limiter::store::StoreError;
+use strict_rate_limiter_shared::FolderError;
+
 /// Exit codes, as the help documents them.
 pub(crate) mod exit {
     pub(crate) const FAILURES: u8 = 1;
@@ -25,6 +28,12 @@ pub(crate) enum Error {
     Usage(String),
     #[error(transparent)]
     Build(#[from] strict_rate_limiter::BuildError),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("the shared limit fails, so nothing more is started: {0}")]
+    Store(StoreError),
+    #[error("cannot read the answer: {0}")]
+    Answer(io::Error),
     #[error("there is no command `{0}`")]
     NotFound(String),
     #[error("cannot run `{program}`: {why}")]
@@ -74,10 +83,20 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             _ if self.is_broken_pipe() => exit::BROKEN_PIPE,
-            Self::Usage(_) | Self::Build(_) => exit::USAGE,
+            Self::Usage(_)
+            | Self::Build(_)
+            | Self::Folder(
+                FolderError::NoLimits { .. }
+                | FolderError::Different { .. }
+                | FolderError::Config(_)
+                | FolderError::Name { .. },
+            ) => exit::USAGE,
             Self::NotFound(_) => exit::NOT_FOUND,
             Self::NotExecutable { .. } => exit::NOT_EXECUTABLE,
             Self::Input { .. }
+            | Self::Folder(_)
+            | Self::Store(_)
+            | Self::Answer(_)
             | Self::Log { .. }
             | Self::Audited { .. }
             | Self::Drawn { .. }

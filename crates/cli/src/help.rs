@@ -6,10 +6,15 @@ Examples:
     tail -f access.log | ratelimit pipe 10/1s | ./notify
   At most 500 messages and a million bytes a second:
     ratelimit pipe 500/1s 1000000w/1s --bytes -i messages.jsonl | nc localhost 9000
+  Ten lines a second, together with all other runs and pipes of the shared limit `notify`:
+    tail -f access.log | ratelimit pipe 10/1s --shared notify | ./notify
+
+With --shared, a line that its reader does not read holds up everything else under the limit. Other limits than
+those that it has are refused (ratelimit set changes them), and so is anything else that is given and differs.
 
 If the reader hands lines on to other programs, what those do with them is not counted.
 
-Exit codes: 0 all well, 2 usage, 3 input or output, 141 the reader of the output has gone";
+Exit codes: 0 all well, 2 usage, 3 input, output or the shared limit, 141 the reader of the output has gone";
 
 pub(crate) const AFTER_AUDIT_HELP: &str = "\
 Examples:
@@ -56,7 +61,7 @@ Exit codes:
 
 pub(crate) const AFTER_HELP: &str = "\
 Example: seq 60 | ratelimit run 20/200ms -- echo {}
-Exit codes: 0 all well, 1 a task failed, 2 usage, 3 input or log, 126 or 127 no such command,
+Exit codes: 0 all well, 1 a task failed, 2 usage, 3 input, log or shared limit, 126 or 127 no such command,
 128 + N stopped by signal N (130: Ctrl-C), 141 the reader of the output has gone
 More with --help.";
 
@@ -70,6 +75,9 @@ Examples:
 
   500 requests and 90,000 tokens a minute, four at a time, up to three retries for each:
     ratelimit run 500/1m 90000w/1m --input prompts.csv --weight tokens -j4 --retries 3 -- ask {prompt}
+
+  One limit for several shells and cron jobs: each of them runs
+    ratelimit run 20/2s --shared api --input urls.txt -- curl -sSfO {}
 
   A pipeline for each item:
     ls *.log | ratelimit run 5/1s --shell -- 'gzip -c {} | upload'
@@ -105,6 +113,33 @@ Output:
   holds if a message cannot be written. A stream that is closed from the start acts as
   /dev/null.
 
+Sharing:
+  All that says --shared NAME on this machine, as the same user, runs under one limit and in one
+  queue, however many processes there are, and however they end. A name is a folder in
+  $XDG_STATE_HOME/ratelimit (~/.local/state/ratelimit); a path with a / is the folder itself,
+  on a local disk. ratelimit status NAME shows the limit, set changes it, forget removes it.
+
+  The first run makes the folder, with its limits, --paced, --abandon-grace and --clock-drift;
+  later ones may leave those out. One that is given and differs is an error that shows both.
+  -j is about this run: how many commands it starts at once. Its first run's -j is also how many
+  may run at once in all processes together. A higher -j is then an error, until ratelimit set
+  NAME -j N raises that; a lower one bounds the run alone.
+
+  Limits without a record of what ran before count as used up when their folder is made: the
+  first task waits for as long as the longest period, and a message says so. --fresh says that
+  nothing ran. A --log is not read for this: --resume skips items, and the folder alone knows
+  what ran. So tasks that ran without --shared, or under another name, do not count.
+
+  If ratelimit is killed by SIGKILL, what its commands hold counts until all that they started
+  has ended, and then for --abandon-grace and the period. They inherit an open file for this.
+  Programs that close files which they do not know, as ssh and sudo do, let go of it: for them
+  --abandon-grace has to cover the time that they may still run.
+
+  A command must not itself wait for the limit under which it runs, unless -j leaves it room.
+
+  If the folder fails (removed, a full disk), nothing more is started (exit code 3), what runs
+  may end, and the summary counts the items that were never started.
+
 Starting:
   sh runs scripts without #!. If the system lacks descriptors, processes or memory, the
   start is tried again until it succeeds, and uses up neither the item nor its permit. If -j
@@ -130,7 +165,8 @@ Exit codes:
     0  every task ended well
     1  at least one task failed in all its tries, or an item could not be run
     2  the arguments do not make sense
-    3  the input or the log could not be read, or the log, the output or a message not written
+    3  the input or the log could not be read, or the log, the output or a message not written, or
+       the folder of the shared limit cannot be used
   126  the command cannot be run: no permission, or a folder
   127  there is no such command
   130  interrupted (129 by SIGHUP, 131 by SIGQUIT, 143 by SIGTERM)

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
-use strict_rate_limiter::{AcquireError, RateLimiter};
+use strict_rate_limiter::{AcquireError, OwnedPermit, RateLimiter};
 
 use crate::error::{Error, exit};
 use crate::exec::{Executor, Outcome};
@@ -17,6 +17,9 @@ use crate::stdio;
 
 /// The longest wait before a retry, unless the first is longer.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// How long after the queue was full a permit is asked for again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The state shared by all jobs.
 pub(crate) struct JobContext {
@@ -70,19 +73,18 @@ pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>
     };
     let mut busy_tries = 0;
     loop {
-        let permit = tokio::select! {
-            biased;
-            () = context.shutdown.reached(Level::Graceful) => return report,
-            permit = context.limiter.request().weight(report.item.weight).owned().acquire() => permit,
-        };
-        let permit = match permit {
-            Ok(permit) => permit,
-            Err(AcquireError::Weight(error)) => {
+        let permit = match permit(context, report.item.weight).await {
+            Some(Ok(permit)) => permit,
+            Some(Err(AcquireError::Weight(error))) => {
                 report.end = JobEnd::Refused;
                 report.messages.push(error.to_string());
                 return report;
             }
-            Err(_) => return report,
+            Some(Err(AcquireError::Store(error))) => {
+                report.fatal = Some(Error::Store(error));
+                return report;
+            }
+            Some(Err(_)) | None => return report,
         };
         // Start nothing once the reader has gone.
         if stdio::reader_has_gone() {
@@ -128,6 +130,25 @@ pub(crate) async fn run(context: &JobContext, item: Item, command: Vec<OsString>
             () = context.shutdown.reached(Level::Graceful) => return report,
         }
         report.retries += 1;
+    }
+}
+
+/// Waits for a permit. `None` if the run is stopped first.
+async fn permit(context: &JobContext, weight: u64) -> Option<Result<OwnedPermit, AcquireError>> {
+    loop {
+        let permit = tokio::select! {
+            biased;
+            () = context.shutdown.reached(Level::Graceful) => return None,
+            permit = context.limiter.request().weight(weight).owned().acquire() => permit,
+        };
+        if permit.as_ref().err() != Some(&AcquireError::Full) {
+            return Some(permit);
+        }
+        // As many wait for a shared limit as may, in all processes together.
+        tokio::select! {
+            () = tokio::time::sleep(ASK_AGAIN_AFTER) => {}
+            () = context.shutdown.reached(Level::Graceful) => return None,
+        }
     }
 }
 

@@ -34,6 +34,7 @@ mod progress;
 mod record_reader;
 mod resume;
 mod run;
+mod shared;
 mod shell_syntax;
 mod shutdown;
 mod spawn;
@@ -74,6 +75,9 @@ fn run(command: Command) -> Result<u8, Error> {
         Command::Run(args) => run::run(*args),
         Command::Pipe(args) => pipe::pipe(&args),
         Command::Audit(args) => audit::audit(&args),
+        Command::Status(args) => shared::status::status(&args),
+        Command::Set(args) => shared::set::set(&args),
+        Command::Forget(args) => shared::forget::forget(&args),
         Command::Completions(args) => completions::completions(args.shell).map(|()| 0),
         Command::Man(args) => completions::manual(&args.folder).map(|()| 0),
     }

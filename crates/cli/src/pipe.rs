@@ -15,11 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use strict_rate_limiter::{Limit, Permit, RateLimiter, TryAcquireError, Unit};
+use strict_rate_limiter::store::StoreError;
+use strict_rate_limiter::{AcquireError, Limit, Permit, RateLimiter, TryAcquireError, Unit};
 
 use crate::args::PipeArgs;
 use crate::display::counted;
 use crate::error::{Error, exit};
+use crate::shared;
 use crate::status_line::is_drawn;
 use crate::stdio;
 use crate::unread_output::{UnreadOutput, Woken, write_all};
@@ -39,18 +41,7 @@ const LIMITERS_SHARE: Duration = Duration::from_millis(1);
 
 /// Copies to the end of the input. Returns the exit code.
 pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
-    let limits = &args.limits.limits;
-    let of_weight = || limits.iter().filter(|limit| limit.unit() == Unit::Weight);
-    if args.bytes != of_weight().next().is_some() {
-        return Err(Error::Usage(
-            "bytes are weight: --bytes needs a limit on weight, such as 1000000w/1s, and a limit on \
-             weight needs --bytes"
-                .into(),
-        ));
-    }
-    let of_tasks = limits.iter().filter(|limit| limit.unit() == Unit::Task);
-    let lines_max = of_tasks.map(in_a_turn).min().unwrap_or(LINES_MAX).min(LINES_MAX);
-    let limiter = args.limits.builder().concurrency(lines_max as usize).build()?;
+    let limiter = limiter(args)?;
     let from = args.input.as_deref().filter(|path| *path != Path::new("-"));
     let unreadable = |error| Error::Input {
         path: from.map_or_else(|| "standard input".into(), Path::to_owned),
@@ -66,12 +57,12 @@ pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
     let out = rustix::stdio::stdout();
     let mut copy = Copier {
         limiter: &limiter,
+        is_shared: args.limits.shared.shared.is_some(),
+        bounds: Bounds::of(&limiter.limits(), args.bytes),
         input: BufReader::with_capacity(TOGETHER, input),
         waits_for_input: file_length.is_none(),
         terminator: if args.null { 0 } else { b'\n' },
         bytes_are_weight: args.bytes,
-        longest: of_weight().map(Limit::rate).min().unwrap_or(u64::MAX),
-        bytes_max: of_weight().map(in_a_turn).min().unwrap_or(u64::MAX),
         out,
         unread: UnreadOutput::new(out),
         buffer: vec![],
@@ -86,11 +77,67 @@ pub(crate) fn pipe(args: &PipeArgs) -> Result<u8, Error> {
             Ok(0)
         }
         Err(CopyError::Reading(error)) => Err(unreadable(error)),
+        Err(CopyError::Limiter(error)) => {
+            copy.progress.finish();
+            Err(Error::Store(error))
+        }
         Err(CopyError::Writing(error)) if error.kind() == ErrorKind::BrokenPipe => {
             copy.progress.finish();
             Ok(exit::BROKEN_PIPE)
         }
         Err(CopyError::Writing(error)) => Err(Error::Output(error)),
+    }
+}
+
+/// The limiter of this process, or the shared one.
+fn limiter(args: &PipeArgs) -> Result<RateLimiter, Error> {
+    let given = &args.limits.limits;
+    let check = |limits: &[Limit]| {
+        let on_weight = limits.iter().any(|limit| limit.unit() == Unit::Weight);
+        if args.bytes == on_weight {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "bytes are weight: --bytes needs a limit on weight, such as 1000000w/1s, and a limit on \
+             weight needs --bytes"
+                .into(),
+        ))
+    };
+    let Some(name) = &args.limits.shared.shared else {
+        check(given)?;
+        let at_once = Bounds::of(given, args.bytes).lines;
+        return Ok(args.limits.builder().concurrency(at_once).build()?);
+    };
+    if !given.is_empty() {
+        check(given)?;
+    }
+    let at_once = Bounds::of(given, args.bytes).lines;
+    let limiter = shared::for_pipe(name, &args.limits, at_once, args.quiet)?;
+    check(&limiter.limits())?;
+    Ok(limiter)
+}
+
+/// How much may be unread at once under some limits.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    lines: usize,
+    /// The most bytes, except for one longer piece.
+    bytes: u64,
+    /// A longer line is written in pieces.
+    longest: usize,
+}
+
+impl Bounds {
+    fn of(limits: &[Limit], bytes_are_weight: bool) -> Self {
+        let of = |unit| limits.iter().filter(move |limit| limit.unit() == unit);
+        let of_weight = || of(Unit::Weight).filter(|_| bytes_are_weight);
+        let lines = of(Unit::Task).map(in_a_turn).min().unwrap_or(LINES_MAX).min(LINES_MAX);
+        let longest = of_weight().map(Limit::rate).min().unwrap_or(u64::MAX);
+        Self {
+            lines: lines as usize,
+            bytes: of_weight().map(in_a_turn).min().unwrap_or(u64::MAX),
+            longest: usize::try_from(longest).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -104,19 +151,19 @@ fn in_a_turn(limit: &Limit) -> u64 {
 enum CopyError {
     Reading(io::Error),
     Writing(io::Error),
+    /// The shared limit has failed.
+    Limiter(StoreError),
 }
 
 struct Copier<'a> {
     limiter: &'a RateLimiter,
+    is_shared: bool,
+    bounds: Bounds,
     input: BufReader<File>,
     /// The input is a pipe, socket or terminal: reads may have to wait.
     waits_for_input: bool,
     terminator: u8,
     bytes_are_weight: bool,
-    /// A longer line is written in pieces.
-    longest: u64,
-    /// The most bytes that may be unread, except for one longer piece.
-    bytes_max: u64,
     out: BorrowedFd<'a>,
     unread: UnreadOutput<'a>,
     /// The pieces with permits, up to `granted`; behind them one without a permit yet.
@@ -128,10 +175,10 @@ struct Copier<'a> {
     progress: PipeProgress,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
     fn all(&mut self) -> Result<(), CopyError> {
         while self.read_piece()? {
-            self.acquire().map_err(CopyError::Writing)?;
+            self.acquire()?;
             if self.granted >= TOGETHER {
                 self.write().map_err(CopyError::Writing)?;
             }
@@ -157,7 +204,7 @@ impl Copier<'_> {
             if input.is_empty() {
                 return Ok(piece > 0);
             }
-            let room = usize::try_from(self.longest).unwrap_or(usize::MAX) - piece;
+            let room = self.bounds.longest - piece;
             let input = &input[..input.len().min(room)];
             let line_end = input.iter().position(|byte| *byte == self.terminator);
             let length = line_end.map_or(input.len(), |at| at + 1);
@@ -178,38 +225,65 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Acquires a permit for the piece that was read.
-    fn acquire(&mut self) -> io::Result<()> {
-        let piece = self.buffer.len() - self.granted;
+    /// Acquires a permit for the piece that was read; several, if a shared limit has been lowered since.
+    fn acquire(&mut self) -> Result<(), CopyError> {
+        while self.granted < self.buffer.len() {
+            let piece = (self.buffer.len() - self.granted).min(self.bounds.longest);
+            match self.permit(piece)? {
+                Some(permit) => {
+                    self.permits.push(permit);
+                    self.granted += piece;
+                }
+                None => self.bounds = Bounds::of(&self.limiter.limits(), self.bytes_are_weight),
+            }
+        }
+        self.lines += u64::from(self.buffer.last() == Some(&self.terminator));
+        Ok(())
+    }
+
+    /// A permit for this many bytes. `None` if that is too heavy, as the limits have changed.
+    fn permit(&mut self, piece: usize) -> Result<Option<Permit<'a>>, CopyError> {
         let weight = if self.bytes_are_weight { piece as u64 } else { 1 };
-        let permit = loop {
+        loop {
             let mut not_before = None;
             let unread = self.granted + self.unread.bytes();
-            if unread == 0 || (unread + piece) as u64 <= self.bytes_max {
+            let lines = self.permits.len() + self.unread.permits();
+            let has_room = unread == 0 || (unread + piece) as u64 <= self.bounds.bytes;
+            if has_room && lines < self.bounds.lines {
                 match self.limiter.request().weight(weight).try_acquire() {
-                    Ok(permit) => break permit,
+                    Ok(permit) => return Ok(Some(permit)),
                     Err(TryAcquireError::Busy { not_before: at }) => not_before = at,
-                    Err(_) => unreachable!("nobody closes it, and no piece is too heavy"),
+                    Err(TryAcquireError::Store(error)) => return Err(CopyError::Limiter(error)),
+                    Err(TryAcquireError::Weight(_)) => return Ok(None),
+                    Err(_) => unreachable!("nobody closes it"),
                 }
             }
             if self.granted > 0 {
-                self.write()?;
+                self.write().map_err(CopyError::Writing)?;
             } else if !self.unread.is_empty() {
-                self.unread.wait(None, not_before)?;
+                self.unread.wait(None, not_before).map_err(CopyError::Writing)?;
+            } else if self.is_shared {
+                return self.queue(weight);
             } else {
                 let near = not_before.and_then(|at| at.checked_sub(LIMITERS_SHARE));
                 if near.is_some_and(|near| near > Instant::now()) {
-                    self.unread.wait(None, near)?;
+                    self.unread.wait(None, near).map_err(CopyError::Writing)?;
                 } else {
                     let permit = self.limiter.request().weight(weight).acquire_blocking();
-                    break permit.expect("nobody closes it, and no piece is too heavy");
+                    return Ok(Some(permit.expect("nobody closes it, and no piece is too heavy")));
                 }
             }
-        };
-        self.permits.push(permit);
-        self.granted = self.buffer.len();
-        self.lines += u64::from(self.buffer.last() == Some(&self.terminator));
-        Ok(())
+        }
+    }
+
+    /// Waits in the queue of the shared limit, in which others are waiting as well. `None` as above.
+    fn queue(&mut self, weight: u64) -> Result<Option<Permit<'a>>, CopyError> {
+        let request = || self.limiter.request().weight(weight);
+        match shared::acquire(request).map_err(CopyError::Writing)? {
+            Ok(permit) => Ok(Some(permit)),
+            Err(AcquireError::Store(error)) => Err(CopyError::Limiter(error)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Writes the pieces that have permits.

@@ -24,6 +24,7 @@ use crate::log::Log;
 use crate::ordered_output::OrderedOutput;
 use crate::progress::Progress;
 use crate::resume::{ItemSource, Resumption};
+use crate::shared;
 use crate::shutdown::{Level, Shutdown};
 use crate::spawn::Spawner;
 use crate::spawn_backoff::SpawnBackoff;
@@ -51,20 +52,28 @@ async fn run_async(args: RunArgs) -> Result<u8, Error> {
     if let Some(program) = draft.program() {
         which::find(program)?;
     }
-    let limiter = config::limiter(&args);
-    limiter.clone().build()?; // Complains before anything is opened.
+    let limiter = match &args.limits.shared.shared {
+        Some(name) => Limiter::Shared(shared::for_run(name, &args)?),
+        None => Limiter::Own(Box::new(config::limiter(&args))),
+    };
+    if let Limiter::Own(builder) = &limiter {
+        builder.clone().build()?; // Complains before anything is opened.
+    }
     let executor = executor(&args)?;
     let log = args.log.as_ref().map(|path| Log::open(path, args.resume)).transpose()?;
     let (mut log, mut history) = log.unzip();
     let (items, total) = items::read(args.input.as_deref(), format)?;
     let mut source = ItemSource::new(items);
     let template = source.template(&draft).await?;
-    let limiter = match (&mut log, &mut history, &args.log) {
-        (Some(log), Some(history), Some(path)) => {
-            log.begin().map_err(|error| Error::Log { path: path.clone(), error: error.into() })?;
-            resumed(&args, limiter, &template, log, &mut source, history).await?
+    if let (Some(log), Some(path)) = (&mut log, &args.log) {
+        log.begin().map_err(|error| Error::Log { path: path.clone(), error: error.into() })?;
+    }
+    let limiter = match (limiter, &log, &mut history) {
+        (Limiter::Shared(limiter), ..) => limiter,
+        (Limiter::Own(limiter), Some(log), Some(history)) => {
+            resumed(&args, *limiter, &template, log, &mut source, history).await?
         }
-        _ => limiter.build()?,
+        (Limiter::Own(limiter), ..) => limiter.build()?,
     };
     let context = JobContext {
         limiter,
@@ -80,6 +89,12 @@ async fn run_async(args: RunArgs) -> Result<u8, Error> {
     Run::new(args, template, context, history, total)?.finish(source).await
 }
 
+/// A run's limiter: shared with others, which remembers what ran before, or the settings of one of its own.
+enum Limiter {
+    Shared(RateLimiter),
+    Own(Box<RateLimiterBuilder>),
+}
+
 /// The limiter of a run with a log, its windows filled with the tasks of earlier runs.
 async fn resumed(
     args: &RunArgs,
@@ -90,7 +105,7 @@ async fn resumed(
     history: &mut History,
 ) -> Result<RateLimiter, Error> {
     let limits = &args.limits.limits;
-    let (concurrency, grace) = (args.concurrency.get(), args.abandon_grace);
+    let (concurrency, grace) = (args.concurrency.get(), args.abandon_grace.unwrap_or_default());
     let resumption = Resumption { log, limits, concurrency, grace, template };
     loop {
         let left = resumption.grace_left(history);

@@ -51,6 +51,8 @@ pub(crate) struct UnreadOutput<'a> {
     batches: VecDeque<Batch<'a>>,
     /// The number of bytes in the batches.
     bytes: usize,
+    /// The number of permits in the batches.
+    permits: usize,
     /// At least this many bytes have been read since the beginning, of ours and of other writers.
     read: u64,
     /// The number of bytes in the stream at the last query.
@@ -75,6 +77,7 @@ impl<'a> UnreadOutput<'a> {
             kernel_report: kernel_report(out),
             batches: VecDeque::new(),
             bytes: 0,
+            permits: 0,
             read: 0,
             fill: 0,
             moved: Instant::now(),
@@ -93,11 +96,17 @@ impl<'a> UnreadOutput<'a> {
         self.bytes
     }
 
+    /// The number of permits for them.
+    pub(crate) fn permits(&self) -> usize {
+        self.permits
+    }
+
     /// Adds bytes that have just been written.
     pub(crate) fn wrote(&mut self, bytes: usize, permits: Vec<Permit<'a>>) {
         self.moved = Instant::now();
         self.fill += bytes as u64;
         self.bytes += bytes;
+        self.permits += permits.len();
         // Those of them that are unread are among the bytes in the pipe after this query.
         self.batches.push_back(Batch { read_at: u64::MAX, bytes, permits });
         self.look();
@@ -127,6 +136,7 @@ impl<'a> UnreadOutput<'a> {
         while self.batches.front().is_some_and(|batch| fill == 0 || batch.read_at <= self.read) {
             let Some(batch) = self.batches.pop_front() else { break };
             self.bytes -= batch.bytes;
+            self.permits -= batch.permits.len();
             self.moved = Instant::now();
             for permit in batch.permits {
                 permit.complete();

@@ -56,6 +56,9 @@ fn the_manual_has_a_page_for_each_subcommand_and_every_option() {
         "ratelimit-run",
         "ratelimit-pipe",
         "ratelimit-audit",
+        "ratelimit-status",
+        "ratelimit-set",
+        "ratelimit-forget",
         "ratelimit-completions",
         "ratelimit-man",
     ] {

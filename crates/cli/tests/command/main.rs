@@ -11,6 +11,10 @@ mod pipe;
 mod placeholders;
 mod resume;
 mod run;
+#[cfg(target_os = "linux")]
+mod shared;
+#[cfg(target_os = "linux")]
+mod shared_failures;
 mod shutdown;
 mod spawn;
 mod stdio;

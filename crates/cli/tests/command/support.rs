@@ -68,6 +68,7 @@ impl Folder {
     pub(crate) fn subcommand(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ratelimit"));
         command.arg(name).args(arguments).current_dir(&self.0);
+        command.env("XDG_STATE_HOME", self.path("state-home"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -87,6 +88,7 @@ impl Folder {
     pub(crate) fn script(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(&self.0).env("R", env!("CARGO_BIN_EXE_ratelimit"));
+        command.env("XDG_STATE_HOME", self.path("state-home"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
