@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use serde::Serialize;
-use strict_rate_limiter::{Limit, Permit};
 use strict_rate_limiter::future::Acquire;
+use strict_rate_limiter::{Limit, Permit};
 use strict_rate_limiter_core::{Record, audit};
 use strict_rate_limiter_shared::SharedRateLimiter;
 

@@ -196,21 +196,29 @@ impl<T> Machine<T> {
     /// Grants that it has not claimed are undone. Its running tasks are abandoned: times as in [`Self::abandon`].
     /// Poll afterwards.
     pub fn end_session(&mut self, session: SessionId, now: u64, ended_at: u64) -> Vec<T> {
-        let Some(owners) = &mut self.owners else { return Vec::new() };
-        let waiters = owners.of(session);
-        owners.waiters.retain(|(_, owner)| *owner != session);
+        let left = self.end_waiting(session);
+        let Some(owners) = &mut self.owners else { return left };
         let ran: Vec<PermitOut> =
             owners.out.iter().copied().filter(|permit| permit.session == session).collect();
         owners.out.retain(|permit| permit.session != session);
+        for permit in ran {
+            self.windows.abandon(Grant::of_weight(permit.weight), now, ended_at);
+        }
+        left
+    }
+
+    /// A session asks for nothing more, but its running tasks may run on, as children of a process that has died. Its
+    /// waiters leave the queue, and their values are returned. Grants that it has not claimed are undone. Poll afterwards.
+    pub fn end_waiting(&mut self, session: SessionId) -> Vec<T> {
+        let Some(owners) = &mut self.owners else { return Vec::new() };
+        let waiters = owners.of(session);
+        owners.waiters.retain(|(_, owner)| *owner != session);
         let mut left = Vec::new();
         for ticket in waiters {
             match self.take_unclaimed(ticket) {
                 Some(unseen) => self.windows.undo(unseen),
                 None => left.extend(self.queue.cancel(ticket)),
             }
-        }
-        for permit in ran {
-            self.windows.abandon(Grant::of_weight(permit.weight), now, ended_at);
         }
         left
     }

@@ -33,6 +33,8 @@ struct World {
     concurrency: usize,
     bytes: Vec<u8>,
     processes: Vec<Process>,
+    /// Sessions whose processes have died, and the tasks of theirs that run on.
+    orphans: Vec<(SessionId, Vec<usize>)>,
     ran: Vec<Ran>,
     /// All waiters, first to last: ticket and weight.
     queue: VecDeque<(Ticket, u64)>,
@@ -55,6 +57,7 @@ impl World {
             concurrency,
             bytes,
             processes: Vec::new(),
+            orphans: Vec::new(),
             ran: Vec::new(),
             queue: VecDeque::new(),
             unseen: BTreeMap::new(),
@@ -131,7 +134,8 @@ impl World {
         }
     }
 
-    fn die(&mut self, index: usize) {
+    /// A process dies; its running tasks may be children that run on.
+    fn die(&mut self, index: usize, tasks_run_on: bool) {
         let dead = self.processes.remove(index);
         self.queue.retain(|(ticket, _)| !dead.waiting.contains(ticket));
         for ticket in &dead.waiting {
@@ -141,13 +145,28 @@ impl World {
                 self.ran[task].ended = Some(0);
             }
         }
-        for (_, task) in dead.permits {
-            self.ran[task].ended = Some(self.now + self.grace_ns);
-        }
         if self.processes.is_empty() {
             self.begin_process();
         }
-        self.follow_dead(dead.session);
+        let tasks: Vec<usize> = dead.permits.into_iter().map(|(_, task)| task).collect();
+        if tasks_run_on && !tasks.is_empty() {
+            let state = State::from_bytes(&self.bytes).unwrap();
+            let process = &mut self.processes[0];
+            process.machine.follow(&state, |_| u64::MAX).unwrap();
+            process.machine.end_waiting(dead.session);
+            assert!(process.machine.other_sessions().contains(&dead.session), "it holds permits");
+            self.drive(0);
+            self.write(0);
+            return self.orphans.push((dead.session, tasks));
+        }
+        self.end_session(dead.session, &tasks);
+    }
+
+    fn end_session(&mut self, session: SessionId, tasks: &[usize]) {
+        for task in tasks {
+            self.ran[*task].ended = Some(self.now + self.grace_ns);
+        }
+        self.follow_dead(session);
     }
 
     /// Any other process ends the dead one's session.
@@ -171,7 +190,11 @@ impl World {
         }
         let index = random.usize(0..self.processes.len());
         if random.u8(..) < 12 {
-            return self.die(index);
+            return self.die(index, random.bool());
+        }
+        if !self.orphans.is_empty() && random.u8(..) < 30 {
+            let (session, tasks) = self.orphans.swap_remove(random.usize(0..self.orphans.len()));
+            return self.end_session(session, &tasks);
         }
         self.follow(index);
         let now = self.now;
@@ -259,6 +282,9 @@ impl World {
 
     /// All tasks end, time passes, and whoever waits gets its permit.
     fn let_all_run(&mut self) {
+        for (session, tasks) in std::mem::take(&mut self.orphans) {
+            self.end_session(session, &tasks);
+        }
         for round in 0.. {
             for index in 0..self.processes.len() {
                 self.follow(index);

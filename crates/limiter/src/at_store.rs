@@ -87,16 +87,21 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Sees whether other processes that hold permits or wait have died. Returns whether any have.
+    /// Sees whether other processes that hold permits or wait have died. Returns whether that has changed anything.
     pub(crate) fn end_dead(&mut self, now: u64) -> bool {
         let Some(visit) = &self.visit else { return false };
         let Locked { machine, looked_for_dead, .. } = &mut *self.locked;
-        let dead = visit.dead(machine, looked_for_dead, now);
+        let (dead, orphaned) = visit.dead(machine, looked_for_dead, now);
+        let before = machine.load();
+        for session in orphaned {
+            self.replaced.extend(machine.end_waiting(session));
+        }
+        let has_changed = machine.load() != before;
         if dead.is_empty() {
-            return false;
+            return has_changed;
         }
         // They may have died since `now` was read.
-        let Some(now) = self.now() else { return false };
+        let Some(now) = self.now() else { return has_changed };
         for session in dead {
             let left = self.locked.machine.end_session(session, now, now);
             self.replaced.extend(left);

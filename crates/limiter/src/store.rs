@@ -46,6 +46,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// afterwards.
     fn dead(&self, sessions: Vec<SessionId>) -> Vec<SessionId>;
 
+    /// Those of these sessions whose processes have died while tasks of theirs may run on, in other processes. The limiter
+    /// takes what they wait for out of the queue ([`Machine::end_waiting`]). By default there are none.
+    fn orphaned(&self, sessions: Vec<SessionId>) -> Vec<SessionId> {
+        let _ = sessions;
+        Vec::new()
+    }
+
     /// Wakes another session, which then looks. Called when nothing is locked. It may get lost.
     fn wake(&self, session: SessionId);
 

@@ -140,18 +140,20 @@ impl<'a> Visit<'a> {
         machine.has_own_waiters().then_some((after, false))
     }
 
-    /// The sessions that have died and still hold or wait. None if it was looked for them just now.
+    /// The sessions that have died and still hold or wait, and those of which only the process has. None if it was looked
+    /// for them just now.
     pub(crate) fn dead(
         &self,
         machine: &Machine<Waker>,
         last: &mut u64,
         now: u64,
-    ) -> Vec<SessionId> {
+    ) -> (Vec<SessionId>, Vec<SessionId>) {
         if self.outage.is_some() || now < last.saturating_add(LOOKS_FOR_DEAD_EVERY_NS) {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         *last = now;
-        self.store.dead(machine.other_sessions())
+        let others = machine.other_sessions();
+        (self.store.dead(others.clone()), self.store.orphaned(others))
     }
 
     pub(crate) fn listen(&self, waker: Waker) {

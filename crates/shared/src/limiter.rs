@@ -214,6 +214,10 @@ impl Store for FolderStore {
         self.0.dead(sessions)
     }
 
+    fn orphaned(&self, sessions: Vec<SessionId>) -> Vec<SessionId> {
+        self.0.orphaned(sessions)
+    }
+
     fn wake(&self, session: SessionId) {
         self.0.wake(session);
     }

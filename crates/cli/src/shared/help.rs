@@ -15,9 +15,9 @@ JSON, with durations in nanoseconds:
   paced, abandon_grace_ns, clock_drift_ppm   as the options of run
   running, completed   numbers of tasks: now, and since the folder was made
   holders          the running tasks, oldest first; each has pid, command, state, weight, since_ns.
-                   pid is null if the process has left no note. state is \"alive\"; \"orphaned\", if no such
-                   process is here, but a command that it started may run on; or \"gone\", if nothing of
-                   it runs: the next process that uses the limit counts its tasks as ended then
+                   pid is null if the process has left no note. state is \"alive\"; \"orphaned\", if it was
+                   killed and something that it started runs on; or \"gone\", if nothing of it runs: the
+                   next process that uses the limit counts its tasks as ended then
   waiters          those who wait, first to last; each has pid, command, state, weight
   opens_in_ns      until the first waiter, or a task of weight 1, can start; 0 if now, null if that
                    depends on running tasks

@@ -16,7 +16,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, test_kill_process};
 use strict_rate_limiter::RateLimiter;
 use strict_rate_limiter_shared::folder::{self, Process};
 use strict_rate_limiter_shared::{FolderError, SharedRateLimiter};
@@ -126,19 +125,17 @@ fn tell_wait(name: &str, limiter: &SharedRateLimiter, args: &LimitArgs, quiet: b
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Alive,
-    /// There is no such process, but something keeps its session: what it has started, or it is in another container.
+    /// It has died, and something that it has started runs on.
     Orphaned,
     Gone,
 }
 
 impl State {
     fn of(process: &Process) -> Self {
-        let id = process.id.and_then(|id| Pid::from_raw(id.cast_signed()));
-        let is_seen = |id| test_kill_process(id) != Err(rustix::io::Errno::SRCH);
-        match id {
-            _ if !process.may_live => Self::Gone,
-            Some(id) if !is_seen(id) => Self::Orphaned,
-            _ => Self::Alive,
+        match (process.may_live_itself, process.may_live) {
+            (true, _) => Self::Alive,
+            (false, true) => Self::Orphaned,
+            (false, false) => Self::Gone,
         }
     }
 }

@@ -86,8 +86,8 @@ fn tail(process: &Process, weight: u64) -> String {
     let weight = if weight == 1 { String::new() } else { format!(", weight {weight}") };
     let state = match State::of(process) {
         State::Alive => "",
-        State::Orphaned => ", no such process here (what it started may still run)",
-        State::Gone => ", gone (counts until another process looks)",
+        State::Orphaned => ", killed; what it started runs on",
+        State::Gone => ", gone; counts until another process looks",
     };
     let command = shown(process.command.as_bytes());
     let command = if command.is_empty() { command } else { format!(": {command}") };

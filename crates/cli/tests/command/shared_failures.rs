@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
 
 use crate::shared::{assert_clean, blocked, call, noted, status, wait_for};
 use crate::support::{Folder, end, now_ns};
@@ -43,6 +44,25 @@ fn a_command_keeps_its_permit_when_its_run_is_killed() {
     let ran = end(next);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(assert_clean(&folder, "1/300ms"), 2);
+}
+
+#[test]
+fn what_a_killed_run_waited_for_leaves_the_queue_though_its_command_runs_on() {
+    let folder = Folder::new();
+    let options = ["1/50ms", "--shared", "api", "--fresh", "-j3"];
+    let mut killed = blocked(&folder, 5, &options);
+    wait_for(&folder, "api", 1, 2);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let next = folder.start(b"x\n", &["--shared", "api", "--", "echo"]);
+    wait_for(&folder, "api", 1, 1);
+    assert_eq!(status(&folder, "api")["waiters"][0]["pid"].as_u64(), Some(u64::from(next.id())));
+    assert_eq!(call(&folder, "set", &["api", "2/50ms"]).code, Some(0));
+    let ran = end(next);
+    assert_eq!((ran.code, &*ran.out), (Some(0), "x\n"), "{}", ran.err);
+    assert_eq!(folder.read("times"), "", "the killed run's command still runs");
+    folder.write("go", "");
+    folder.wait_until(|folder| !folder.read("times").is_empty());
 }
 
 #[test]
@@ -91,10 +111,14 @@ fn whichever_run_is_killed_at_whatever_moment_nothing_bursts() {
     let before = folder.read("times").lines().count();
     folder.wait_until(|folder| folder.read("times").lines().count() > before + 25);
     drop(runs);
-    // What the killed ones have left behind ends, and the next gets its permit.
+    // The commands that they have left behind end, and the next run gets its permit.
+    let has_ended = |holder: &Value| holder["state"].as_str() == Some("gone");
+    folder.wait_until(|folder| {
+        status(folder, "api")["holders"].as_array().unwrap().iter().all(has_ended)
+    });
     let ran = folder.run("x\n", &["--shared", "api", "--", "sh", "-c", &script]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    wait_for(&folder, "api", 0, 0);
+    assert_eq!(status(&folder, "api")["running"].as_u64(), Some(0));
     assert!(assert_clean(&folder, "10/250ms") > 25);
 }
 

@@ -44,6 +44,8 @@ pub struct Process {
     pub command: String,
     /// Whether it, or a child that has inherited its session, may live.
     pub may_live: bool,
+    /// Whether it may live itself. If it does not, and a child does, what it holds is held, and nobody waits.
+    pub may_live_itself: bool,
 }
 
 /// A task that holds a permit.
@@ -92,7 +94,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, FolderError> {
         let label = files.label(number).unwrap_or_default();
         let (id, command) = label.split_once('\n').unwrap_or_default();
         let command = command.trim_end().to_owned();
-        Process { id: id.parse().ok(), command, may_live: files.may_live(number) }
+        Process {
+            id: id.parse().ok(),
+            command,
+            may_live: files.may_live(number),
+            may_live_itself: files.process_may_live(number),
+        }
     };
     let stats = machine.stats(now);
     let holder = |permit: PermitOut| Holder {

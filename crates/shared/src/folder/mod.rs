@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! api.limit/
-//!   state             the state, locked while a process reads or changes it (slots.rs)
-//!   sessions/7        locked by the process whose session it is (session.rs)
-//!   sessions/7.socket wakes that process (wake.rs)
+//!   state              the state, locked while a process reads or changes it (slots.rs)
+//!   sessions/7         locked by the process whose session it is (session.rs)
+//!   sessions/7.process locked by the process alone, if children of it lock the session too
+//!   sessions/7.socket  wakes that process (wake.rs)
 //! ```
 //!
 //! Core's machine decides. A process locks the folder, moves its own machine to the present state, changes it, writes
@@ -36,7 +37,7 @@ pub use names::find;
 pub use settings::FolderSettings;
 
 use clock::{BootId, boot_id};
-use session::SessionFiles;
+use session::{SessionFiles, SignsOfLife};
 use slots::{STATE_FILE, Slots, Written};
 use wake::WakeSocket;
 
@@ -62,7 +63,7 @@ pub struct Folder {
     /// Whether there was no state when it was opened.
     was_without_state: bool,
     /// Locked while this session lives.
-    _sign_of_life: fs::File,
+    _signs_of_life: SignsOfLife,
     socket: WakeSocket,
     clock: BootClock,
     boot: BootId,
@@ -133,7 +134,7 @@ impl Folder {
         let session = machine.open_session();
         let files = SessionFiles::open(path, mode)?;
         let number = raw::session_number(session);
-        let sign_of_life = files.begin(number, &settings::label(), settings.children_inherit)?;
+        let signs_of_life = files.begin(number, &settings::label(), settings.children_inherit)?;
         let socket = WakeSocket::bind(files.socket(number), mode);
         let socket = socket.map_err(FolderError::io("make a socket in", path))?;
         for old in files.all()? {
@@ -141,6 +142,8 @@ impl Folder {
                 let now = now();
                 machine.end_session(raw::session(old), now, now);
                 files.remove(old);
+            } else if !files.process_may_live(old) {
+                machine.end_waiting(raw::session(old));
             }
         }
         let folder = Self {
@@ -150,7 +153,7 @@ impl Folder {
             session,
             files,
             was_without_state: found.is_none(),
-            _sign_of_life: sign_of_life,
+            _signs_of_life: signs_of_life,
             socket,
             clock,
             boot,
@@ -245,6 +248,16 @@ impl Folder {
     /// read after this: [`Machine::end_session`].
     pub fn dead(&self, mut sessions: Vec<SessionId>) -> Vec<SessionId> {
         sessions.retain(|session| !self.files.may_live(raw::session_number(*session)));
+        sessions
+    }
+
+    /// Those of these sessions whose processes have died while children of them keep the sessions. Needs the lock. What
+    /// they wait for is nobody's: [`Machine::end_waiting`].
+    pub fn orphaned(&self, mut sessions: Vec<SessionId>) -> Vec<SessionId> {
+        sessions.retain(|session| {
+            let number = raw::session_number(*session);
+            !self.files.process_may_live(number) && self.files.may_live(number)
+        });
         sessions
     }
 

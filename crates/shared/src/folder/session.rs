@@ -3,7 +3,8 @@
 //! without a timeout.
 //!
 //! Children inherit the lock by `fork`, and by `exec` if that was asked for: then a session lives until the last of
-//! them has ended.
+//! them has ended. Its process then has a second file, whose lock they do not inherit: if that alone is unlocked, what
+//! the session holds is held, but nobody is left who waits.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -18,6 +19,16 @@ use super::error::FolderError;
 pub(super) const SESSIONS: &str = "sessions";
 
 pub(super) const SOCKET: &str = "socket";
+
+/// The end of the name of a process's own file, beside that of its session.
+const PROCESS: &str = "process";
+
+/// The locks that last as long as this process, and as the children that inherit the session's.
+#[derive(Debug)]
+pub(super) struct SignsOfLife {
+    _session: File,
+    _process: Option<File>,
+}
 
 /// The files of the sessions.
 #[derive(Debug)]
@@ -51,25 +62,34 @@ impl SessionFiles {
         self.folder.join(format!("{session}.{SOCKET}"))
     }
 
-    /// Makes this session's file and locks it. The lock lasts as long as the returned file is open, here or in a
-    /// child.
+    fn process_file(&self, session: u64) -> PathBuf {
+        self.folder.join(format!("{session}.{PROCESS}"))
+    }
+
+    /// Makes this session's file and locks it. The lock lasts as long as the file is open, here or in a child.
     pub(super) fn begin(
         &self,
         session: u64,
         label: &str,
         children_inherit: bool,
-    ) -> Result<File, FolderError> {
+    ) -> Result<SignsOfLife, FolderError> {
         let path = self.file(session);
-        let begin = || {
+        let locked = |path: &Path| -> io::Result<File> {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(true).mode(self.mode);
-            let mut file = options.open(&path)?;
+            let file = options.open(path)?;
             file.try_lock().map_err(io::Error::from)?;
+            Ok(file)
+        };
+        let begin = || -> io::Result<SignsOfLife> {
+            let mut file = locked(&path)?;
             file.write_all(label.as_bytes())?;
+            let mut process = None;
             if children_inherit {
+                process = Some(locked(&self.process_file(session))?);
                 fcntl_setfd(&file, FdFlags::empty())?;
             }
-            Ok(file)
+            Ok(SignsOfLife { _session: file, _process: process })
         };
         begin().map_err(FolderError::io("make", &path))
     }
@@ -77,11 +97,12 @@ impl SessionFiles {
     /// Whether the session's process, or a child that has inherited its lock, may live. A session whose file is gone
     /// may: only a session that has ended has its file removed by us.
     pub(super) fn may_live(&self, session: u64) -> bool {
-        let Ok(file) = File::open(self.file(session)) else { return true };
-        match file.try_lock_shared() {
-            Ok(()) => false,
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => true,
-        }
+        may_be_locked(&self.file(session))
+    }
+
+    /// Whether the session's process itself may live. Without a file of its own, it may as long as the session may.
+    pub(super) fn process_may_live(&self, session: u64) -> bool {
+        self.may_live(session) && may_be_locked(&self.process_file(session))
     }
 
     /// The sessions that have files.
@@ -100,6 +121,16 @@ impl SessionFiles {
     pub(super) fn remove(&self, session: u64) {
         // Left behind, they take a little room, and the next process removes them.
         let _ = fs::remove_file(self.socket(session));
+        let _ = fs::remove_file(self.process_file(session));
         let _ = fs::remove_file(self.file(session));
+    }
+}
+
+/// Whether somebody has the file locked, as far as can be told.
+fn may_be_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return true };
+    match file.try_lock_shared() {
+        Ok(()) => false,
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => true,
     }
 }
