@@ -135,7 +135,8 @@ Sharing:
   Programs that close files which they do not know, as ssh and sudo do, let go of it: for them
   --abandon-grace has to cover the time that they may still run.
 
-  A command must not itself wait for the limit under which it runs, unless -j leaves it room.
+  A command that runs ratelimit under the same limit would wait for itself. On Linux that is an
+  error, unless the limit leaves room for both.
 
   If the folder fails (removed, a full disk), nothing more is started (exit code 3), what runs
   may end, and the summary counts the items that were never started.

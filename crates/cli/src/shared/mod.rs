@@ -7,6 +7,7 @@ pub(crate) mod args;
 pub(crate) mod forget;
 mod help;
 mod json;
+mod nested;
 pub(crate) mod set;
 pub(crate) mod status;
 mod text;
@@ -39,7 +40,9 @@ pub(crate) fn for_run(name: &str, args: &RunArgs) -> Result<RateLimiter, Error> 
     // If this process is killed, its commands run on, and so does what they hold.
     let limiter = builder.inherited_by_children().open()?;
     check_weights(args, &limiter.limits())?;
-    let allowed = concurrency(&limiter)?;
+    let seen = folder::inspect(limiter.folder().path())?;
+    nested::check(name, &seen)?;
+    let allowed = seen.config.concurrency;
     if at_once > allowed {
         let shown = counted(allowed as u64, "task");
         return Err(Error::Usage(format!(
@@ -51,7 +54,7 @@ pub(crate) fn for_run(name: &str, args: &RunArgs) -> Result<RateLimiter, Error> 
     Ok(RateLimiter::clone(&limiter))
 }
 
-/// Opens the shared limit of `pipe`, which has `at_once` lines unread at most. Returns how many the limit allows.
+/// Opens the shared limit of `pipe`, which has `at_once` lines unread at most.
 pub(crate) fn for_pipe(
     name: &str,
     args: &LimitArgs,
@@ -60,6 +63,7 @@ pub(crate) fn for_pipe(
 ) -> Result<RateLimiter, Error> {
     let folder = find_or_make(name, args)?;
     let limiter = builder(folder, args).concurrency_if_new(at_once).open()?;
+    nested::check(name, &folder::inspect(limiter.folder().path())?)?;
     tell_wait(name, &limiter, args, quiet);
     Ok(RateLimiter::clone(&limiter))
 }
@@ -100,11 +104,6 @@ fn builder(
         builder = builder.clock_drift(ppm);
     }
     if args.shared.fresh { builder.fresh() } else { builder }
-}
-
-/// How many tasks may run at once, in all processes together.
-fn concurrency(limiter: &SharedRateLimiter) -> Result<usize, Error> {
-    Ok(folder::inspect(limiter.folder().path())?.config.concurrency)
 }
 
 /// Says that a limit without a state counts as used up.

@@ -156,6 +156,25 @@ fn a_full_disk_ends_the_run_and_does_not_hold_up_the_next_one() {
 }
 
 #[test]
+fn a_run_inside_a_command_of_the_same_limit_is_refused_if_it_could_never_run() {
+    let folder = Folder::new();
+    let inner = "echo x | \"$R\" run --shared api -- echo inner; echo $?";
+    let outer = |limit: &str, name: &str, j: &str| {
+        let options = [limit, "--shared", name, "--fresh", j, "--", "sh", "-c", inner];
+        let mut command = folder.command(&options);
+        command.env("R", env!("CARGO_BIN_EXE_ratelimit"));
+        let mut child = command.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"x\n").unwrap();
+        end(child)
+    };
+    let ran = outer("9/1h", "api", "-j1");
+    assert_eq!(ran.out, "2\n", "{}", ran.err);
+    assert!(ran.err.contains("and would wait for it for ever"), "{}", ran.err);
+    assert_eq!(call(&folder, "set", &["api", "-j2"]).code, Some(0));
+    assert_eq!(outer("9/1h", "api", "-j1").out, "inner x\n0\n");
+}
+
+#[test]
 fn a_folder_that_cannot_be_used_is_refused_before_anything_runs() {
     let folder = Folder::new();
     let run = |name: &str| folder.run("x\n", &["1/1s", "--shared", name, "--fresh", "--", "echo"]);
