@@ -117,7 +117,8 @@ fn what_no_machine_could_have_been_in_is_refused() {
             other => panic!("{words}: {other:?}"),
         }
     }
-    let owner_damages: [(&str, fn(&mut OwnersState)); 11] = [
+    type OwnersDamage = fn(&mut OwnersState);
+    let owner_damages: [(&str, OwnersDamage); 11] = [
         ("not those of the waiters", |owners| owners.waiters.clear()),
         ("not those of the waiters", |owners| owners.waiters.reverse()),
         ("order of their tickets", |owners| owners.permits.push(owners.permits[0])),
