@@ -57,11 +57,9 @@ impl<T> Machine<T> {
         });
         let too_heavy: Vec<_> = too_heavy.collect();
         let refused = too_heavy.into_iter().filter_map(|(ticket, error)| {
-            if let Some(owners) = &mut self.owners {
-                owners.forget(ticket);
-            }
+            let owner = self.owners.as_mut().and_then(|owners| owners.forget(ticket));
             let waiter = self.queue.cancel(ticket)?;
-            Some(Refused { ticket, waiter, error })
+            Some(Refused { ticket, waiter, error, owner })
         });
         Ok(refused.collect())
     }

@@ -73,11 +73,10 @@ impl Owners {
         own.map(|index| self.waiters.remove(index)).is_some()
     }
 
-    /// The waiter has left the queue, whoever its owner is.
-    pub(crate) fn forget(&mut self, ticket: Ticket) {
-        if let Some(index) = self.find_waiter(ticket) {
-            self.waiters.remove(index);
-        }
+    /// The waiter has left the queue, whoever its owner is. Returns the owner.
+    pub(crate) fn forget(&mut self, ticket: Ticket) -> Option<SessionId> {
+        let index = self.find_waiter(ticket)?;
+        Some(self.waiters.remove(index).1)
     }
 
     /// The acting session's waiters, in the order of the queue.
@@ -223,13 +222,18 @@ impl<T> Machine<T> {
         left
     }
 
-    /// The head of the queue is another session's, and can be granted at `opening`: the session that must be told, as
-    /// it has not been told yet.
+    /// The head of the queue can be granted at `opening`: the session that must be told, if it is another one and has not
+    /// been told yet.
     pub fn tell_head(&mut self, opening: u64) -> Option<SessionId> {
         let head = self.head()?;
         let owner = self.owner(head)?;
         let owners = self.owners.as_mut()?;
-        if owner == owners.acting || owners.told == Some((head, opening)) {
+        if owners.told == Some((head, opening)) {
+            return None;
+        }
+        if owner == owners.acting {
+            // It knows by itself, and no longer what it was told.
+            owners.told = None;
             return None;
         }
         owners.told = Some((head, opening));

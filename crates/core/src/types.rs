@@ -137,6 +137,8 @@ pub struct Refused<T> {
     pub waiter: T,
     /// The limit that it is over.
     pub error: RequestError,
+    /// Its session, if the machine has [sessions](crate::Machine::open_session).
+    pub owner: Option<SessionId>,
 }
 
 /// A snapshot of the machine in numbers.

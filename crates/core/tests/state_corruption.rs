@@ -82,6 +82,7 @@ fn an_undamaged_state_is_read_back() {
 #[test]
 fn what_no_machine_could_have_been_in_is_refused() {
     type Damage = fn(&mut State);
+    type OwnersDamage = fn(&mut OwnersState);
     let damages: [(&str, Damage); 23] = [
         ("not one window", |state| state.windows.truncate(1)),
         ("queue is not in the order", |state| state.queue.reverse()),
@@ -117,7 +118,6 @@ fn what_no_machine_could_have_been_in_is_refused() {
             other => panic!("{words}: {other:?}"),
         }
     }
-    type OwnersDamage = fn(&mut OwnersState);
     let owner_damages: [(&str, OwnersDamage); 11] = [
         ("not those of the waiters", |owners| owners.waiters.clear()),
         ("not those of the waiters", |owners| owners.waiters.reverse()),

@@ -138,7 +138,13 @@ impl Inner {
                 return Err(ChangeError::Config(error));
             }
         };
-        for Refused { ticket, waiter, error, .. } in refused {
+        for Refused { ticket, waiter, error, owner, .. } in refused {
+            if let (Some(visit), Some(owner)) = (&mut update.visit, owner)
+                && update.locked.machine.acting() != Some(owner)
+            {
+                visit.wake_later(owner);
+                continue;
+            }
             update.locked.refused.insert(ticket, AcquireError::Weight(error));
             update.wakes.push(waiter);
             self.no_longer_waits(&mut update, ticket);
@@ -173,8 +179,8 @@ impl Inner {
     /// The failure of the store, if the limiter is shared and its store fails now.
     pub(crate) fn outage(&self) -> Option<StoreError> {
         let mut update = self.update();
-        let outage = update.check().err();
-        update.only_asked();
+        // What is owed must be written before all is well.
+        let outage = update.commit().err();
         update.end_quietly();
         outage
     }

@@ -112,7 +112,12 @@ impl Inner {
             return Ok(permit);
         }
         let Some(now) = update.now() else { update.end_and_tell() };
-        let granted = update.locked.machine.try_grant(now, weight);
+        let mut granted = update.locked.machine.try_grant(now, weight);
+        if granted.is_err() && update.end_dead(now) {
+            // Those who held or waited are gone.
+            update.drive(now);
+            granted = update.locked.machine.try_grant(now, weight);
+        }
         if granted.is_ok()
             && let Err(error) = update.commit()
         {
@@ -187,7 +192,8 @@ impl Inner {
         }
         let mut admitted = update.locked.machine.admit(weight);
         if let (Err(EnqueueError::Full), Some(now)) = (&admitted, now) {
-            // The head may be granted now, which makes room in the queue.
+            // The head may be granted now, which makes room in the queue; and so do waiters that are gone.
+            update.end_dead(now);
             update.drive(now);
             admitted = update.locked.machine.admit(weight);
         }

@@ -9,10 +9,10 @@ use strict_rate_limiter_core::{Decision, Machine, Moved, SessionId, Ticket, raw}
 use crate::store::{Store, StoreError};
 use crate::update::TaskEnd;
 
-/// How often a process whose waiter is first looks whether those that it waits for still live.
+/// How often a process whose waiter is first looks whether those that run tasks still live.
 const HEAD_LOOKS_EVERY_NS: u64 = 100_000_000;
 
-/// How often a process whose waiters are not first looks whether those ahead still live.
+/// How often a process that waits looks in any case.
 const OTHERS_LOOK_EVERY_NS: u64 = 1_000_000_000;
 
 /// The least time between two looks for the dead.
@@ -127,17 +127,22 @@ impl<'a> Visit<'a> {
         now: u64,
     ) -> Option<(u64, bool)> {
         let opening = if let Decision::LookAgainAt(at) = decision { Some(*at) } else { None };
-        let is_own_head =
-            machine.head().is_some_and(|head| machine.owner(head) == machine.acting());
-        if is_own_head || machine.head().is_none() {
-            let for_the_dead = is_own_head.then(|| now.saturating_add(HEAD_LOOKS_EVERY_NS));
-            return opening.map(|at| (at, true)).or(for_the_dead.map(|at| (at, false)));
-        }
         if let Some(owner) = opening.and_then(|at| machine.tell_head(at)) {
             self.wake_later(owner);
         }
-        let after = now.max(opening.unwrap_or(now)).saturating_add(OTHERS_LOOK_EVERY_NS);
-        machine.has_own_waiters().then_some((after, false))
+        let Some(head) = machine.head() else {
+            // Abandoned tasks end by the clock.
+            return opening.map(|at| (at, true));
+        };
+        // Any of the others may die, or be killed before it has told us.
+        if machine.owner(head) != machine.acting() {
+            let after = now.saturating_add(OTHERS_LOOK_EVERY_NS);
+            return machine.has_own_waiters().then_some((after, false));
+        }
+        let others_run = machine.permits_out().any(|out| Some(out.session) != machine.acting());
+        let every = if others_run { HEAD_LOOKS_EVERY_NS } else { OTHERS_LOOK_EVERY_NS };
+        let after = now.saturating_add(every);
+        Some(opening.filter(|at| *at <= after).map_or((after, false), |at| (at, true)))
     }
 
     /// The sessions that have died and still hold or wait, and those of which only the process has. None if it was looked
@@ -174,7 +179,7 @@ impl<'a> Visit<'a> {
         Wakes { store: self.store, sessions }
     }
 
-    fn wake_later(&mut self, session: SessionId) {
+    pub(crate) fn wake_later(&mut self, session: SessionId) {
         if !self.to_wake.contains(&session) {
             self.to_wake.push(session);
         }

@@ -233,6 +233,54 @@ fn if_the_wake_is_lost_a_timer_finds_the_opening() {
 }
 
 #[test]
+fn an_opening_that_comes_back_is_told_again() {
+    let world = world(&["1/10ms"]);
+    let (first, second) = (world.open(), world.open());
+    first.limiter.try_acquire().unwrap().complete();
+    let mut waits = ByHand::waiting(second.limiter.acquire());
+    // Whoever joins and leaves behind it tells it of its opening.
+    drop(ByHand::waiting(first.limiter.acquire()));
+    deliver_wakes();
+    second.limiter.pause_for(500 * MS);
+    first.limiter.resume();
+    deliver_wakes();
+    world.clock.advance(11 * MS);
+    waits.poll_if_woken().expect("woken at its opening").unwrap().complete();
+}
+
+#[test]
+fn whoever_dies_the_next_gets_its_permit_within_about_a_second() {
+    // The head dies; its opening is an hour away, and there is room for the one behind it.
+    let world = World::new(Config { concurrency: 5, ..Config::new(limits(&["10w/1h"])) });
+    let (dies, lives) = (world.open(), world.open());
+    lives.limiter.request().weight(5).try_acquire().unwrap().complete();
+    let _head = ByHand::waiting(dies.limiter.request().weight(10).acquire());
+    let mut behind = ByHand::waiting(lives.limiter.acquire());
+    dies.faults.is_dead.store(true, Ordering::SeqCst);
+    world.place.lock().unwrap().dead.insert(dies.session);
+    world.clock.advance(1_000 * MS);
+    behind.poll_if_woken().expect("it has looked").unwrap().complete();
+}
+
+#[test]
+fn a_call_that_does_not_wait_notices_the_dead_as_well() {
+    let world = World::new(Config {
+        queue_capacity: 1,
+        refuse_when_full: true,
+        ..Config::new(limits(&["1/10ms"]))
+    });
+    let (dies, lives) = (world.open(), world.open());
+    let _permit = dies.limiter.try_acquire().unwrap();
+    let _waits = ByHand::waiting(dies.limiter.acquire());
+    dies.faults.is_dead.store(true, Ordering::SeqCst);
+    world.place.lock().unwrap().dead.insert(dies.session);
+    let now_waits = ByHand::waiting(lives.limiter.acquire());
+    drop(now_waits);
+    world.clock.advance(60 * MS);
+    lives.limiter.try_acquire().unwrap().complete();
+}
+
+#[test]
 fn the_dead_leave_the_queue_and_their_tasks_have_ended() {
     let world =
         World::new(Config { abandon_grace_ns: 5_000_000, ..Config::new(limits(&["1/10ms"])) });
@@ -358,9 +406,8 @@ fn the_waiters_of_all_processes_hear_of_new_limits() {
     let mut heavy = ByHand::waiting(second.limiter.request().weight(5).acquire());
     let mut light = ByHand::waiting(second.limiter.request().weight(2).acquire());
     first.limiter.set_limits(limits(&["3w/10ms"])).unwrap();
-    world.clock.advance(1_000 * MS);
     deliver_wakes();
-    let refused = heavy.poll().unwrap().unwrap_err();
+    let refused = heavy.poll_if_woken().expect("told at once").unwrap_err();
     assert!(refused.to_string().contains("over the limit 3w/10ms"), "{refused}");
     permit.complete();
     deliver_wakes();

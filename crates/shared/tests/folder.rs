@@ -262,6 +262,12 @@ fn a_state_that_goes_back_is_noticed_by_those_who_have_seen_a_later_one() {
     file.write_all(&before).unwrap();
     let error = limiter.try_acquire().unwrap_err().to_string();
     assert!(error.contains("it is older than it was"), "{error}");
+    // It stays so, also when others have gone on from the older one.
+    let other = SharedRateLimiter::open(&folder).unwrap();
+    for _ in 0..5 {
+        drop(other.try_acquire());
+    }
+    assert!(limiter.try_acquire().unwrap_err().to_string().contains("it is older than it was"));
 }
 
 #[test]
@@ -360,6 +366,89 @@ fn child() {
     // No file of this process may grow, as on a disk that is full. The signal is ignored, so that it is an error.
     let waits = limiter.acquire_blocking();
     println!("{}", waits.map_or_else(|error| error.to_string(), |_| "granted".to_owned()));
+}
+
+/// What a process of its own does that dies with a permit in its hands: not a test by itself.
+#[test]
+fn dies() {
+    let Ok(folder) = std::env::var("SHARED_TEST_DIES") else { return };
+    let limiter = SharedRateLimiter::open(&folder).unwrap();
+    let _permit = limiter.acquire_blocking().unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn a_dead_process_is_found_whatever_happened_to_those_who_looked_before() {
+    let (_root, folder) = place();
+    let limits = SharedRateLimiter::builder(&folder).limit(limit("9/1ms"));
+    let limiter = limits.fresh().open().unwrap();
+    let this = std::env::current_exe().unwrap();
+    let mut dies = std::process::Command::new(&this);
+    dies.args(["--exact", "dies"]).env("SHARED_TEST_DIES", &folder);
+    assert!(!dies.output().unwrap().status.success());
+    assert_eq!(limiter.stats().running, 1);
+    // It finds the dead one, and cannot write that.
+    let mut full = std::process::Command::new("sh");
+    full.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" --exact child --nocapture"]);
+    full.arg(&this).env("SHARED_TEST_CHILD", &folder);
+    assert!(!full.output().unwrap().status.success());
+    let request = limiter.request().within(Duration::from_secs(60));
+    request.acquire_blocking().unwrap().complete();
+}
+
+#[test]
+fn who_opens_a_folder_while_it_is_forgotten_keeps_its_own_files() {
+    let (_root, folder) = place();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = forget(&folder);
+            }
+        });
+        let mut opened = 0;
+        while opened < 200 {
+            // Its parts may go while it is opened; that is an error.
+            let Ok(limiter) = builder(&folder).open() else { continue };
+            opened += 1;
+            // Its own file is there, or it is told that the folder is gone.
+            let label = limiter.folder().label(limiter.folder().session());
+            std::thread::sleep(Duration::from_millis(2));
+            assert!(label.is_some() || limiter.outage().is_some(), "the file was removed");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_folder_that_is_copied_back_counts_as_used_up() {
+    let (root, folder) = place();
+    drop(builder(&folder).fresh().open().unwrap());
+    let backup = root.path().join("backup");
+    fs::create_dir(&backup).unwrap();
+    fs::copy(folder.join("state"), backup.join("state")).unwrap();
+    let limiter = builder(&folder).open().unwrap();
+    limiter.try_acquire().unwrap().complete();
+    limiter.try_acquire().unwrap().complete();
+    drop(limiter);
+    fs::remove_dir_all(&folder).unwrap();
+    fs::rename(&backup, &folder).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+    let again = SharedRateLimiter::open(&folder).unwrap();
+    assert!(again.try_acquire().is_err());
+    assert_eq!(again.stats().held[0].units, 2);
+}
+
+#[test]
+fn a_folder_of_a_group_is_open_to_the_group_whatever_the_umask_is() {
+    let (_root, folder) = place();
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o2770)).unwrap();
+    let _limiter = builder(&folder).open().unwrap();
+    for (name, mode) in [("state", 0o660), ("sessions", 0o770), ("sessions/0", 0o660)] {
+        let is = fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(is, mode, "{name}: {is:o}");
+    }
 }
 
 #[test]

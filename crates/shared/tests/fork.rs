@@ -29,6 +29,29 @@ fn in_child(work: impl FnOnce()) {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limiter_that_is_dropped_leaves_no_thread() {
+    let listening = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("shared-rate")).count()
+    };
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("api.limit");
+    for _ in 0..20 {
+        let limits = SharedRateLimiter::builder(&folder).limit("1/1ms".parse().unwrap());
+        let limiter = limits.open().unwrap();
+        limiter.acquire_blocking().unwrap().complete();
+        limiter.acquire_blocking().unwrap().complete();
+    }
+    // They end by themselves, a little later.
+    while listening() > 0 {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_child_is_refused_until_it_opens_the_folder_itself_and_ends_nothing_of_its_parents() {
     let root = tempfile::tempdir().unwrap();

@@ -42,6 +42,11 @@ impl BootClock {
 
 /// The shift of the boot clock in this process's time namespace: `boottime SECONDS NANOSECONDS`.
 fn namespace_shift() -> Option<i64> {
+    // The file is about the children's namespace, which may be another one.
+    let own = fs::read_link("/proc/self/ns/time").ok()?;
+    if own != fs::read_link("/proc/self/ns/time_for_children").ok()? {
+        return None;
+    }
     let offsets = fs::read_to_string("/proc/self/timens_offsets").ok()?;
     let line = offsets.lines().find(|line| line.starts_with("boottime"))?;
     let mut numbers = line.split_whitespace().skip(1).map(str::parse::<i64>);

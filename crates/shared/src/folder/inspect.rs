@@ -10,7 +10,7 @@ use super::clock::boot_id;
 use super::error::FolderError;
 use super::session::{SESSIONS, SessionFiles};
 use super::slots::{STATE_FILE, Slots};
-use super::{BootClock, ORIGIN_NS, lock, place, read_state};
+use super::{BootClock, ORIGIN_NS, Unlocks, identity_of, lock, place, read_state};
 
 /// What a folder says of its limit at one moment. Times are in nanoseconds.
 #[derive(Debug, Clone)]
@@ -76,17 +76,19 @@ pub fn inspect(path: &Path) -> Result<Inspection, FolderError> {
     let (clock, boot) = (BootClock::new(), boot_id()?);
     let slots = Slots::open_to_read(path)?;
     slots.file.lock_shared().map_err(FolderError::io("lock", path))?;
+    let unlocks = Unlocks(&slots.file);
     let mut bytes = Vec::new();
     let read = slots.read(&mut bytes);
     let now = ORIGIN_NS.saturating_add(clock.now_ns());
-    // What was read stays as it is; the lock ends with the file.
-    drop(slots.file);
+    drop(unlocks);
     read?.ok_or_else(|| FolderError::NoLimits { path: path.to_owned() })?;
-    let (then, state) = read_state(path, &bytes)?;
+    let (stamp, state) = read_state(path, &bytes)?;
     let machine = Machine::restore(&state, |_| ());
     let mut machine = machine.map_err(|error| FolderError::state(path, &error))?;
-    if then != boot {
+    if stamp.boot != boot {
         machine.restart(ORIGIN_NS);
+    } else if Some(stamp.file) != identity_of(path) {
+        machine.restart(now);
     }
     let files = SessionFiles::of(path);
     let process = |session: SessionId| {
@@ -127,14 +129,19 @@ pub fn forget(path: &Path) -> Result<(), FolderError> {
     let state = path.join(STATE_FILE);
     let file = File::open(&state).map_err(FolderError::io("open", &state))?;
     lock(&file).map_err(FolderError::io("lock", path))?;
-    fs::remove_file(&state).map_err(FolderError::io("remove", &state))?;
+    let unlocks = Unlocks(&file);
+    // Whoever opens it anew makes files of his own, so nothing of his may be removed here.
     let sessions = path.join(SESSIONS);
-    match fs::remove_dir_all(&sessions) {
+    let old = path.join(format!("{SESSIONS}.{}", std::process::id()));
+    let renamed = match fs::rename(&sessions, &old) {
         // A folder that was never given its limits has none.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(FolderError::io("remove", &sessions)(error));
-        }
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        renamed => renamed.map(|()| true).map_err(FolderError::io("remove", &sessions))?,
+    };
+    fs::remove_file(&state).map_err(FolderError::io("remove", &state))?;
+    drop(unlocks);
+    if renamed {
+        fs::remove_dir_all(&old).map_err(FolderError::io("remove", &old))?;
     }
     // Somebody may have made it anew already, or keep a file of his own in it.
     let _ = fs::remove_dir(path);

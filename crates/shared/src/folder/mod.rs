@@ -49,7 +49,7 @@ pub const ORIGIN_NS: u64 = 1 << 60;
 const LOOKS_FOR_FOLDER_EVERY_NS: u64 = 1_000_000;
 
 /// The bytes of a boot and a time.
-const STAMP_LEN: usize = 16 + 8;
+const STAMP_LEN: usize = 16 + 8 + 16;
 
 /// An open folder: one session of one process.
 #[derive(Debug)]
@@ -81,6 +81,9 @@ struct Known {
     /// The state's bytes, behind their boot and time.
     bytes: Vec<u8>,
     spare: Vec<u8>,
+    /// Whether an older state was put in the place of one that this process has seen. That stays so: others may have gone
+    /// on from it.
+    is_rolled_back: bool,
     /// When the folder was last seen in its place.
     seen_in_place_ns: u64,
 }
@@ -113,39 +116,54 @@ impl Folder {
             // It was removed since it was opened.
             place::make(path)?;
         };
-        // Closing the files on an error unlocks them.
+        let unlocks = Unlocks(&slots.file);
         let now = || ORIGIN_NS.saturating_add(clock.now_ns());
         let mut known = Known::default();
         let found = slots.read(&mut known.bytes)?;
         let mut machine = match found {
-            None => settings.new_machine(path, now())?,
+            // Others may still use a folder that this one has replaced.
+            None => settings.new_machine(path, now().saturating_add(LOOKS_FOR_FOLDER_EVERY_NS))?,
             Some(state) => {
                 (known.state, known.highest) = (Some(state), state.sequence);
-                let (then, state) = read_state(path, &known.bytes)?;
+                let (stamp, state) = read_state(path, &known.bytes)?;
                 let mut machine =
                     Machine::restore(&state, waiter).map_err(|e| FolderError::state(path, &e))?;
-                if then != boot {
+                if stamp.boot != boot {
                     machine.restart(ORIGIN_NS);
+                } else if stamp.file != identity {
+                    // A copy: what has happened since it was made is not known.
+                    machine.restart(now());
                 }
                 settings.compare(path, machine.config())?;
                 machine
             }
         };
-        let session = machine.open_session();
         let files = SessionFiles::open(path, mode)?;
+        let (session, signs_of_life) = loop {
+            let session = machine.open_session();
+            let number = raw::session_number(session);
+            // A session of a state that was removed may still have its file.
+            if let Some(signs) =
+                files.begin(number, &settings::label(), settings.children_inherit)?
+            {
+                break (session, signs);
+            }
+        };
         let number = raw::session_number(session);
-        let signs_of_life = files.begin(number, &settings::label(), settings.children_inherit)?;
-        let socket = WakeSocket::bind(files.socket(number), mode);
+        let socket = WakeSocket::bind(&files.socket(number), mode);
         let socket = socket.map_err(FolderError::io("make a socket in", path))?;
+        let mut ended = Vec::new();
         for old in files.all()? {
             if !files.may_live(old) {
                 let now = now();
                 machine.end_session(raw::session(old), now, now);
-                files.remove(old);
+                ended.push(old);
             } else if !files.process_may_live(old) {
                 machine.end_waiting(raw::session(old));
             }
         }
+        // From here on the folder unlocks.
+        std::mem::forget(unlocks);
         let folder = Self {
             path: path.clone(),
             slots,
@@ -160,8 +178,15 @@ impl Folder {
             process: process::id(),
             known: Mutex::new(known),
         };
-        folder.save(&mut machine)?;
+        let saved = folder.save(&mut machine);
+        if saved.is_ok() {
+            // Not before: while the state names a session, its file says whether it lives.
+            for old in ended {
+                folder.files.remove(old);
+            }
+        }
         folder.unlock();
+        saved?;
         Ok((folder, machine))
     }
 
@@ -201,11 +226,15 @@ impl Folder {
         let written = self.slots.read(&mut known.bytes)?;
         let written = written.ok_or_else(|| self.damaged("the state is gone"))?;
         if written.sequence < known.highest {
+            known.is_rolled_back = true;
+        }
+        if known.is_rolled_back {
             return Err(self.damaged("it is older than it was"));
         }
-        let (boot, state) = read_state(&self.path, &known.bytes)?;
-        if boot != self.boot {
-            return Err(self.damaged("it is of another boot"));
+        let (stamp, state) = read_state(&self.path, &known.bytes)?;
+        if stamp.boot != self.boot || stamp.file != self.identity {
+            known.is_rolled_back = true;
+            return Err(self.damaged("it is of another boot, or a copy"));
         }
         let moved = machine.follow(&state, waiter);
         let moved = moved.map_err(|e| FolderError::state(&self.path, &e))?;
@@ -226,6 +255,8 @@ impl Folder {
         bytes.clear();
         bytes.extend_from_slice(&self.boot);
         bytes.extend_from_slice(&now.to_le_bytes());
+        bytes.extend_from_slice(&self.identity.0.to_le_bytes());
+        bytes.extend_from_slice(&self.identity.1.to_le_bytes());
         state.write_to(&mut bytes);
         if known.state.is_some() && known.bytes.get(STAMP_LEN..) == Some(&bytes[STAMP_LEN..]) {
             known.spare = bytes;
@@ -328,13 +359,33 @@ impl Drop for Folder {
     }
 }
 
-/// What a slot holds: the boot, the latest time seen, and the state.
-fn read_state(path: &Path, bytes: &[u8]) -> Result<(BootId, State), FolderError> {
-    let cut_off = || damaged(path, "its boot and time are cut off");
+/// Which boot a state is of, and in which file it was written.
+struct Stamp {
+    boot: BootId,
+    file: (u64, u64),
+}
+
+/// What a slot holds: the boot, the latest time seen, the file's identity, and the state.
+fn read_state(path: &Path, bytes: &[u8]) -> Result<(Stamp, State), FolderError> {
+    let cut_off = || damaged(path, "its stamp is cut off");
     let (boot, bytes) = bytes.split_first_chunk::<16>().ok_or_else(cut_off)?;
     let (now, bytes) = bytes.split_first_chunk::<8>().ok_or_else(cut_off)?;
+    let (device, bytes) = bytes.split_first_chunk::<8>().ok_or_else(cut_off)?;
+    let (number, bytes) = bytes.split_first_chunk::<8>().ok_or_else(cut_off)?;
     let state = State::from_bytes(bytes).map_err(|error| FolderError::state(path, &error))?;
-    Ok((*boot, State { now: u64::from_le_bytes(*now), ..state }))
+    let file = (u64::from_le_bytes(*device), u64::from_le_bytes(*number));
+    let stamp = Stamp { boot: *boot, file };
+    Ok((stamp, State { now: u64::from_le_bytes(*now), ..state }))
+}
+
+/// Unlocks the file when it is dropped. That it is closed is not enough: a forked child may have it open as well.
+struct Unlocks<'a>(&'a fs::File);
+
+impl Drop for Unlocks<'_> {
+    fn drop(&mut self) {
+        // An open file can always be unlocked.
+        let _ = self.0.unlock();
+    }
 }
 
 fn damaged(path: &Path, what: &str) -> FolderError {

@@ -6,9 +6,9 @@
 //! them has ended. Its process then has a second file, whose lock they do not inherit: if that alone is unlocked, what
 //! the session holds is held, but nobody is left who waits.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -44,7 +44,12 @@ impl SessionFiles {
         let folder_mode = mode | (mode & 0o440) >> 2;
         match DirBuilder::new().mode(folder_mode).create(&folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(FolderError::io("make the folder", &folder))?,
+            made => {
+                made.map_err(FolderError::io("make the folder", &folder))?;
+                if let Ok(made) = File::open(&folder) {
+                    open_to_group(&made, folder_mode);
+                }
+            }
         }
         Ok(Self { folder, mode })
     }
@@ -66,19 +71,22 @@ impl SessionFiles {
         self.folder.join(format!("{session}.{PROCESS}"))
     }
 
-    /// Makes this session's file and locks it. The lock lasts as long as the file is open, here or in a child.
+    /// Makes this session's file and locks it. The lock lasts as long as the file is open, here or in a child. `None` if
+    /// another process has a file of that number.
     pub(super) fn begin(
         &self,
         session: u64,
         label: &str,
         children_inherit: bool,
-    ) -> Result<SignsOfLife, FolderError> {
+    ) -> Result<Option<SignsOfLife>, FolderError> {
         let path = self.file(session);
         let locked = |path: &Path| -> io::Result<File> {
             let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(true).mode(self.mode);
+            options.read(true).write(true).create(true).truncate(false).mode(self.mode);
             let file = options.open(path)?;
             file.try_lock().map_err(io::Error::from)?;
+            file.set_len(0)?;
+            open_to_group(&file, self.mode);
             Ok(file)
         };
         let begin = || -> io::Result<SignsOfLife> {
@@ -91,7 +99,10 @@ impl SessionFiles {
             }
             Ok(SignsOfLife { _session: file, _process: process })
         };
-        begin().map_err(FolderError::io("make", &path))
+        match begin() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            begun => begun.map(Some).map_err(FolderError::io("make", &path)),
+        }
     }
 
     /// Whether the session's process, or a child that has inherited its lock, may live. A session whose file is gone
@@ -123,6 +134,14 @@ impl SessionFiles {
         let _ = fs::remove_file(self.socket(session));
         let _ = fs::remove_file(self.process_file(session));
         let _ = fs::remove_file(self.file(session));
+    }
+}
+
+/// Opens what this process has made to the folder's group, whatever the process's umask is.
+pub(super) fn open_to_group(made: &File, mode: u32) {
+    if mode & 0o020 != 0 {
+        // Whoever may not is told when he opens it.
+        let _ = made.set_permissions(Permissions::from_mode(mode));
     }
 }
 

@@ -15,6 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::FolderError;
+use super::session::open_to_group;
 
 /// The file with the slots, which is also the one that is locked.
 pub(super) const STATE_FILE: &str = "state";
@@ -61,6 +62,9 @@ impl Slots {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(mode);
         let file = options.open(&path).map_err(FolderError::io("open", &path))?;
+        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            open_to_group(&file, mode);
+        }
         Ok(Self { path, file })
     }
 

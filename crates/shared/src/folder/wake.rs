@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -19,7 +20,6 @@ const ADDRESS_MAX: usize = 100;
 pub(super) struct WakeSocket {
     /// `None` where there can be no socket: then waiters have their timers alone.
     socket: Option<Arc<UnixDatagram>>,
-    own: PathBuf,
     /// The sessions' folder, for addresses that are too long.
     folder: File,
     is_over: Arc<AtomicBool>,
@@ -27,16 +27,15 @@ pub(super) struct WakeSocket {
 }
 
 impl WakeSocket {
-    pub(super) fn bind(own: PathBuf, mode: u32) -> io::Result<Self> {
+    pub(super) fn bind(own: &Path, mode: u32) -> io::Result<Self> {
         let folder = File::open(own.parent().unwrap_or(Path::new(".")))?;
-        let _ = fs::remove_file(&own);
-        let socket = UnixDatagram::bind(address(&folder, &own)).ok();
+        let _ = fs::remove_file(own);
+        let socket = UnixDatagram::bind(address(&folder, own)).ok();
         if socket.is_some() {
-            let _ = fs::set_permissions(&own, Permissions::from_mode(mode));
+            let _ = fs::set_permissions(own, Permissions::from_mode(mode));
         }
         Ok(Self {
             socket: socket.map(Arc::new),
-            own,
             folder,
             is_over: Arc::default(),
             listens: AtomicBool::new(false),
@@ -79,8 +78,9 @@ impl WakeSocket {
 impl Drop for WakeSocket {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        if self.listens.load(Ordering::Relaxed) {
-            self.wake(&self.own);
+        if let Some(socket) = &self.socket {
+            // The thread that listens hears that there is nothing more to come.
+            let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
