@@ -274,9 +274,13 @@ fn a_call_that_does_not_wait_notices_the_dead_as_well() {
     let _waits = ByHand::waiting(dies.limiter.acquire());
     dies.faults.is_dead.store(true, Ordering::SeqCst);
     world.place.lock().unwrap().dead.insert(dies.session);
-    let now_waits = ByHand::waiting(lives.limiter.acquire());
-    drop(now_waits);
     world.clock.advance(60 * MS);
+    // Its waiter leaves the queue, and its task counts as ended now.
+    assert!(matches!(
+        lives.limiter.try_acquire(),
+        Err(TryAcquireError::Busy { not_before: Some(_) })
+    ));
+    world.clock.advance(11 * MS);
     lives.limiter.try_acquire().unwrap().complete();
 }
 
