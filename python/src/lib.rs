@@ -15,6 +15,7 @@ mod config;
 mod event_loop;
 mod ffi;
 
+mod event;
 mod pushed;
 mod reentrancy;
 mod state;
@@ -47,6 +48,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<state::RateLimiter>()?;
     module.add_class::<api::limiter::WeightedRateLimiter>()?;
     module.add_class::<permit::Permit>()?;
+    module.add_class::<event::Event>()?;
     module.add_class::<api::stats::Stats>()?;
     module.add_class::<api::stats::Held>()?;
     errors::add(module)?;

@@ -21,6 +21,7 @@ import async_rate_limiter as package
 
 MILLISECOND = 1_000_000
 NATIVE = ("RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held")
+NATIVE += ("Event",)
 TYPES: list[type] = [getattr(package, name) for name in NATIVE if hasattr(package, name)]
 LIMITERS: tuple[type, ...] = (package.RateLimiter,)
 # As it is before any program replaces it.
@@ -248,6 +249,7 @@ class World:
             "abandon_grace": lambda: rng.choice([0, 1000, timedelta(milliseconds=1)]),
             "clock_drift_ppm": lambda: rng.choice([0, 100]),
             "on_error": lambda: self.task(),
+            "on_event": lambda: self.hook(),
             "clock": lambda: self.clock(),
         }
         if "clock_cycles" in self.without:
@@ -276,6 +278,22 @@ class World:
             return time.monotonic_ns()
 
         return clock
+
+    def hook(self) -> Callable[..., Any]:
+        """A hook: any callable, or one that keeps its events and asks the limiter for more."""
+        if self.chance(3):
+            return self.task()
+
+        def hook(event: Any) -> None:
+            self.keep(event)
+            if self.chance(3):
+                self.step()
+            if self.chance(5):
+                self.keep(event.limiter.try_acquire())
+            if self.chance(10):
+                raise self.exception()
+
+        return hook
 
     def task(self) -> Callable[..., Any]:
         """A task, a callback: something to call."""

@@ -42,9 +42,10 @@ impl RateLimiter {
     /// What `__init__` does.
     fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
         let config = settings.config(limit)?;
-        let Settings { on_error, clock, name, history, .. } = settings;
+        let Settings { on_error, on_event, clock, name, history, .. } = settings;
         let clock = clock.map_or_else(Clock::system, |clock| Clock::Given(clock.unbind()));
-        let state = State::new(config, name, on_error.map(Bound::unbind), clock, spawn)?;
+        let (on_error, on_event) = (on_error.map(Bound::unbind), on_event.map(Bound::unbind));
+        let state = State::new(config, name, on_error, on_event, clock, spawn)?;
         if let Some(history) = history {
             control::remember(&state, &history)?;
         }
@@ -61,7 +62,7 @@ impl RateLimiter {
     #[new]
     #[pyo3(signature = (*args, **kwargs), text_signature = "(rate=None, per_ns=None, *, per=None, \
         limits=(), concurrency=1, paced=False, queue_capacity=None, refuse_when_full=False, \
-        abandon_grace=None, clock_drift_ppm=0, on_error=None, clock=None, name=None, \
+        abandon_grace=None, clock_drift_ppm=0, on_error=None, on_event=None, clock=None, name=None, \
         history=None)")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let _ = (args, kwargs);
@@ -198,7 +199,8 @@ impl RateLimiter {
     fn __enter__(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().initialised()?;
         let hold = blocking::acquire(slf, 1, None)?;
-        slf.get().state().lock().enter_blocking(hold);
+        let caller = slf.get().state().caller(slf.py());
+        slf.get().state().lock().enter_blocking(hold, caller);
         Ok(())
     }
 
@@ -271,7 +273,7 @@ impl RateLimiter {
 
     /// End the pause now, if there is one. The limits hold as before.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().initialised()?.lock().machine.resume();
+        slf.get().initialised()?.lock().resume();
         control::drive(slf)
     }
 
@@ -474,7 +476,8 @@ fn with_arguments<'py>(
 
 fn leave_block(limiter: &Bound<'_, RateLimiter>, kind: &Bound<'_, PyAny>) -> PyResult<()> {
     let cancelled = is_cancellation(kind)?;
-    let hold = limiter.get().initialised()?.lock().leave();
+    let caller = limiter.get().initialised()?.caller(kind.py());
+    let hold = limiter.get().state().lock().leave(caller);
     let Some(hold) = hold else {
         return Err(PyRuntimeError::new_err("the limiter was left without being entered"));
     };
@@ -487,8 +490,8 @@ impl WeightedRateLimiter {
     #[new]
     #[pyo3(signature = (*args, **kwargs), text_signature = "(allowed_weight, per_ns=None, *, \
         per=None, limits=(), concurrency=1, paced=False, queue_capacity=None, \
-        refuse_when_full=False, abandon_grace=None, clock_drift_ppm=0, on_error=None, clock=None, \
-        name=None, history=None)")]
+        refuse_when_full=False, abandon_grace=None, clock_drift_ppm=0, on_error=None, on_event=None, \
+        clock=None, name=None, history=None)")]
     fn new(
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,

@@ -160,7 +160,7 @@ impl Operation for Call {
             Self::Waiting(waiting) => {
                 let Some(ticket) = waiting.ticket else { return };
                 let state = waiting.limiter.bind(py).get().state();
-                let waiter = state.lock().machine.cancel(ticket);
+                let waiter = state.lock().cancel(ticket);
                 drop(waiter);
             }
             Self::Running(task) => task.let_go(py),
@@ -316,7 +316,8 @@ fn carry_out(limiter: &Bound<'_, RateLimiter>, hold: Hold, request: Request) -> 
         Request::Run(task) => ran(task::run(limiter, Purpose::Run(hold), task.into_bound(py))),
         Request::Enter => {
             // Every permit of weight 1 is like any other; the limiter counts them.
-            limiter.get().state().lock().enter(hold);
+            let caller = limiter.get().state().caller(py);
+            limiter.get().state().lock().enter(hold, caller);
             answer(py.None())
         }
         Request::Acquire(permit) => {

@@ -1,7 +1,7 @@
 //! Pushed tasks whose turn has come, and waiters that are refused: nobody waits for a pushed task, so what becomes of it
 //! is told to its loop.
 
-use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
 use super::{end, loops};
@@ -89,7 +89,7 @@ pub(crate) fn end_started(
 /// program.
 fn report(limiter: &Bound<'_, RateLimiter>, event_loop: &EventLoop, error: PyErr) -> PyResult<()> {
     let py = limiter.py();
-    if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+    if errors::ends_program(py, &error) {
         return Err(error);
     }
     let state = limiter.get().state();
@@ -99,6 +99,9 @@ fn report(limiter: &Bound<'_, RateLimiter>, event_loop: &EventLoop, error: PyErr
     if let Some(on_error) = on_error
         && let Err(error) = on_error.bind(py).call1((error.value(py),))
     {
+        if errors::ends_program(py, &error) {
+            return Err(error);
+        }
         let message = format!("on_error of {} failed", state.title());
         event_loop.tell(py, &message, Some(&error), Some(limiter.as_any()));
     }

@@ -28,21 +28,13 @@ impl Inner {
     pub(crate) fn next(&mut self, now: u64) -> Action {
         loop {
             match self.machine.poll(now) {
-                Decision::Grant { waiter, ticket } => match waiter {
-                    Waiter::Coroutine { event_loop, future } => {
-                        return Action::Wake { ticket, event_loop, future, _task: None };
+                Decision::Grant { waiter, ticket } => {
+                    self.note_granted(ticket, now);
+                    match self.granted(waiter, ticket) {
+                        Action::Rest => {}
+                        action => return action,
                     }
-                    Waiter::Pushed { event_loop, task, room: Some(future) } => {
-                        return Action::Wake { ticket, event_loop, future, _task: Some(task) };
-                    }
-                    Waiter::Pushed { event_loop, task, room: None } => {
-                        let hold = self.claim(ticket).expect("it was granted just now");
-                        let state = self.loop_mut(event_loop).expect("its waiters keep it");
-                        state.ready.push_back((task, hold));
-                        return Action::Start(event_loop);
-                    }
-                    Waiter::Thread(waiter) => waiter.signal.give(),
-                },
+                }
                 Decision::Accept { ticket } => {
                     if let Some(Waiter::Pushed { event_loop, room, .. }) =
                         self.machine.waiter_mut(ticket)
@@ -56,6 +48,28 @@ impl Inner {
                 Decision::WaitForCompletion => return self.watch_others(now),
                 // `Idle`.
                 _ => return Action::Rest,
+            }
+        }
+    }
+
+    /// What to do for a waiter that was granted.
+    fn granted(&mut self, waiter: Waiter, ticket: Ticket) -> Action {
+        match waiter {
+            Waiter::Coroutine { event_loop, future } => {
+                Action::Wake { ticket, event_loop, future, _task: None }
+            }
+            Waiter::Pushed { event_loop, task, room: Some(future) } => {
+                Action::Wake { ticket, event_loop, future, _task: Some(task) }
+            }
+            Waiter::Pushed { event_loop, task, room: None } => {
+                let hold = self.claim(ticket).expect("it was granted just now");
+                let state = self.loop_mut(event_loop).expect("its waiters keep it");
+                state.ready.push_back((task, hold));
+                Action::Start(event_loop)
+            }
+            Waiter::Thread(waiter) => {
+                waiter.signal.give();
+                Action::Rest
             }
         }
     }
