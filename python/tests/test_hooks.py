@@ -290,17 +290,19 @@ class Harm(unittest.TestCase):
         self.assertEqual(told.count("1 granted"), told.count("1 completed"))
         self.assertEqual(subject.stats().running, 0)
 
-    @in_manual_time
-    async def test_a_hook_that_would_wait_is_refused(self) -> None:
+    def test_a_hook_that_would_wait_is_refused(self) -> None:
+        refused: list[BaseException] = []
+
         def hook(event: Event) -> None:
             if event.kind == "granted":
-                with event.limiter:
-                    pass
+                try:
+                    event.limiter.acquire_blocking(timeout=0.05)
+                except RuntimeError as error:
+                    refused.append(error)
 
-        subject = limiter(10, SECOND, on_event=hook)
-        await subject.run(lambda: None)
-        (failure,) = loop().failures
-        self.assertIsInstance(failure["exception"], WouldDeadlock)
+        with RateLimiter(10, per=0.001, on_event=hook):
+            pass
+        self.assertEqual([type(error) for error in refused], [WouldDeadlock])
 
     def test_threads_keep_their_own_count_while_a_hook_is_slow(self) -> None:
         told: Told = []
@@ -351,6 +353,31 @@ class Harm(unittest.TestCase):
         self.assertEqual(os.waitpid(child, 0)[1], 0)
         held.complete()
         self.assertEqual(told, ["granted", "completed"])
+
+    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork here")
+    def test_a_child_forked_while_a_thread_is_in_a_hook_is_told_of_its_own(self) -> None:
+        told: list[str] = []
+        entered, leaves = threading.Event(), threading.Event()
+
+        def hook(event: Event) -> None:
+            told.append(event.kind)
+            if threading.current_thread() is not threading.main_thread():
+                entered.set()
+                leaves.wait()
+
+        subject = RateLimiter(100, per=0.001, concurrency=2, on_event=hook)
+        thread = threading.Thread(target=subject.try_acquire)
+        thread.start()
+        entered.wait()
+        child = os.fork()
+        if child == 0:
+            told.clear()
+            with subject:
+                pass
+            os._exit(0 if told == ["granted", "completed"] else 9)
+        leaves.set()
+        thread.join()
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
 
 class OnError(unittest.TestCase):
