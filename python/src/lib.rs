@@ -8,12 +8,16 @@
 mod errors;
 mod fork;
 mod imports;
+mod signals;
 mod thread_mark;
 
 mod clock;
 mod config;
-mod event_loop;
 mod ffi;
+
+mod future;
+
+mod event_loop;
 
 mod event;
 mod pushed;
@@ -42,6 +46,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fork::watch(py)?;
     ffi::install::<operation::Call>(py)?;
     ffi::add_method::<api::push::Push>(py)?;
+    ffi::add_method::<future::AddDoneCallback>(py)?;
     ffi::add_finalizer::<state::RateLimiter>(py)?;
     ffi::add_finalizer::<permit::Permit>(py)?;
     ffi::add_finalizer::<scheduler::Callback>(py)?;

@@ -65,7 +65,7 @@ pub(crate) trait Operation: Sized + 'static {
     /// What it awaits.
     fn awaited(&self) -> Option<&Py<PyAny>>;
     /// The Python objects that it holds, for the collector.
-    fn held(&self) -> [Option<&Py<PyAny>>; 5];
+    fn held(&self) -> [Option<&Py<PyAny>>; 4];
     /// Where the type is kept.
     fn awaitable_type() -> &'static AwaitableType;
 }

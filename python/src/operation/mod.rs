@@ -195,27 +195,27 @@ impl Operation for Call {
 
     fn awaited(&self) -> Option<&Py<PyAny>> {
         match self {
-            Self::Waiting(waiting) => Some(&waiting.future),
+            Self::Waiting(waiting) => Some(waiting.future.as_any()),
             Self::Running(task) => Some(task.awaited()),
             Self::Queued { returned, .. } => Some(returned),
             Self::New { .. } | Self::Executing | Self::Done => None,
         }
     }
 
-    fn held(&self) -> [Option<&Py<PyAny>>; 5] {
+    fn held(&self) -> [Option<&Py<PyAny>>; 4] {
         match self {
             Self::New { limiter, request, .. } => {
-                [Some(limiter.as_any()), request.held(), None, None, None]
+                [Some(limiter.as_any()), request.held(), None, None]
             }
             Self::Queued { limiter, returned, .. } => {
-                [Some(limiter.as_any()), Some(returned), None, None, None]
+                [Some(limiter.as_any()), Some(returned), None, None]
             }
             Self::Waiting(waiting) => waiting.held(),
             Self::Running(task) => {
                 let [limiter, driver, awaited] = task.held();
-                [limiter, driver, awaited, None, None]
+                [limiter, driver, awaited, None]
             }
-            Self::Executing | Self::Done => [None; 5],
+            Self::Executing | Self::Done => [None; 4],
         }
     }
 

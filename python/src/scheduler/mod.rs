@@ -21,7 +21,9 @@ use strict_rate_limiter_core::{Enqueued, Ticket, TicketStatus, TryGrantError};
 
 use crate::errors::{self, Errors};
 use crate::event_loop::EventLoop;
+use crate::future::Future;
 use crate::reentrancy::FrameKind;
+use crate::signals::{ATTEMPTS, in_another_thread};
 use crate::state::{Action, Ending, Hold, Inner, LoopId, RateLimiter, Waiter, When};
 
 pub(crate) use callback::Callback;
@@ -31,9 +33,6 @@ pub(crate) use loops::{forget as forget_loops, running as running_loop, tell_unr
 pub(crate) use pushed_tasks::{end_started, ending_of, refuse};
 
 use callback::plan;
-
-/// How often a loop is asked again after the call has raised: a signal handler may raise at any moment.
-const ATTEMPTS: usize = 3;
 
 /// How long until the next look after one that failed.
 const RETRY_NS: u64 = 50_000_000;
@@ -221,7 +220,7 @@ pub(crate) fn drive(limiter: &Bound<'_, RateLimiter>, now: Option<u64>) -> PyRes
         let action = state.lock().next(now);
         match action {
             Action::Wake { ticket, event_loop: id, future, _task } => {
-                if wake(limiter, id, &future, &mut errors) == Loop::IsLost {
+                if wake(limiter, id, &future, None, &mut errors) == Loop::IsLost {
                     // Its waiter never runs, so the grant is undone.
                     let waiter = state.lock().cancel(ticket);
                     drop(waiter);
@@ -242,7 +241,7 @@ pub(crate) fn drive(limiter: &Bound<'_, RateLimiter>, now: Option<u64>) -> PyRes
     }
     let drained = state.lock().take_drained();
     for (id, future) in drained {
-        wake(limiter, id, &future, &mut errors);
+        wake(limiter, id, &future, None, &mut errors);
     }
     errors.note(tell(limiter));
     errors.into_result()
@@ -257,22 +256,25 @@ fn look_later(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
     }
 }
 
-/// Wakes a future of a loop. A signal handler may raise meanwhile: then it is tried again.
+/// Wakes a future of a loop, or refuses it with an exception.
 fn wake(
     limiter: &Bound<'_, RateLimiter>,
     id: LoopId,
-    future: &Py<PyAny>,
+    future: &Py<Future>,
+    refusal: Option<&PyErr>,
     errors: &mut Errors,
 ) -> Loop {
     let py = limiter.py();
     let Some(event_loop) = loops::find(limiter, id) else { return Loop::IsLost };
     for _ in 0..ATTEMPTS {
-        let Err(error) = event_loop.wake(future.bind(py)) else { break };
+        let Err(error) = event_loop.wake(future.bind(py), refusal) else { return Loop::IsKnown };
         if errors.note(event_loop.is_closed(py)) == Some(true) {
             loops::lose(limiter, id);
             return Loop::IsLost;
         }
         errors.note::<()>(Err(error));
     }
+    let woken = in_another_thread(py, |py| event_loop.wake(future.bind(py), refusal));
+    errors.note(woken.unwrap_or(Ok(())));
     Loop::IsKnown
 }

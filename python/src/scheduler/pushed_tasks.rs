@@ -4,7 +4,7 @@
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
-use super::{end, loops};
+use super::{end, loops, wake};
 use crate::errors::{self, Errors};
 use crate::event_loop::EventLoop;
 use crate::imports::imports;
@@ -119,9 +119,9 @@ pub(crate) fn refuse(
     match waiter {
         Waiter::Coroutine { event_loop, future }
         | Waiter::Pushed { event_loop, room: Some(future), .. } => {
-            let event_loop = loops::find(limiter, event_loop);
-            let refused = event_loop.map(|it| it.refuse(future.bind(py), &error)).transpose();
-            refused.map(|_| None)
+            let mut errors = Errors::default();
+            wake(limiter, event_loop, &future, Some(&error), &mut errors);
+            errors.into_result().map(|()| None)
         }
         Waiter::Pushed { task, .. } if error.is_instance_of::<errors::Aborted>(py) => {
             Ok(Some(task.into_task()))

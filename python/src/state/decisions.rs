@@ -6,6 +6,7 @@ use strict_rate_limiter_core::{Decision, Ticket};
 use super::inner::Inner;
 use super::loops::LoopId;
 use super::waiters::Waiter;
+use crate::future::Future;
 use crate::pushed::Pushed;
 
 /// How often a loop looks whether another one was closed, where it waits for tasks of that.
@@ -14,7 +15,7 @@ const WATCH_NS: u64 = 500_000_000;
 /// What to do for a waiter after the lock is released.
 pub(crate) enum Action {
     /// A coroutine has its permit, or a task its room: wake it. `_task` ends after the lock.
-    Wake { ticket: Ticket, event_loop: LoopId, future: Py<PyAny>, _task: Option<Pushed> },
+    Wake { ticket: Ticket, event_loop: LoopId, future: Py<Future>, _task: Option<Pushed> },
     /// A loop has a task to start.
     Start(LoopId),
     /// The first waiter is this loop's: have it look at the opening.

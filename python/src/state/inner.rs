@@ -12,6 +12,7 @@ use super::waiters::Waiter;
 use super::watch::{Caller, Watch};
 use crate::config::value_error;
 use crate::fork::forks;
+use crate::future::Future;
 use crate::reentrancy::Frames;
 use crate::thread_mark::ThreadMark;
 
@@ -27,7 +28,7 @@ pub(crate) struct Inner {
     pub(crate) started: HashMap<StartedId, StartedTask>,
     pub(super) next_started: StartedId,
     /// Futures that wait until nothing runs and nobody waits.
-    pub(crate) drained: Vec<(LoopId, Py<PyAny>)>,
+    pub(crate) drained: Vec<(LoopId, Py<Future>)>,
     /// Threads that new limits refused, and that have not woken since.
     pub(crate) refused: HashMap<Ticket, RequestError>,
     /// How many hold the limiter itself, by `async with limiter` and `with limiter`.
@@ -224,7 +225,7 @@ impl Inner {
         Some(self.hold(raw::grant(1), id))
     }
 
-    pub(crate) fn take_drained(&mut self) -> Vec<(LoopId, Py<PyAny>)> {
+    pub(crate) fn take_drained(&mut self) -> Vec<(LoopId, Py<Future>)> {
         if self.machine.is_drained() { mem::take(&mut self.drained) } else { Vec::new() }
     }
 
