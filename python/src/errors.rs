@@ -71,6 +71,15 @@ pub(crate) fn deadline_exceeded(py: Python<'_>, next_opening: Option<f64>) -> Py
     make().unwrap_or_else(|error| error)
 }
 
+/// More is left of a pause than is waited for: so many seconds, infinity for ever.
+pub(crate) fn pause_too_long(py: Python<'_>, left: f64) -> PyErr {
+    let make = || {
+        let kind = py.import("async_rate_limiter._pauses")?.getattr("PauseTooLong")?;
+        kind.call1((left, left, "pause", None::<&str>))
+    };
+    make().map_or_else(|error| error, PyErr::from_value)
+}
+
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("RateLimiterError", py.get_type::<RateLimiterError>())?;

@@ -248,6 +248,7 @@ class World:
             "queue_capacity": lambda: rng.choice([0, 1, 2]),
             "abandon_grace": lambda: rng.choice([0, 1000, timedelta(milliseconds=1)]),
             "clock_drift_ppm": lambda: rng.choice([0, 100]),
+            "max_pause": lambda: rng.choice([0, 0.0005, "1ms", Odd(self)]),
             "on_error": lambda: self.task(),
             "on_event": lambda: self.hook(),
             "clock": lambda: self.clock(),

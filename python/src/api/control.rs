@@ -73,8 +73,10 @@ fn pause_ns(limiter: Limiter<'_, '_>, pause_ns: u64) -> PyResult<()> {
 }
 
 fn pause(limiter: Limiter<'_, '_>, now: u64, until: u64) -> PyResult<()> {
-    limiter.get().state().lock().pause_until(now, until);
-    drive(limiter)
+    let mut errors = Errors::default();
+    errors.note(scheduler::pause(limiter, now, until));
+    errors.note(drive(limiter));
+    errors.into_result()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a float is what users of asyncio expect")]

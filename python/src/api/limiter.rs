@@ -41,11 +41,11 @@ impl RateLimiter {
 
     /// What `__init__` does.
     fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
-        let config = settings.config(limit)?;
+        let (config, max_pause_ns) = (settings.config(limit)?, settings.max_pause_ns()?);
         let Settings { on_error, on_event, clock, name, history, .. } = settings;
         let clock = clock.map_or_else(Clock::system, |clock| Clock::Given(clock.unbind()));
         let (on_error, on_event) = (on_error.map(Bound::unbind), on_event.map(Bound::unbind));
-        let state = State::new(config, name, on_error, on_event, clock, spawn)?;
+        let state = State::new(config, name, max_pause_ns, on_error, on_event, clock, spawn)?;
         if let Some(history) = history {
             control::remember(&state, &history)?;
         }
@@ -62,7 +62,7 @@ impl RateLimiter {
     #[new]
     #[pyo3(signature = (*args, **kwargs), text_signature = "(rate=None, per_ns=None, *, per=None, \
         limits=(), concurrency=1, paced=False, queue_capacity=None, refuse_when_full=False, \
-        abandon_grace=None, clock_drift_ppm=0, on_error=None, on_event=None, clock=None, name=None, \
+        abandon_grace=None, clock_drift_ppm=0, max_pause=None, on_error=None, on_event=None, clock=None, name=None, \
         history=None)")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let _ = (args, kwargs);
@@ -490,7 +490,7 @@ impl WeightedRateLimiter {
     #[new]
     #[pyo3(signature = (*args, **kwargs), text_signature = "(allowed_weight, per_ns=None, *, \
         per=None, limits=(), concurrency=1, paced=False, queue_capacity=None, \
-        refuse_when_full=False, abandon_grace=None, clock_drift_ppm=0, on_error=None, on_event=None, \
+        refuse_when_full=False, abandon_grace=None, clock_drift_ppm=0, max_pause=None, on_error=None, on_event=None, \
         clock=None, name=None, history=None)")]
     fn new(
         args: &Bound<'_, PyTuple>,

@@ -14,6 +14,7 @@ mod callback;
 mod deadline;
 mod events;
 mod loops;
+mod pauses;
 mod pushed_tasks;
 
 use pyo3::prelude::*;
@@ -30,6 +31,7 @@ pub(crate) use callback::Callback;
 pub(crate) use deadline::{check as check_deadline, deadline};
 pub(crate) use events::tell;
 pub(crate) use loops::{forget as forget_loops, running as running_loop, tell_unreachable};
+pub(crate) use pauses::{check as check_pause, pause};
 pub(crate) use pushed_tasks::{end_started, ending_of, refuse};
 
 use callback::plan;
@@ -96,8 +98,13 @@ pub(crate) fn join(
     event_loop: Option<EventLoop>,
 ) -> PyResult<Enqueued> {
     let state = limiter.get().state();
-    let now = if state.is_watched { state.now(limiter.py())? } else { 0 };
+    let needs_time = state.is_watched || state.max_pause_ns != u64::MAX;
+    let now = if needs_time { state.now(limiter.py())? } else { 0 };
     let mut inner = state.lock();
+    if let Some(left) = inner.paused_too_long(now, state.max_pause_ns) {
+        drop(inner);
+        return Err(errors::pause_too_long(limiter.py(), left));
+    }
     if let Err(error) = inner.machine.admit(weight) {
         // Refused here, the waiter ends after the lock does.
         drop(inner);

@@ -114,6 +114,15 @@ impl Inner {
         self.machine = machine;
     }
 
+    /// What is left of a pause in seconds, if that is more than is waited for.
+    pub(crate) fn paused_too_long(&self, now: u64, max_ns: u64) -> Option<f64> {
+        let until = self.machine.paused_until();
+        let left = until.saturating_sub(now);
+        #[expect(clippy::cast_precision_loss, reason = "a float is what users of asyncio expect")]
+        let seconds = if until == u64::MAX { f64::INFINITY } else { left as f64 / 1e9 };
+        (left > max_ns).then_some(seconds)
+    }
+
     /// Grants if there is room as far as is known without a look at the time.
     #[inline]
     pub(crate) fn grant_at_once(&mut self, weight: u64) -> Option<Hold> {

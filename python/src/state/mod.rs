@@ -36,7 +36,8 @@ pub(crate) use watch::{Caller, Recorded};
 /// `concurrency` tasks may run at once. `paced` spreads tasks evenly over the period.
 /// `queue_capacity` bounds the queue: a push then waits for room. With `refuse_when_full`, whatever
 /// would wait is refused with QueueFull instead. `abandon_grace` is how long a cancelled task still
-/// counts as running. `clock_drift_ppm` is how much faster than the server's this clock may run.
+/// counts as running. `max_pause` is the longest pause that is waited for: while more is left of one,
+/// whoever waits or would wait is refused with PauseTooLong. `clock_drift_ppm` is how much faster than the server's this clock may run.
 /// `on_error` is called with the exception of a queued task, `on_event` with an Event for whatever
 /// happens: see there. `clock` returns nanoseconds, as
 /// `time.monotonic_ns` does, which is the default. `name` is for people. `history` is what an
@@ -51,6 +52,8 @@ pub struct RateLimiter {
 pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) name: Option<String>,
+    /// The longest pause that is waited for; `u64::MAX` if all are.
+    pub(crate) max_pause_ns: u64,
     /// Whether there is a hook.
     pub(crate) is_watched: bool,
     /// From `operation/`, which stands above the scheduler.
@@ -85,6 +88,7 @@ impl State {
     pub(crate) fn new(
         config: Config,
         name: Option<String>,
+        max_pause_ns: u64,
         on_error: Option<Py<PyAny>>,
         on_event: Option<Py<PyAny>>,
         clock: Clock,
@@ -92,7 +96,7 @@ impl State {
     ) -> PyResult<Self> {
         let is_watched = on_event.is_some();
         let inner = Mutex::new(Inner::new(config, on_error, on_event)?);
-        Ok(Self { clock, name, is_watched, spawn, inner })
+        Ok(Self { clock, name, max_pause_ns, is_watched, spawn, inner })
     }
 
     #[inline]
