@@ -20,8 +20,8 @@ from typing import Any, Callable, Generator, Iterator
 import async_rate_limiter as package
 
 MILLISECOND = 1_000_000
-NATIVE = ("RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held")
-NATIVE += ("Event",)
+NATIVE = ["RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held"]
+NATIVE += ["Event"]
 TYPES: list[type] = [getattr(package, name) for name in NATIVE if hasattr(package, name)]
 LIMITERS: tuple[type, ...] = (package.RateLimiter,)
 # As it is before any program replaces it.

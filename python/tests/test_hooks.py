@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import sys
@@ -46,9 +47,9 @@ class Events(unittest.TestCase):
             await asyncio.sleep(3)
         with await subject.acquire(2) as permit:
             permit.actual = 5
-        permit = subject.try_acquire()
-        assert permit is not None
-        permit.release_unused()
+        unused = subject.try_acquire()
+        assert unused is not None
+        unused.release_unused()
         with subject.acquire_blocking(), contextlib.suppress(LookupError):
             raise LookupError("no concern of the limiter's")
         with subject:
@@ -214,7 +215,7 @@ class Harm(unittest.TestCase):
         subject = limiter(1, SECOND, on_event=hook)
         ran: list[int] = []
         for number in range(3):
-            await subject.push(lambda number=number: ran.append(number))
+            await subject.push(functools.partial(ran.append, number))
         self.assertEqual(await subject.run(lambda: 5), 5)
         await subject.drained()
         self.assertEqual((ran, subject.stats().running), ([0, 1, 2], 0))

@@ -26,7 +26,7 @@ class MaxPause(unittest.TestCase):
     async def test_whoever_asks_is_refused_while_too_much_is_left(self) -> None:
         subject = limiter(10, SECOND, max_pause=timedelta(seconds=60))
         subject.pause_for(100)
-        calls = [
+        calls: list[Any] = [
             lambda: subject.push(lambda: None),
             lambda: subject.run(lambda: None),
             lambda: subject.acquire(),
