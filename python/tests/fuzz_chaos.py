@@ -86,7 +86,7 @@ def finish(world: World) -> None:
             continue
         if world.chance(2):
             for task in asyncio.all_tasks(loop):
-                task.cancel()
+                world.safely(task.cancel, "cancel")
             world.local.loop = loop
             world.turn()
         world.safely(loop.close, "loop.close")

@@ -365,6 +365,8 @@ def nest(world: World, depth: int) -> None:
         await (within(depth) if how < 3 else limiter.run(functools.partial(given, depth)))
 
     loop = asyncio.new_event_loop()
+    # The default one logs, and logging keeps its lock where a stack ends at the wrong moment.
+    loop.set_exception_handler(world.on_loop_error)
     running = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:

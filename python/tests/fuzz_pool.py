@@ -259,7 +259,10 @@ class World:
             if self.chance(5):
                 names[name] = make()
         if self.chance(10):
-            names[rng.choice([*names, "per", "rate"])] = self.value()
+            # A clock that stands still, as `int` does, lets nobody's timeout pass.
+            names[rng.choice(["per", "rate", *(name for name in names if name != "clock")])] = (
+                self.value()
+            )
         if self.chance(20):
             positional[rng.randrange(2)] = self.value()
         return positional, names

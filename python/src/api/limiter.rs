@@ -2,6 +2,7 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use strict_rate_limiter_core::Limit;
@@ -444,6 +445,11 @@ impl RateLimiter {
 impl Finalize for RateLimiter {
     fn finalize(this: &Bound<'_, Self>) {
         errors::undisturbed(this.py(), || scheduler::tell_unreachable(this));
+    }
+
+    fn finalizer() -> &'static PyOnceLock<Py<PyAny>> {
+        static FINALIZER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &FINALIZER
     }
 }
 

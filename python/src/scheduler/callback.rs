@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
@@ -13,7 +14,7 @@ use super::pushed_tasks::{Started, start};
 use super::{Loop, drive, loops};
 use crate::errors::{Errors, undisturbed};
 use crate::event_loop::EventLoop;
-use crate::ffi::Finalize;
+use crate::ffi::{self, Finalize};
 use crate::signals::{ATTEMPTS, in_another_thread};
 use crate::state::{LoopId, RateLimiter, When};
 
@@ -213,12 +214,21 @@ impl Finalize for Callback {
     fn finalize(this: &Bound<'_, Self>) {
         undisturbed(this.py(), || this.get().let_go(this.py()));
     }
+
+    fn finalizer() -> &'static PyOnceLock<Py<PyAny>> {
+        static FINALIZER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &FINALIZER
+    }
 }
 
 impl Drop for Callback {
     fn drop(&mut self) {
         if !self.is_over.load(Ordering::Relaxed) {
-            Python::try_attach(|py| undisturbed(py, || self.let_go(py)));
+            Python::try_attach(|py| {
+                if ffi::has_finalizer::<Self>(py) {
+                    undisturbed(py, || self.let_go(py));
+                }
+            });
         }
     }
 }
