@@ -51,7 +51,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::add_finalizer::<permit::Permit>(py)?;
     ffi::add_finalizer::<scheduler::Callback>(py)?;
     module.add_class::<state::RateLimiter>()?;
-    module.add_class::<api::limiter::WeightedRateLimiter>()?;
+    module.add_class::<api::weighted::WeightedRateLimiter>()?;
     module.add_class::<permit::Permit>()?;
     module.add_class::<event::Event>()?;
     module.add_class::<api::stats::Stats>()?;

@@ -1,4 +1,4 @@
-//! `RateLimiter` and `WeightedRateLimiter`, as Python sees them. `push` is in `push.rs`.
+//! `RateLimiter`, as Python sees it. `push` is in `push.rs`, `WeightedRateLimiter` in `weighted.rs`.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -20,11 +20,6 @@ use crate::permit::{Permit, is_cancellation};
 use crate::scheduler;
 use crate::state::{Ending, RateLimiter, State};
 
-/// A limiter of weight: tasks of a total weight of at most `allowed_weight` in any interval of
-/// length `per`. All else is as for `RateLimiter`.
-#[pyclass(frozen, subclass, weakref, extends = RateLimiter, module = "async_rate_limiter")]
-pub struct WeightedRateLimiter;
-
 impl RateLimiter {
     /// A weight that could run.
     pub(crate) fn checked_weight(&self, name: &str, weight: &Bound<'_, PyAny>) -> PyResult<u64> {
@@ -41,7 +36,7 @@ impl RateLimiter {
     }
 
     /// What `__init__` does.
-    fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
+    pub(super) fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
         let (config, max_pause_ns) = (settings.config(limit)?, settings.max_pause_ns()?);
         let Settings { on_error, on_event, clock, name, history, .. } = settings;
         let clock = clock.map_or_else(Clock::system, |clock| Clock::Given(clock.unbind()));
@@ -391,7 +386,7 @@ impl RateLimiter {
 
     /// The rate of its first limit.
     #[getter]
-    fn rate(&self) -> PyResult<u64> {
+    pub(super) fn rate(&self) -> PyResult<u64> {
         Ok(self.initialised()?.lock().machine.config().limits[0].rate())
     }
 
@@ -489,40 +484,4 @@ fn leave_block(limiter: &Bound<'_, RateLimiter>, kind: &Bound<'_, PyAny>) -> PyR
     };
     let ending = if cancelled { Ending::Cancelled } else { Ending::COMPLETED };
     scheduler::end(limiter, hold, ending).map(drop)
-}
-
-#[pymethods]
-impl WeightedRateLimiter {
-    #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(allowed_weight, per_ns=None, *, \
-        per=None, limits=(), concurrency=1, paced=False, queue_capacity=None, \
-        refuse_when_full=False, abandon_grace=None, clock_drift_ppm=0, max_pause=None, on_error=None, on_event=None, \
-        clock=None, name=None, history=None)")]
-    fn new(
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyClassInitializer<Self> {
-        let _ = (args, kwargs);
-        PyClassInitializer::from(RateLimiter::empty()).add_subclass(Self)
-    }
-
-    #[pyo3(signature = (allowed_weight, per_ns=None, *, per=None, **settings))]
-    fn __init__(
-        slf: &Bound<'_, Self>,
-        allowed_weight: Bound<'_, PyAny>,
-        per_ns: Option<Bound<'_, PyAny>>,
-        per: Option<Bound<'_, PyAny>>,
-        settings: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        let settings = Settings::read("WeightedRateLimiter", settings)?;
-        let (name, weight) = ("allowed_weight", Some(allowed_weight));
-        let limit = config::limit(Limit::weight, name, weight, per_ns, per)?;
-        slf.as_super().get().begin(limit, settings)
-    }
-
-    /// The rate of its first limit.
-    #[getter]
-    fn allowed_weight(slf: &Bound<'_, Self>) -> PyResult<u64> {
-        slf.as_super().get().rate()
-    }
 }

@@ -9,6 +9,7 @@
 
 mod attributes;
 mod awaitable;
+mod awaitable_type;
 mod coroutine;
 mod ends;
 mod freelist;
