@@ -33,11 +33,10 @@ from .fuzz_pool import (
     LIMITERS,
     THREAD_SECONDS,
     TYPES,
-    Odd,
-    Raised,
     World,
     ingredient,
 )
+from .fuzz_values import Odd, Raised
 
 __all__ = ["chaos", "fuzz_depth", "fuzz_harm"]
 

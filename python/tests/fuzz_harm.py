@@ -21,11 +21,11 @@ from .fuzz_pool import (
     LIMITERS,
     THREAD_SECONDS,
     TYPES,
-    Raised,
     World,
     guarded,
     ingredient,
 )
+from .fuzz_values import Raised
 
 # Of asyncio, functions in which an exception would make the loop itself forget what it was to call.
 FRAGILE = {"_run_once", "_run", "run_forever", "_run_forever_setup", "select", "turn"}
