@@ -91,20 +91,18 @@ impl Event {
     }
 
     fn __repr__(&self) -> String {
-        let mut text = format!("Event(kind='{}'", self.kind.name());
+        let mut parts = vec![format!("kind='{}'", self.kind.name())];
         if let (Some(id), Some(weight)) = (self.id, self.weight) {
-            text += &format!(", id={id}, weight={weight}");
+            parts.push(format!("id={id}, weight={weight}"));
         }
         let times = [("waited", self.waited), ("took", self.took), ("pause", self.pause)];
-        for (name, seconds) in times {
-            if let Some(seconds) = seconds {
-                text += &format!(", {name}={seconds}");
-            }
-        }
+        let times = times.iter().filter_map(|(name, time)| Some((name, (*time)?)));
+        parts.extend(times.map(|(name, seconds)| format!("{name}={seconds}")));
         if self.excess > 0 {
-            text += &format!(", excess={}", self.excess);
+            parts.push(format!("excess={}", self.excess));
         }
-        format!("{text}, running={}, queued={})", self.running, self.queued)
+        parts.push(format!("running={}, queued={}", self.running, self.queued));
+        format!("Event({})", parts.join(", "))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -37,7 +37,7 @@ pub(crate) use watch::{Caller, Recorded};
 /// `queue_capacity` bounds the queue: a push then waits for room. With `refuse_when_full`, whatever
 /// would wait is refused with QueueFull instead. `abandon_grace` is how long a cancelled task still
 /// counts as running. `max_pause` is the longest pause that is waited for: while more is left of one,
-/// whoever waits or would wait is refused with PauseTooLong. `clock_drift_ppm` is how much faster than the server's this clock may run.
+/// whoever waits or would wait is refused with `PauseTooLong`. `clock_drift_ppm` is how much faster than the server's this clock may run.
 /// `on_error` is called with the exception of a queued task, `on_event` with an Event for whatever
 /// happens: see there. `clock` returns nanoseconds, as
 /// `time.monotonic_ns` does, which is the default. `name` is for people. `history` is what an

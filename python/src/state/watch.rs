@@ -98,10 +98,10 @@ impl Watch {
 }
 
 impl Inner {
-    fn note(&mut self, recorded: Recorded) {
-        let (running, queued) = self.machine.load();
+    fn note(&mut self, mut recorded: Recorded) {
+        (recorded.running, recorded.queued) = self.machine.load();
         if let Some(watch) = &mut self.watch {
-            watch.events.push_back(Recorded { running, queued, ..recorded });
+            watch.events.push_back(recorded);
         }
     }
 
