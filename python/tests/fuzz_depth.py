@@ -75,6 +75,10 @@ def chain(world: World) -> None:
 @ingredient
 def recursion(world: World) -> None:
     """A step at the very end of what recursion is left."""
+    # CPython 3.11 may abort here, and in a forked child that waits for faulthandler's thread, which
+    # a fork does not copy.
+    if world.forked:
+        return
     # The limit is that of all threads, and CPython aborts where one is far beyond it.
     if any(thread.is_alive() for thread in world.threads) or world.shallow:
         return
