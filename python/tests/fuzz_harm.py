@@ -314,7 +314,7 @@ def blocking(world: World) -> None:
 @ingredient
 def fork(world: World) -> None:
     """The process forks, in the middle; the child does a few steps."""
-    if not hasattr(os, "fork") or world.forked or world.chance(2):
+    if not hasattr(os, "fork") or world.forked or world.shallow or world.chance(2):
         return
     child = os.fork()
     if child == 0:
