@@ -71,7 +71,7 @@ if command -v valgrind >/dev/null && [ -x /usr/bin/python3.11 ]; then
     # CPython reads what it has not written on purpose; only wrong addresses count.
     PYTHONPATH=$built/site PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=9 \
         --undef-value-errors=no /usr/bin/python3.11 -m unittest \
-        tests.test_awaitable tests.test_push tests.test_run_and_permits tests.test_ends
+        tests.test_awaitable tests.test_push tests.test_run_and_permits tests.test_ends tests.test_wakes
 else
     echo "SKIPPED: there is no valgrind or no /usr/bin/python3.11 here, and it cannot be installed"
 fi

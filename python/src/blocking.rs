@@ -86,6 +86,7 @@ fn wait(
             forget_at = now.saturating_add(PIECE_NS);
             scheduler::forget_loops(limiter, None)?;
         }
+        scheduler::check_pause(limiter, now)?;
         drive(limiter, Some(now))?;
         if let Some(hold) = scheduler::claim(limiter, ticket)? {
             return Ok(hold);

@@ -26,7 +26,9 @@ pub(crate) struct Settings<'py> {
     refuse_when_full: bool,
     abandon_grace: Option<Bound<'py, PyAny>>,
     clock_drift_ppm: Option<Bound<'py, PyAny>>,
+    max_pause: Option<Bound<'py, PyAny>>,
     pub(crate) on_error: Option<Bound<'py, PyAny>>,
+    pub(crate) on_event: Option<Bound<'py, PyAny>>,
     pub(crate) clock: Option<Bound<'py, PyAny>>,
     pub(crate) name: Option<String>,
     pub(crate) history: Option<Bound<'py, PyAny>>,
@@ -47,7 +49,9 @@ impl<'py> Settings<'py> {
                 "refuse_when_full" => settings.refuse_when_full = flag("refuse_when_full", &value)?,
                 "abandon_grace" => settings.abandon_grace = given,
                 "clock_drift_ppm" => settings.clock_drift_ppm = given,
+                "max_pause" => settings.max_pause = given,
                 "on_error" => settings.on_error = callable("on_error", given)?,
+                "on_event" => settings.on_event = callable("on_event", given)?,
                 "clock" => settings.clock = callable("clock", given)?,
                 "name" => settings.name = given.map(|name| text("name", &name)).transpose()?,
                 "history" => settings.history = given,
@@ -59,6 +63,12 @@ impl<'py> Settings<'py> {
             }
         }
         Ok(settings)
+    }
+
+    /// The longest pause that is waited for, in nanoseconds.
+    pub(crate) fn max_pause_ns(&self) -> PyResult<u64> {
+        let max_pause = self.max_pause.as_ref();
+        max_pause.map_or(Ok(u64::MAX), |max_pause| time_ns("max_pause", max_pause))
     }
 
     /// As core takes them, behind this limit.

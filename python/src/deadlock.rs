@@ -5,7 +5,7 @@ use strict_rate_limiter_core::RunningTask;
 
 use crate::event_loop;
 use crate::imports::imports;
-use crate::state::{Inner, State, Waiter};
+use crate::state::{Caller, Inner, State, Waiter};
 use crate::thread_mark::ThreadMark;
 
 impl State {
@@ -33,12 +33,24 @@ impl State {
         let inner = self.lock();
         let waits =
             |waiter: &Waiter| matches!(waiter, Waiter::Thread(waiter) if waiter.thread == here);
-        if inner.machine.waiters().any(waits) {
+        // A hook that waits would keep whoever has called it from going on.
+        if inner.is_telling_here() || inner.machine.waiters().any(waits) {
             return true;
         }
         let held = inner.blocking.iter().filter(|thread| **thread == here).map(|_| 1);
         let mut outer = inner.frames.here().chain(held);
         outer.any(|outer| !could_nest(&inner, outer, weight))
+    }
+}
+
+impl State {
+    /// Who asks, as far as it can be told; `None` without a hook, which alone wants to know.
+    #[inline]
+    pub(crate) fn caller(&self, py: Python<'_>) -> Option<Caller> {
+        self.is_watched.then(|| match current_task(py) {
+            Ok(task) if !task.is_none() => Caller::Task(task.as_ptr().addr()),
+            _ => Caller::Thread(ThreadMark::here()),
+        })
     }
 }
 

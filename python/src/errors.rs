@@ -1,7 +1,11 @@
 //! Everything that can go wrong, in words that name the value.
 
+use std::cell::Cell;
+
 use pyo3::create_exception;
-use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTimeoutError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyType};
@@ -65,6 +69,15 @@ pub(crate) fn deadline_exceeded(py: Python<'_>, next_opening: Option<f64>) -> Py
         PyResult::Ok(PyErr::from_value(error))
     };
     make().unwrap_or_else(|error| error)
+}
+
+/// More is left of a pause than is waited for: so many seconds, infinity for ever.
+pub(crate) fn pause_too_long(py: Python<'_>, left: f64) -> PyErr {
+    let make = || {
+        let kind = py.import("async_rate_limiter._pauses")?.getattr("PauseTooLong")?;
+        kind.call1((left, left, "pause", None::<&str>))
+    };
+    make().map_or_else(|error| error, PyErr::from_value)
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -196,10 +209,24 @@ fn after(earlier: PyErr, later: PyErr) -> PyErr {
     })
 }
 
+/// Whether an exception is for the whole program, and not for whoever looks after one task or hook.
+pub(crate) fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+thread_local!(static ENDS: Cell<usize> = const { Cell::new(0) });
+
+/// Whether this thread is at the end of an object, where no hook is called.
+pub(crate) fn is_at_an_end() -> bool {
+    ENDS.get() > 0
+}
+
 /// Does something at the end of an object, which may come while an exception is on its way.
 pub(crate) fn undisturbed<R>(py: Python<'_>, work: impl FnOnce() -> R) -> R {
     let on_its_way = PyErr::take(py);
+    ENDS.set(ENDS.get() + 1);
     let result = work();
+    ENDS.set(ENDS.get() - 1);
     if let Some(error) = on_its_way {
         error.restore(py);
     }

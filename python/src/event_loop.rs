@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::future::Future;
 use crate::imports::imports;
 
 pub(crate) struct EventLoop {
@@ -85,25 +86,14 @@ impl EventLoop {
         event_loop.call_method(intern!(py, "call_later"), (delay, callback), Some(&context))
     }
 
-    /// Wakes a future of this loop, unless it is done already.
-    pub(crate) fn wake(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Wakes a future of this loop, or refuses it with an exception, unless it has ended already.
+    pub(crate) fn wake(&self, future: &Bound<'_, Future>, refusal: Option<&PyErr>) -> PyResult<()> {
         let py = future.py();
+        let refusal = refusal.map(|error| error.value(py).clone().into_any());
         if self.runs_here(py)? {
-            return wake_here(future, None);
+            return Future::end(future, refusal);
         }
-        let wake = imports(py).wake.bind(py);
-        self.asyncio.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), (wake, future))?;
-        Ok(())
-    }
-
-    /// Wakes a future of this loop with an exception, unless it is done already.
-    pub(crate) fn refuse(&self, future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
-        let py = future.py();
-        if self.runs_here(py)? {
-            return wake_here(future, Some(error.value(py).as_any()));
-        }
-        let wake = imports(py).wake.bind(py);
-        let arguments = (wake, future, error.value(py));
+        let arguments = (imports(py).wake.bind(py), future, refusal);
         self.asyncio.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), arguments)?;
         Ok(())
     }
@@ -139,14 +129,14 @@ impl EventLoop {
 }
 
 /// A future of the loop that runs in this thread.
-pub(crate) fn create_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    running(py)?.call_method0(intern!(py, "create_future"))
+pub(crate) fn create_future(py: Python<'_>) -> PyResult<Bound<'_, Future>> {
+    Future::new(&running(py)?)
 }
 
 /// Has the loop that runs in this thread wake a future after so many nanoseconds. Returns the timer's handle.
 pub(crate) fn wake_after<'py>(
     delay_ns: u64,
-    future: &Bound<'py, PyAny>,
+    future: &Bound<'py, Future>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = future.py();
     let delay = Duration::from_nanos(delay_ns).as_secs_f64();
@@ -154,26 +144,9 @@ pub(crate) fn wake_after<'py>(
     running(py)?.call_method1(intern!(py, "call_later"), arguments)
 }
 
-/// Gives a future its result (`None`), or an exception, unless it is done already.
-pub(crate) fn wake_here(
-    future: &Bound<'_, PyAny>,
-    error: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    let py = future.py();
-    // Cancelled meanwhile, its waiter gives back what it was granted when it learns of that.
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(());
-    }
-    match error {
-        Some(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
-        None => future.call_method1(intern!(py, "set_result"), (py.None(),))?,
-    };
-    Ok(())
-}
-
 /// What loops call to wake a future of theirs.
 #[pyfunction]
-#[pyo3(signature = (future, error=None))]
-pub(crate) fn wake(future: &Bound<'_, PyAny>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-    wake_here(future, error)
+#[pyo3(signature = (future, refusal=None))]
+pub(crate) fn wake(future: &Bound<'_, Future>, refusal: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    Future::end(future, refusal)
 }

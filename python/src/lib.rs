@@ -8,13 +8,18 @@
 mod errors;
 mod fork;
 mod imports;
+mod signals;
 mod thread_mark;
 
 mod clock;
 mod config;
-mod event_loop;
 mod ffi;
 
+mod future;
+
+mod event_loop;
+
+mod event;
 mod pushed;
 mod reentrancy;
 mod state;
@@ -41,12 +46,14 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fork::watch(py)?;
     ffi::install::<operation::Call>(py)?;
     ffi::add_method::<api::push::Push>(py)?;
+    ffi::add_method::<future::AddDoneCallback>(py)?;
     ffi::add_finalizer::<state::RateLimiter>(py)?;
     ffi::add_finalizer::<permit::Permit>(py)?;
     ffi::add_finalizer::<scheduler::Callback>(py)?;
     module.add_class::<state::RateLimiter>()?;
-    module.add_class::<api::limiter::WeightedRateLimiter>()?;
+    module.add_class::<api::weighted::WeightedRateLimiter>()?;
     module.add_class::<permit::Permit>()?;
+    module.add_class::<event::Event>()?;
     module.add_class::<api::stats::Stats>()?;
     module.add_class::<api::stats::Held>()?;
     errors::add(module)?;

@@ -4,11 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::errors::undisturbed;
-use crate::ffi::Finalize;
+use crate::ffi::{self, Finalize};
 use crate::imports::imports;
 use crate::scheduler;
 use crate::state::{Ending, Hold, RateLimiter};
@@ -149,6 +150,11 @@ impl Finalize for Permit {
         });
         permit.lock().is_finalized = true;
     }
+
+    fn finalizer() -> &'static PyOnceLock<Py<PyAny>> {
+        static FINALIZER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &FINALIZER
+    }
 }
 
 impl Drop for Permit {
@@ -157,8 +163,9 @@ impl Drop for Permit {
             return;
         }
         Python::try_attach(|py| {
+            let is_whole = ffi::has_finalizer::<Self>(py);
             let mut state = self.lock();
-            if !state.is_finalized {
+            if !state.is_finalized && is_whole {
                 drop(state);
                 return undisturbed(py, || {
                     if let Err(error) = self.end(py, true) {
@@ -166,7 +173,7 @@ impl Drop for Permit {
                     }
                 });
             }
-            // Held again after the collector has found it: no Python code may run now.
+            // Held again after the collector has found it, or nobody could tell: no Python code may run now.
             if let Some(hold) = state.held.take() {
                 let limiter = self.limiter.bind(py).get().state();
                 limiter.lock().record_unstamped(hold, Ending::Cancelled);

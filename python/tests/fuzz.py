@@ -8,9 +8,9 @@
 
 A crash of the interpreter, a hang, a SystemError, a lost task, a broken window or an object that
 outlives its program is a finding. Each is tried again alone, and printed with the way to repeat it.
-`fuzz_chaos.py` and `fuzz_harm.py` have the programs in which anything goes, `fuzz_clean.py` and
-`fuzz_outside.py` those that look at themselves, `fuzz_pool.py` what they are made of, and
-`fuzz_child.py` runs them.
+`fuzz_chaos.py`, `fuzz_harm.py` and `fuzz_depth.py` have the programs in which anything goes,
+`fuzz_clean.py` and `fuzz_outside.py` those that look at themselves, `fuzz_pool.py` and
+`fuzz_values.py` what they are made of, and `fuzz_child.py` runs them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each ingredient is a step of a program, by its name: `--without NAME` leaves it out. A program picks
 a few ingredients and repeats them in a random order, also from within tasks, clocks and finalizers.
-`fuzz_harm.py` has the others.
+`fuzz_harm.py` and `fuzz_depth.py` have the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Callable
 import async_rate_limiter as package
 
 # The other ingredients are among those here as soon as they are imported.
-from . import fuzz_harm
+from . import fuzz_depth, fuzz_harm
 from .fuzz_pool import (
     ABORT,
     AWAITABLE,
@@ -33,13 +33,12 @@ from .fuzz_pool import (
     LIMITERS,
     THREAD_SECONDS,
     TYPES,
-    Odd,
-    Raised,
     World,
     ingredient,
 )
+from .fuzz_values import Odd, Raised
 
-__all__ = ["chaos", "fuzz_harm"]
+__all__ = ["chaos", "fuzz_depth", "fuzz_harm"]
 
 
 def chaos(world: World) -> None:
@@ -86,7 +85,7 @@ def finish(world: World) -> None:
             continue
         if world.chance(2):
             for task in asyncio.all_tasks(loop):
-                task.cancel()
+                world.safely(task.cancel, "cancel")
             world.local.loop = loop
             world.turn()
         world.safely(loop.close, "loop.close")

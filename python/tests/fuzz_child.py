@@ -87,6 +87,9 @@ def main() -> None:
         faulthandler.cancel_dump_traceback_later()
         if world.spoilt:
             break
+    # CPython remembers that an `exec` of a text was interrupted, even if somebody caught that, and
+    # would end itself by a signal. The next one makes it forget.
+    exec("")
 
 
 if __name__ == "__main__":

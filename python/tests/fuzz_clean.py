@@ -61,6 +61,8 @@ class Audit:
         # Start, end, weight while it runs, weight once it has ended.
         self.runs: list[list[Any]] = []
         self.counts: collections.Counter[int] = collections.Counter()
+        self.limiter: Any = None
+        self.told: Told | None = None
 
     def begin(self, number: int, weight: int = 1) -> list[Any]:
         self.counts[number] += 1
@@ -75,6 +77,8 @@ class Audit:
             run[1] = time.monotonic_ns()
 
     def judge(self, world: World, name: str) -> None:
+        if self.told is not None:
+            self.told.judge(world, name, self.limiter)
         runs = sorted(self.runs, key=lambda run: int(run[0]))
         for index, (start, _, weight, _) in enumerate(runs):
             earlier = runs[:index]
@@ -102,6 +106,51 @@ class Audit:
             world.found(f"{name}: {len(twice)} tasks ran more than once")
 
 
+class Told:
+    """A hook that keeps a book of what it is told, and now and then fails."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = random.Random(rng.random())
+        # The last event of each task, and what it cannot have come after.
+        self.last: dict[int, str] = {}
+        self.wrong: list[str] = []
+        self.busy = False
+
+    def __call__(self, event: Any) -> None:
+        if self.busy:
+            self.wrong.append("a hook is called within itself")
+        self.busy = True
+        before = self.last.get(event.id)
+        if before not in BEFORE[event.kind]:
+            self.wrong.append(f"{event.kind} after {before}")
+        self.last[event.id] = event.kind
+        if self.rng.random() < 0.1:
+            permit = event.limiter.try_acquire()
+            if permit is not None:
+                permit.release_unused()
+        self.busy = False
+        if self.rng.random() < 0.1:
+            fails()
+
+    def judge(self, world: World, name: str, limiter: Any) -> None:
+        # The last call to the limiter tells what is left to tell.
+        limiter.resume()
+        open_ends = [kind for kind in self.last.values() if kind in ("queued", "granted")]
+        if open_ends and not limiter.stats().running + limiter.stats().queued:
+            self.wrong.append(f"{len(open_ends)} tasks never ended")
+        if self.wrong:
+            world.found(f"{name}: a hook was told wrongly: {self.wrong[0]}")
+
+
+#: Of the events of one task, what may come before each.
+BEFORE: dict[str, tuple[Any, ...]] = {
+    "queued": (None,),
+    "left": ("queued",),
+    "granted": (None, "queued"),
+    **dict.fromkeys(("completed", "abandoned", "unused"), ("granted",)),
+}
+
+
 def settings(rng: random.Random) -> tuple[Any, Audit, int]:
     """A limiter, what audits it, and the greatest weight."""
     weighs = rng.random() < 0.3
@@ -120,9 +169,13 @@ def settings(rng: random.Random) -> tuple[Any, Audit, int]:
         names["paced"] = True
     if rng.random() < 0.3:
         names["on_error"] = fails
+    audit = Audit(limits, concurrency)
+    if rng.random() < 0.4:
+        names["on_event"] = audit.told = Told(rng)
     kind: Any = package.WeightedRateLimiter if weighs else package.RateLimiter
     most = min([limit[0] for limit in limits if limit[2]] or [3])
-    return kind(rate, per, **names), Audit(limits, concurrency), most
+    audit.limiter = kind(rate, per, **names)
+    return audit.limiter, audit, most
 
 
 def fails(*_: object) -> None:

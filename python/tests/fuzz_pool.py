@@ -10,17 +10,19 @@ import asyncio
 import contextlib
 import os
 import random
-import sys
 import threading
 import time
 import types
-from datetime import datetime, timedelta, timezone
-from typing import Any, Callable, Generator, Iterator
+from datetime import timedelta
+from typing import Any, Callable, Generator
 
 import async_rate_limiter as package
 
+from .fuzz_values import EXCEPTIONS, PLAIN, Odd, Raised
+
 MILLISECOND = 1_000_000
-NATIVE = ("RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held")
+NATIVE = ["RateLimiter", "WeightedRateLimiter", "KeyedRateLimiter", "Permit", "Stats", "Held"]
+NATIVE += ["Event"]
 TYPES: list[type] = [getattr(package, name) for name in NATIVE if hasattr(package, name)]
 LIMITERS: tuple[type, ...] = (package.RateLimiter,)
 # As it is before any program replaces it.
@@ -37,10 +39,6 @@ def _kind_of_awaitables() -> type:
 
 
 AWAITABLE = _kind_of_awaitables()
-
-
-class Raised(Exception):
-    """What the fuzzer's own callables raise."""
 
 
 def guarded(what: Callable[[], object]) -> None:
@@ -247,7 +245,9 @@ class World:
             "queue_capacity": lambda: rng.choice([0, 1, 2]),
             "abandon_grace": lambda: rng.choice([0, 1000, timedelta(milliseconds=1)]),
             "clock_drift_ppm": lambda: rng.choice([0, 100]),
+            "max_pause": lambda: rng.choice([0, 0.0005, "1ms", Odd(self)]),
             "on_error": lambda: self.task(),
+            "on_event": lambda: self.hook(),
             "clock": lambda: self.clock(),
         }
         if "clock_cycles" in self.without:
@@ -256,7 +256,10 @@ class World:
             if self.chance(5):
                 names[name] = make()
         if self.chance(10):
-            names[rng.choice([*names, "per", "rate"])] = self.value()
+            # A clock that stands still, as `int` does, lets nobody's timeout pass.
+            names[rng.choice(["per", "rate", *(name for name in names if name != "clock")])] = (
+                self.value()
+            )
         if self.chance(20):
             positional[rng.randrange(2)] = self.value()
         return positional, names
@@ -276,6 +279,22 @@ class World:
             return time.monotonic_ns()
 
         return clock
+
+    def hook(self) -> Callable[..., Any]:
+        """A hook: any callable, or one that keeps its events and asks the limiter for more."""
+        if self.chance(3):
+            return self.task()
+
+        def hook(event: Any) -> None:
+            self.keep(event)
+            if self.chance(3):
+                self.step()
+            if self.chance(5):
+                self.keep(event.limiter.try_acquire())
+            if self.chance(10):
+                raise self.exception()
+
+        return hook
 
     def task(self) -> Callable[..., Any]:
         """A task, a callback: something to call."""
@@ -345,87 +364,6 @@ class World:
         kinds += [generator, raw, odd, gives_call, future, pushes]
         made: Callable[..., Any] = kinds[kind]
         return made
-
-
-class Odd:
-    """An awaitable, an int, an iterable, a callable: all of them call back in, and some raise."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.kind = world.rng.randrange(6)
-        self.left = 2
-
-    def _do(self) -> None:
-        if self.kind == 0:
-            self.world.step()
-        elif self.kind == 1 and self.world.chance(2):
-            raise Raised("odd")
-
-    def __await__(self) -> Any:
-        self._do()
-        return 5 if self.kind == 2 else self
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        self._do()
-        self.left -= 1
-        if self.left < 0:
-            raise StopIteration(self.left)
-        return None if self.kind != 3 else "3/1ms"
-
-    def send(self, _value: Any) -> Any:
-        return next(self)
-
-    def throw(self, *_: Any) -> Any:
-        self._do()
-        if self.kind == 4:
-            return None
-        raise Raised("thrown")
-
-    def close(self) -> None:
-        self._do()
-        if self.kind == 5:
-            raise Raised("close")
-
-    def __index__(self) -> int:
-        self._do()
-        return 1
-
-    def __float__(self) -> float:
-        self._do()
-        return 0.001
-
-    def __bool__(self) -> bool:
-        self._do()
-        return self.kind % 2 == 0
-
-    def __eq__(self, other: object) -> bool:
-        self._do()
-        return self is other
-
-    def __hash__(self) -> int:
-        self._do()
-        return 5
-
-    def __call__(self, *_: Any) -> Any:
-        self._do()
-        return self
-
-
-class Whole(int):
-    """A subclass of int."""
-
-
-EXCEPTIONS: list[Any] = [ValueError, ValueError("v"), KeyError("k"), KeyboardInterrupt("fuzz")]
-EXCEPTIONS += [GeneratorExit(), StopIteration(1), asyncio.CancelledError(), SystemExit(3), Raised]
-EXCEPTIONS += [StopAsyncIteration(), RecursionError("fuzz"), MemoryError("fuzz")]
-PLAIN: list[Any] = [None, None, True, 0, 1, 5, -1, 2**31, 2**63 - 1, 2**64, 10**30, Whole(2)]
-PLAIN += [0.0, 0.0005, 0.001, -1.5, float("inf"), float("nan"), 1e300, "", "1/1ms", "3w/2ms"]
-PLAIN += ["\ud800", "0/0", b"x", (), [], {}, [1], ["2/1ms"], object, int, len, slice(1)]
-PLAIN += [timedelta(0), timedelta(milliseconds=1), timedelta(-1), timedelta.max, sys.maxsize]
-PLAIN += [datetime.now(timezone.utc), datetime(2020, 1, 1), datetime.max, NotImplemented]
 
 
 # The steps that programs of chaos are made of, each by its name.

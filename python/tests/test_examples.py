@@ -17,7 +17,6 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 NEEDS = {
     "flask_threads.py": "__enter__",
     "llm_client.py": "paused_for",
-    "metrics.py": "is_like_new",
 }
 
 LIBRARIES = ("aiohttp", "flask", "httpx", "requests")

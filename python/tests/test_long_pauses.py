@@ -69,9 +69,9 @@ class TooLong(Clients):
 
     @for_each_client
     async def test_requests_that_wait_already_are_told(self, kind: type[Client]) -> None:
-        if kind.blocks:
-            return  # Threads wait on, as is documented.
-        limiter = self.limiter("5/10ms", concurrency=1)
+        # Threads are told by the limiter alone.
+        more = {"max_pause": 3600} if kind.blocks else {}
+        limiter = self.limiter("5/10ms", concurrency=1, **more)
         self.server.seen.clear()
         async with self.client(kind, limiter) as client:
             url = self.server.url({"wait": "", "status": 503, "retry-after": 99999})
@@ -83,6 +83,7 @@ class TooLong(Clients):
             self.assertEqual((await first).status, 503)
             results = await asyncio.gather(*waiting, return_exceptions=True)
             self.assertEqual([type(result) for result in results], [PauseTooLong] * 3)
+            self.assertEqual({getattr(error, "header", None) for error in results}, {"retry-after"})
             self.assertEqual((limiter.stats().queued, len(self.server.seen)), (0, 1))
 
     @for_each_client

@@ -112,9 +112,10 @@ class Loops(unittest.TestCase):
             "loop = asyncio.new_event_loop()\n"
             "async def main():\n"
             "    limiter = RateLimiter(10, 1000)\n"
-            "    limiter.pause_for(0.001)\n"
+            "    limiter.pause_for(3600)\n"
             "    await limiter.push(lambda: asyncio.sleep(3600))\n"
             "    await limiter.push(print)\n"
+            "    limiter.resume()\n"
             "    while not limiter.stats().running: await asyncio.sleep(0.001)\n"
             "loop.run_until_complete(main())\n"
             "loop.close()\n"
@@ -134,9 +135,10 @@ class Loops(unittest.TestCase):
             loop.set_exception_handler(lambda _, context: said.append(context["message"]))
 
             async def main() -> None:
-                subject.pause_for(0.001)
+                subject.pause_for(3600)
                 await subject.push(lambda: asyncio.sleep(3600))
                 await subject.push(lambda: None)
+                subject.resume()
                 while not subject.stats().running:
                     await asyncio.sleep(0.001)
 

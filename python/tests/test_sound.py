@@ -132,6 +132,22 @@ class Programs(unittest.TestCase):
                 )
                 self.check(program)
 
+    def test_a_class_that_has_lost_its_finalizer_runs_no_code_in_a_collection(self) -> None:
+        self.check("""
+            import gc, sys, time
+            from async_rate_limiter import Permit, RateLimiter
+            del Permit.__del__
+            sys.unraisablehook = lambda hook: print(hook.exc_value)
+            for _ in range(10):
+                names = {"time": time}
+                exec("def clock(): return time.monotonic_ns()", names)
+                limiter = RateLimiter(10, per=1, clock=names["clock"])
+                names["permit"] = limiter.try_acquire()
+                del names, limiter
+                gc.collect()
+            print("alive")
+            """)
+
     def test_native_recursion_ends_in_a_recursion_error(self) -> None:
         program = """
             import asyncio, functools, sys, threading, warnings

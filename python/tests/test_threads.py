@@ -147,9 +147,10 @@ class Threads(unittest.TestCase):
 
         async def main() -> None:
             await subject.push(lambda: None)
-            subject.pause_for(0.001)
+            subject.pause_for(3600)
             await subject.push(lambda: asyncio.sleep(3600))
             await subject.push(lambda: None)
+            subject.resume()
             while not subject.stats().running:
                 await asyncio.sleep(0.001)
 

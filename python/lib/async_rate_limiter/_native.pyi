@@ -10,7 +10,7 @@ from collections.abc import (
 )
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, TypeVar, final, overload
+from typing import Any, Literal, TypeVar, final, overload
 
 from typing_extensions import ParamSpec, TypeAlias, disjoint_base
 
@@ -26,6 +26,7 @@ __all__ = [
     "Answer",
     "Closed",
     "DeadlineExceeded",
+    "Event",
     "Held",
     "Permit",
     "QueueFull",
@@ -66,7 +67,9 @@ class RateLimiter:
         refuse_when_full: bool = False,
         abandon_grace: _Time | None = None,
         clock_drift_ppm: int = 0,
+        max_pause: _Time | None = None,
         on_error: Callable[[BaseException], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], int] | None = None,
         name: str | None = None,
         history: Iterable[tuple[int, int, int]] | None = None,
@@ -222,7 +225,9 @@ class WeightedRateLimiter(RateLimiter):
         refuse_when_full: bool = False,
         abandon_grace: _Time | None = None,
         clock_drift_ppm: int = 0,
+        max_pause: _Time | None = None,
         on_error: Callable[[BaseException], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], int] | None = None,
         name: str | None = None,
         history: Iterable[tuple[int, int, int]] | None = None,
@@ -280,6 +285,33 @@ class Held:
     def per_ns(self) -> int: ...
     @property
     def units(self) -> int: ...
+
+@final
+class Event:
+    @property
+    def kind(
+        self,
+    ) -> Literal[
+        "queued", "left", "granted", "completed", "abandoned", "unused", "paused", "resumed"
+    ]: ...
+    @property
+    def limiter(self) -> RateLimiter: ...
+    @property
+    def id(self) -> int | None: ...
+    @property
+    def weight(self) -> int | None: ...
+    @property
+    def waited(self) -> float | None: ...
+    @property
+    def took(self) -> float | None: ...
+    @property
+    def excess(self) -> int: ...
+    @property
+    def pause(self) -> float | None: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
 
 @final
 class Usage:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: The header that is reported if a refusal states no time.
 REFUSAL = "refusal"
 
+#: What is reported of a pause that the program itself began.
+OWN = "pause"
+
 
 class Target(NamedTuple):
     """The limiter of a request, and its host if there is a limiter for each."""
@@ -35,11 +38,12 @@ class Target(NamedTuple):
 
 
 class PauseTooLong(RateLimiterError):
-    """The server asked for a longer pause than `max_pause`, so the request was not sent.
+    """More than `max_pause` is left of a pause: the server of an HTTP client asked for it, or a
+    limiter with a `max_pause` was paused.
 
-    No request is sent until the pause is over or is ended by `resume()`. Those that would have to
-    wait longer than `max_pause` fail at once with this error. The answer that asked for the pause
-    is returned to its caller.
+    Nothing is granted until the pause is over or is ended by `resume()`. Whoever would have to
+    wait longer than `max_pause` gets this error at once, whoever waits already too. The answer
+    that asked for the pause is returned to its caller.
     """
 
     def __init__(self, asked: float, left: float, header: str, host: str | None) -> None:
@@ -48,7 +52,8 @@ class PauseTooLong(RateLimiterError):
         #: What is left of it, in seconds, when the error is raised.
         self.left = left
         #: The header that asked, in lower case: "ratelimit-reset" for every header with a reset
-        #: time, "hint" if a hook asked, "refusal" if a 429 or 503 stated no time.
+        #: time, "hint" if a hook asked, "refusal" if a 429 or 503 stated no time, "pause" if the
+        #: program paused the limiter itself.
         self.header = header
         #: The host, as in "api.example.com:443", if there is a limiter for each.
         self.host = host
@@ -58,7 +63,9 @@ class PauseTooLong(RateLimiterError):
 
     def __str__(self) -> str:
         server = self.host or "the server"
-        if self.header == REFUSAL:
+        if self.header == OWN:
+            asks = "the limiter was told to make a pause"
+        elif self.header == REFUSAL:
             asks = f"{server} refused a request and did not say for how long: a pause"
         else:
             asks = f"{server} asked by `{self.header}` for a pause"
@@ -67,8 +74,8 @@ class PauseTooLong(RateLimiterError):
         else:
             end = f" of {self.asked:.0f} s, until {self.until:%Y-%m-%d %H:%M:%S} UTC"
         return (
-            f"{asks}{end}, longer than `max_pause`: nothing is sent before, unless `resume` ends "
-            "the pause"
+            f"{asks}{end}, longer than `max_pause`: nothing is granted before, unless `resume` "
+            "ends the pause"
         )
 
 
@@ -134,6 +141,8 @@ class Pauses:
                 try:
                     self._check(target)
                     permit = await limiter.acquire(weight=weight)
+                except PauseTooLong as error:
+                    raise self._explained(error, target) from None
                 finally:
                     self._end(limiter, wait)
             if permit is None:
@@ -143,13 +152,16 @@ class Pauses:
             permit.release_unused()
 
     def acquire_blocking(self, target: Target, weight: int) -> Permit:
-        """The same in this thread. A thread that waits already is not told of a pause that is too
-        long: it waits.
+        """The same in this thread. A thread that waits already is told of a pause that is too long
+        by the limiter alone, by its own `max_pause`.
         """
         limiter = target.limiter
         while True:
             self._check(target)
-            permit = limiter.acquire_blocking(weight=weight)
+            try:
+                permit = limiter.acquire_blocking(weight=weight)
+            except PauseTooLong as error:
+                raise self._explained(error, target) from None
             if limiter.paused_for() <= 0:
                 return permit
             permit.release_unused()
@@ -171,6 +183,15 @@ class Pauses:
     def _end(self, limiter: RateLimiter, wait: _Wait) -> None:
         with _lock:
             _record(limiter).waits.discard(wait)
+
+    def _explained(self, error: PauseTooLong, target: Target) -> PauseTooLong:
+        """The limiter's own error, with what the server has asked for if it has."""
+        with _lock:
+            record = _records.get(target.limiter)
+            asked = None if record is None else record.asked
+        if asked is None:
+            return error
+        return PauseTooLong(asked.wait, error.left, asked.header, target.host)
 
     def _check(self, target: Target) -> None:
         with _lock:

@@ -15,7 +15,7 @@ type Limiter<'a, 'py> = &'a Bound<'py, RateLimiter>;
 /// Lets waiters move up, if there are any.
 pub(crate) fn drive(limiter: Limiter<'_, '_>) -> PyResult<()> {
     let has_waiters = limiter.get().initialised()?.lock().has_waiters();
-    if has_waiters { scheduler::drive(limiter, None) } else { Ok(()) }
+    scheduler::drive_if(limiter, has_waiters)
 }
 
 pub(crate) fn pause_until(limiter: Limiter<'_, '_>, when: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -37,8 +37,8 @@ pub(crate) fn pause_until(limiter: Limiter<'_, '_>, when: &Bound<'_, PyAny>) -> 
         PyTypeError::new_err("pause_until takes seconds of time.monotonic() or a datetime")
     })?;
     let until = state.clock.at_seconds(py, seconds)?;
-    state.lock().machine.pause_until(until);
-    drive(limiter)
+    let now = state.now(py)?;
+    pause(limiter, now, until)
 }
 
 pub(crate) fn pause_for(limiter: Limiter<'_, '_>, pause: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -67,8 +67,16 @@ fn pause_seconds(limiter: Limiter<'_, '_>, seconds: f64) -> PyResult<()> {
 fn pause_ns(limiter: Limiter<'_, '_>, pause_ns: u64) -> PyResult<()> {
     let state = limiter.get().initialised()?;
     let now = state.now(limiter.py())?;
-    state.lock().machine.pause_for(now, pause_ns);
-    drive(limiter)
+    // The machine may have seen a later time.
+    let now = now.max(state.lock().machine.now());
+    pause(limiter, now, now.saturating_add(pause_ns))
+}
+
+fn pause(limiter: Limiter<'_, '_>, now: u64, until: u64) -> PyResult<()> {
+    let mut errors = Errors::default();
+    errors.note(scheduler::pause(limiter, now, until));
+    errors.note(drive(limiter));
+    errors.into_result()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a float is what users of asyncio expect")]
@@ -125,7 +133,9 @@ pub(crate) fn set_limits(limiter: Limiter<'_, '_>, limits: &Bound<'_, PyAny>) ->
     let now = state.now(limiter.py())?;
     let changed = state.lock().machine.set_limits(now, now, limits);
     let mut errors = Errors::default();
-    for refused in changed.map_err(value_error)? {
+    let changed = changed.map_err(value_error)?;
+    state.lock().note_all_left();
+    for refused in changed {
         let error = errors::weight(&refused.error);
         if let Waiter::Thread(_) = refused.waiter {
             // It asks why when it wakes.
@@ -169,6 +179,7 @@ pub(crate) fn remember(state: &State, history: &Bound<'_, PyAny>) -> PyResult<()
 pub(crate) fn abort(limiter: Limiter<'_, '_>) -> PyResult<Vec<Py<PyAny>>> {
     let mut inner = limiter.get().initialised()?.lock();
     let waiters: Vec<Waiter> = inner.machine.abort().collect();
+    inner.note_all_left();
     let mut tasks = Vec::new();
     for state in &mut inner.loops {
         tasks.extend(std::mem::take(&mut state.ready));

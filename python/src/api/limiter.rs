@@ -1,7 +1,8 @@
-//! `RateLimiter` and `WeightedRateLimiter`, as Python sees them. `push` is in `push.rs`.
+//! `RateLimiter`, as Python sees it. `push` is in `push.rs`, `WeightedRateLimiter` in `weighted.rs`.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use strict_rate_limiter_core::Limit;
@@ -19,11 +20,6 @@ use crate::permit::{Permit, is_cancellation};
 use crate::scheduler;
 use crate::state::{Ending, RateLimiter, State};
 
-/// A limiter of weight: tasks of a total weight of at most `allowed_weight` in any interval of
-/// length `per`. All else is as for `RateLimiter`.
-#[pyclass(frozen, subclass, weakref, extends = RateLimiter, module = "async_rate_limiter")]
-pub struct WeightedRateLimiter;
-
 impl RateLimiter {
     /// A weight that could run.
     pub(crate) fn checked_weight(&self, name: &str, weight: &Bound<'_, PyAny>) -> PyResult<u64> {
@@ -40,11 +36,12 @@ impl RateLimiter {
     }
 
     /// What `__init__` does.
-    fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
-        let config = settings.config(limit)?;
-        let Settings { on_error, clock, name, history, .. } = settings;
+    pub(super) fn begin(&self, limit: Option<Limit>, settings: Settings<'_>) -> PyResult<()> {
+        let (config, max_pause_ns) = (settings.config(limit)?, settings.max_pause_ns()?);
+        let Settings { on_error, on_event, clock, name, history, .. } = settings;
         let clock = clock.map_or_else(Clock::system, |clock| Clock::Given(clock.unbind()));
-        let state = State::new(config, name, on_error.map(Bound::unbind), clock, spawn)?;
+        let (on_error, on_event) = (on_error.map(Bound::unbind), on_event.map(Bound::unbind));
+        let state = State::new(config, name, max_pause_ns, on_error, on_event, clock, spawn)?;
         if let Some(history) = history {
             control::remember(&state, &history)?;
         }
@@ -61,7 +58,7 @@ impl RateLimiter {
     #[new]
     #[pyo3(signature = (*args, **kwargs), text_signature = "(rate=None, per_ns=None, *, per=None, \
         limits=(), concurrency=1, paced=False, queue_capacity=None, refuse_when_full=False, \
-        abandon_grace=None, clock_drift_ppm=0, on_error=None, clock=None, name=None, \
+        abandon_grace=None, clock_drift_ppm=0, max_pause=None, on_error=None, on_event=None, clock=None, name=None, \
         history=None)")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let _ = (args, kwargs);
@@ -198,7 +195,8 @@ impl RateLimiter {
     fn __enter__(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().initialised()?;
         let hold = blocking::acquire(slf, 1, None)?;
-        slf.get().state().lock().enter_blocking(hold);
+        let caller = slf.get().state().caller(slf.py());
+        slf.get().state().lock().enter_blocking(hold, caller);
         Ok(())
     }
 
@@ -271,7 +269,7 @@ impl RateLimiter {
 
     /// End the pause now, if there is one. The limits hold as before.
     fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().initialised()?.lock().machine.resume();
+        slf.get().initialised()?.lock().resume();
         control::drive(slf)
     }
 
@@ -388,7 +386,7 @@ impl RateLimiter {
 
     /// The rate of its first limit.
     #[getter]
-    fn rate(&self) -> PyResult<u64> {
+    pub(super) fn rate(&self) -> PyResult<u64> {
         Ok(self.initialised()?.lock().machine.config().limits[0].rate())
     }
 
@@ -443,6 +441,11 @@ impl Finalize for RateLimiter {
     fn finalize(this: &Bound<'_, Self>) {
         errors::undisturbed(this.py(), || scheduler::tell_unreachable(this));
     }
+
+    fn finalizer() -> &'static PyOnceLock<Py<PyAny>> {
+        static FINALIZER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &FINALIZER
+    }
 }
 
 /// Calls what does not need to be native.
@@ -474,46 +477,11 @@ fn with_arguments<'py>(
 
 fn leave_block(limiter: &Bound<'_, RateLimiter>, kind: &Bound<'_, PyAny>) -> PyResult<()> {
     let cancelled = is_cancellation(kind)?;
-    let hold = limiter.get().initialised()?.lock().leave();
+    let caller = limiter.get().initialised()?.caller(kind.py());
+    let hold = limiter.get().state().lock().leave(caller);
     let Some(hold) = hold else {
         return Err(PyRuntimeError::new_err("the limiter was left without being entered"));
     };
     let ending = if cancelled { Ending::Cancelled } else { Ending::COMPLETED };
     scheduler::end(limiter, hold, ending).map(drop)
-}
-
-#[pymethods]
-impl WeightedRateLimiter {
-    #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(allowed_weight, per_ns=None, *, \
-        per=None, limits=(), concurrency=1, paced=False, queue_capacity=None, \
-        refuse_when_full=False, abandon_grace=None, clock_drift_ppm=0, on_error=None, clock=None, \
-        name=None, history=None)")]
-    fn new(
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyClassInitializer<Self> {
-        let _ = (args, kwargs);
-        PyClassInitializer::from(RateLimiter::empty()).add_subclass(Self)
-    }
-
-    #[pyo3(signature = (allowed_weight, per_ns=None, *, per=None, **settings))]
-    fn __init__(
-        slf: &Bound<'_, Self>,
-        allowed_weight: Bound<'_, PyAny>,
-        per_ns: Option<Bound<'_, PyAny>>,
-        per: Option<Bound<'_, PyAny>>,
-        settings: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        let settings = Settings::read("WeightedRateLimiter", settings)?;
-        let (name, weight) = ("allowed_weight", Some(allowed_weight));
-        let limit = config::limit(Limit::weight, name, weight, per_ns, per)?;
-        slf.as_super().get().begin(limit, settings)
-    }
-
-    /// The rate of its first limit.
-    #[getter]
-    fn allowed_weight(slf: &Bound<'_, Self>) -> PyResult<u64> {
-        slf.as_super().get().rate()
-    }
 }

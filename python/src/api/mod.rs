@@ -6,3 +6,4 @@ pub(crate) mod limiter;
 pub(crate) mod permit;
 pub(crate) mod push;
 pub(crate) mod stats;
+pub(crate) mod weighted;

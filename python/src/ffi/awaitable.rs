@@ -19,11 +19,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
-use super::attributes::{awaited, is_running, is_suspended, name_of, of_awaited, repr};
+use super::awaitable_type::make_type;
 use super::ends::end;
 use super::freelist::FREE_LIST;
 use super::recursion::Level;
-use super::{AM_SEND, SEND_ERROR, SEND_NEXT, SEND_RETURN, called, called_quickly};
+use super::{SEND_ERROR, SEND_NEXT, SEND_RETURN, called, called_quickly};
 use crate::errors::undisturbed;
 
 /// What comes in with a step.
@@ -65,7 +65,7 @@ pub(crate) trait Operation: Sized + 'static {
     /// What it awaits.
     fn awaited(&self) -> Option<&Py<PyAny>>;
     /// The Python objects that it holds, for the collector.
-    fn held(&self) -> [Option<&Py<PyAny>>; 5];
+    fn held(&self) -> [Option<&Py<PyAny>>; 4];
     /// Where the type is kept.
     fn awaitable_type() -> &'static AwaitableType;
 }
@@ -80,10 +80,10 @@ impl AwaitableType {
 }
 
 #[repr(C)]
-struct Awaitable<O> {
+pub(super) struct Awaitable<O> {
     head: ffi::PyObject,
     /// The list of weak references, which the interpreter keeps.
-    weak: *mut ffi::PyObject,
+    pub(super) weak: *mut ffi::PyObject,
     operation: UnsafeCell<O>,
 }
 
@@ -115,89 +115,6 @@ pub(crate) fn new<O: Operation>(py: Python<'_>, operation: O) -> PyResult<Bound<
         }
         Ok(Bound::from_owned_ptr(py, object))
     }
-}
-
-fn make_type<O: Operation>(py: Python<'_>) -> PyResult<Py<PyType>> {
-    /// From 3.10.
-    const IMMUTABLE: u64 = 1 << 8;
-    let method = |name: &'static CStr, function: ffi::PyCFunction, flags| ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
-        ml_flags: flags,
-        ml_doc: ptr::null(),
-    };
-    let methods = Box::leak(Box::new([
-        method(c"send", send::<O>, ffi::METH_O),
-        method(c"throw", throw::<O>, ffi::METH_VARARGS),
-        method(c"close", close::<O>, ffi::METH_NOARGS),
-        ffi::PyMethodDef::zeroed(),
-    ]));
-    let attribute = |name: &'static CStr, get: ffi::getter| ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        closure: name.as_ptr().cast_mut().cast(),
-        ..ffi::PyGetSetDef::default()
-    };
-    let attributes = Box::leak(Box::new([
-        attribute(c"__name__", name_of::<O>),
-        attribute(c"__qualname__", name_of::<O>),
-        attribute(c"cr_await", awaited::<O>),
-        attribute(c"cr_running", is_running::<O>),
-        attribute(c"cr_suspended", is_suspended::<O>),
-        attribute(c"cr_frame", of_awaited::<O>),
-        attribute(c"cr_code", of_awaited::<O>),
-        attribute(c"cr_origin", of_awaited::<O>),
-        ffi::PyGetSetDef::default(),
-    ]));
-    let members = Box::leak(Box::new([
-        ffi::PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset: mem::offset_of!(Awaitable<O>, weak).cast_signed(),
-            flags: ffi::Py_READONLY,
-            doc: ptr::null(),
-        },
-        ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
-    ]));
-    let (new, dealloc): (ffi::newfunc, ffi::destructor) = (refuse_new, dealloc::<O>);
-    let (traverse, clear): (ffi::traverseproc, ffi::inquiry) = (traverse::<O>, clear::<O>);
-    let (itself, finalize): (ffi::unaryfunc, ffi::destructor) = (itself, finalize::<O>);
-    let (repr, next): (ffi::reprfunc, ffi::iternextfunc) = (repr::<O>, next::<O>);
-    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
-    let mut slots = vec![
-        slot(ffi::Py_tp_new, new as *mut c_void),
-        slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        slot(ffi::Py_tp_finalize, finalize as *mut c_void),
-        slot(ffi::Py_tp_traverse, traverse as *mut c_void),
-        slot(ffi::Py_tp_clear, clear as *mut c_void),
-        slot(ffi::Py_tp_repr, repr as *mut c_void),
-        slot(ffi::Py_am_await, itself as *mut c_void),
-        slot(ffi::Py_tp_iter, itself as *mut c_void),
-        slot(ffi::Py_tp_iternext, next as *mut c_void),
-        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_getset, attributes.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
-    ];
-    let mut flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC;
-    if py.version_info() >= (3, 10) {
-        slots.push(slot(AM_SEND, am_send::<O> as *mut c_void));
-        flags |= IMMUTABLE;
-    }
-    slots.push(slot(0, ptr::null_mut()));
-    let mut spec = ffi::PyType_Spec {
-        name: O::TYPE_NAME.as_ptr(),
-        basicsize: c_int::try_from(size_of::<Awaitable<O>>())?,
-        itemsize: 0,
-        flags: flags as u32,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: the slots hold functions of their slots' types and end with a zero; methods, attributes and members live
-    // for ever.
-    let kind = unsafe {
-        let kind = ffi::PyType_FromSpec(&raw mut spec);
-        Bound::from_owned_ptr_or_err(py, kind)?
-    };
-    Ok(kind.cast_into::<PyType>()?.unbind())
 }
 
 /// The operation of an object, in exchange for another.
@@ -274,7 +191,7 @@ fn yielded(py: Python<'_>, step: Step) -> *mut ffi::PyObject {
 }
 
 /// Nobody makes one but the limiter: made by hand, it would have no operation.
-unsafe extern "C" fn refuse_new(
+pub(super) unsafe extern "C" fn refuse_new(
     _: *mut ffi::PyTypeObject,
     _: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
@@ -284,13 +201,13 @@ unsafe extern "C" fn refuse_new(
     })
 }
 
-unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+pub(super) unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter passes a live object.
     unsafe { ffi::Py_INCREF(object) };
     object
 }
 
-unsafe extern "C" fn am_send<O: Operation>(
+pub(super) unsafe extern "C" fn am_send<O: Operation>(
     object: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
@@ -313,7 +230,9 @@ unsafe extern "C" fn am_send<O: Operation>(
     if is_new { called_quickly(SEND_ERROR, work) } else { called(SEND_ERROR, work) }
 }
 
-unsafe extern "C" fn next<O: Operation>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+pub(super) unsafe extern "C" fn next<O: Operation>(
+    object: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     called(ptr::null_mut(), |py| {
         // SAFETY: the interpreter passes a live `Awaitable`.
         let step = unsafe { step::<O>(py, object, &Sent::Value(py.None().bind(py))) }?;
@@ -321,7 +240,7 @@ unsafe extern "C" fn next<O: Operation>(object: *mut ffi::PyObject) -> *mut ffi:
     })
 }
 
-unsafe extern "C" fn send<O: Operation>(
+pub(super) unsafe extern "C" fn send<O: Operation>(
     object: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -335,7 +254,7 @@ unsafe extern "C" fn send<O: Operation>(
     })
 }
 
-unsafe extern "C" fn throw<O: Operation>(
+pub(super) unsafe extern "C" fn throw<O: Operation>(
     object: *mut ffi::PyObject,
     arguments: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -352,7 +271,7 @@ unsafe extern "C" fn throw<O: Operation>(
     })
 }
 
-unsafe extern "C" fn close<O: Operation>(
+pub(super) unsafe extern "C" fn close<O: Operation>(
     object: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
@@ -370,7 +289,7 @@ unsafe extern "C" fn close<O: Operation>(
     })
 }
 
-unsafe extern "C" fn traverse<O: Operation>(
+pub(super) unsafe extern "C" fn traverse<O: Operation>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
     arg: *mut c_void,
@@ -394,20 +313,20 @@ unsafe extern "C" fn traverse<O: Operation>(
 }
 
 /// The collector calls it before it clears anything.
-unsafe extern "C" fn finalize<O: Operation>(object: *mut ffi::PyObject) {
+pub(super) unsafe extern "C" fn finalize<O: Operation>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a live `Awaitable`.
     let operation = unsafe { exchange(object, O::done()) };
     end(operation, |operation, py| undisturbed(py, || operation.finalize(py)));
 }
 
-unsafe extern "C" fn clear<O: Operation>(object: *mut ffi::PyObject) -> c_int {
+pub(super) unsafe extern "C" fn clear<O: Operation>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live `Awaitable`.
     let operation = unsafe { exchange(object, O::done()) };
     end(operation, |operation, _| operation.let_go());
     0
 }
 
-unsafe extern "C" fn dealloc<O: Operation>(object: *mut ffi::PyObject) {
+pub(super) unsafe extern "C" fn dealloc<O: Operation>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes an `Awaitable` that nobody refers to any more. Its operation is taken out and needs
     // no further end. The memory goes back the way it came, and with it the object's reference to its type.
     unsafe {

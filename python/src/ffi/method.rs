@@ -7,8 +7,10 @@ use std::{mem, ptr, slice};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyClass;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 use super::{called, called_quickly};
@@ -102,7 +104,17 @@ pub(crate) fn add_method<M: Method>(py: Python<'_>) -> PyResult<()> {
 /// whole. After it, an object has nothing left whose end runs Python code. An object whose last reference goes is not
 /// finalized but dropped.
 pub(crate) fn add_finalizer<C: Finalize>(py: Python<'_>) -> PyResult<()> {
-    add::<C>(py, c"__del__", c"", finalize::<C>, ffi::METH_NOARGS)
+    add::<C>(py, c"__del__", c"", finalize::<C>, ffi::METH_NOARGS)?;
+    let finalizer = py.get_type::<C>().getattr(intern!(py, "__del__"))?.unbind();
+    C::finalizer().get_or_init(py, || finalizer);
+    Ok(())
+}
+
+/// Whether a class has its finalizer still: a program may take it away, and then an object that is dropped may be one
+/// that the collector clears.
+pub(crate) fn has_finalizer<C: Finalize>(py: Python<'_>) -> bool {
+    let known = py.get_type::<C>().getattr_opt(intern!(py, "__del__")).ok().flatten();
+    known.is_some_and(|known| C::finalizer().get(py).is_some_and(|own| known.is(own)))
 }
 
 /// What a finalizer does.
@@ -110,6 +122,9 @@ pub(crate) trait Finalize:
     PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync
 {
     fn finalize(this: &Bound<'_, Self>);
+
+    /// Where the finalizer is kept.
+    fn finalizer() -> &'static PyOnceLock<Py<PyAny>>;
 }
 
 fn add<C: PyClass>(

@@ -9,6 +9,7 @@
 
 mod attributes;
 mod awaitable;
+mod awaitable_type;
 mod coroutine;
 mod ends;
 mod freelist;
@@ -25,7 +26,7 @@ use pyo3::prelude::*;
 pub(crate) use awaitable::{AwaitableType, Operation, Sent, Step, install, new};
 pub(crate) use coroutine::resume;
 pub(crate) use interpreter::refuse_subinterpreter;
-pub(crate) use method::{Arguments, Finalize, Method, add_finalizer, add_method};
+pub(crate) use method::{Arguments, Finalize, Method, add_finalizer, add_method, has_finalizer};
 
 /// The slot by which an object answers without an exception. From 3.10; before, the type would be refused.
 const AM_SEND: c_int = 81;

@@ -160,7 +160,7 @@ impl Operation for Call {
             Self::Waiting(waiting) => {
                 let Some(ticket) = waiting.ticket else { return };
                 let state = waiting.limiter.bind(py).get().state();
-                let waiter = state.lock().machine.cancel(ticket);
+                let waiter = state.lock().cancel(ticket);
                 drop(waiter);
             }
             Self::Running(task) => task.let_go(py),
@@ -195,27 +195,27 @@ impl Operation for Call {
 
     fn awaited(&self) -> Option<&Py<PyAny>> {
         match self {
-            Self::Waiting(waiting) => Some(&waiting.future),
+            Self::Waiting(waiting) => Some(waiting.future.as_any()),
             Self::Running(task) => Some(task.awaited()),
             Self::Queued { returned, .. } => Some(returned),
             Self::New { .. } | Self::Executing | Self::Done => None,
         }
     }
 
-    fn held(&self) -> [Option<&Py<PyAny>>; 5] {
+    fn held(&self) -> [Option<&Py<PyAny>>; 4] {
         match self {
             Self::New { limiter, request, .. } => {
-                [Some(limiter.as_any()), request.held(), None, None, None]
+                [Some(limiter.as_any()), request.held(), None, None]
             }
             Self::Queued { limiter, returned, .. } => {
-                [Some(limiter.as_any()), Some(returned), None, None, None]
+                [Some(limiter.as_any()), Some(returned), None, None]
             }
             Self::Waiting(waiting) => waiting.held(),
             Self::Running(task) => {
                 let [limiter, driver, awaited] = task.held();
-                [limiter, driver, awaited, None, None]
+                [limiter, driver, awaited, None]
             }
-            Self::Executing | Self::Done => [None; 5],
+            Self::Executing | Self::Done => [None; 4],
         }
     }
 
@@ -316,7 +316,8 @@ fn carry_out(limiter: &Bound<'_, RateLimiter>, hold: Hold, request: Request) -> 
         Request::Run(task) => ran(task::run(limiter, Purpose::Run(hold), task.into_bound(py))),
         Request::Enter => {
             // Every permit of weight 1 is like any other; the limiter counts them.
-            limiter.get().state().lock().enter(hold);
+            let caller = limiter.get().state().caller(py);
+            limiter.get().state().lock().enter(hold, caller);
             answer(py.None())
         }
         Request::Acquire(permit) => {

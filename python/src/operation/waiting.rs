@@ -3,13 +3,13 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyIterator;
 use strict_rate_limiter_core::Ticket;
 
 use super::{Call, Outcome, Request, answer, fail, granted};
 use crate::errors;
 use crate::event_loop;
 use crate::ffi::{Sent, Step};
+use crate::future::Future;
 use crate::pushed::Pushed;
 use crate::scheduler;
 use crate::state::{Hold, RateLimiter, Waiter};
@@ -22,8 +22,7 @@ pub(crate) struct Waiting {
     pub(super) ticket: Option<Ticket>,
     pub(super) request: Request,
     deadline: Option<Deadline>,
-    pub(super) future: Py<PyAny>,
-    awaited: Py<PyIterator>,
+    pub(super) future: Py<Future>,
 }
 
 /// Until when it waits, and the loop's timer for that.
@@ -59,9 +58,9 @@ pub(super) fn wait(
             join(&limiter, weight, timeout_ns)
         }
     };
-    let Joined { ticket, deadline, future, awaited } = joined?;
+    let Joined { ticket, deadline, future } = joined?;
     let (limiter, future) = (limiter.unbind(), future.unbind());
-    let mut waiting = Waiting { limiter, ticket, request, deadline: None, future, awaited };
+    let mut waiting = Waiting { limiter, ticket, request, deadline: None, future };
     if let Some(ns) = timeout_ns
         && let Err(error) = waiting.begin_timeout(py, ns, deadline)
     {
@@ -74,8 +73,7 @@ pub(super) fn wait(
 struct Joined<'py> {
     ticket: Option<Ticket>,
     deadline: Option<u64>,
-    future: Bound<'py, PyAny>,
-    awaited: Py<PyIterator>,
+    future: Bound<'py, Future>,
 }
 
 /// A caller that wants a permit joins the queue.
@@ -91,10 +89,9 @@ fn join<'py>(
     let deadline = timeout_ns.map(|ns| scheduler::deadline(limiter, weight, ns)).transpose()?;
     let (id, runs) = scheduler::running_loop(limiter)?;
     let future = event_loop::create_future(py)?;
-    let awaited = await_future(&future)?;
     let waiter = Waiter::Coroutine { event_loop: id, future: future.clone().unbind() };
     let ticket = Some(scheduler::join(limiter, weight, waiter, Some(runs))?.ticket);
-    Ok(Joined { ticket, deadline, future, awaited })
+    Ok(Joined { ticket, deadline, future })
 }
 
 /// A pushed task joins the queue. `None` if nothing is left to wait for.
@@ -108,7 +105,6 @@ fn push<'py>(
     let (id, runs) = scheduler::running_loop(limiter)?;
     let task = Pushed::new(task)?;
     let future = event_loop::create_future(py)?;
-    let awaited = await_future(&future)?;
     let waiter = Waiter::Pushed { event_loop: id, task, room: None };
     let place = scheduler::join(limiter, weight, waiter, Some(runs))?;
     if place.accepted {
@@ -125,7 +121,7 @@ fn push<'py>(
     };
     *room = Some(future.clone().unbind());
     drop(inner);
-    Ok(Some(Joined { ticket: Some(place.ticket), deadline: None, future, awaited }))
+    Ok(Some(Joined { ticket: Some(place.ticket), deadline: None, future }))
 }
 
 /// A caller waits until nothing runs and nobody waits.
@@ -137,7 +133,6 @@ fn wait_for_end<'py>(limiter: &Bound<'py, RateLimiter>) -> PyResult<Joined<'py>>
     }
     let (id, runs) = scheduler::running_loop(limiter)?;
     let future = event_loop::create_future(py)?;
-    let awaited = await_future(&future)?;
     let mut inner = state.lock();
     let unused = inner.keep_loop(id, runs);
     inner.drained.push((id, future.clone().unbind()));
@@ -147,15 +142,10 @@ fn wait_for_end<'py>(limiter: &Bound<'py, RateLimiter>) -> PyResult<Joined<'py>>
         forget_drained(limiter, &future);
         return Err(error);
     }
-    Ok(Joined { ticket: None, deadline: None, future, awaited })
+    Ok(Joined { ticket: None, deadline: None, future })
 }
 
-fn await_future(future: &Bound<'_, PyAny>) -> PyResult<Py<PyIterator>> {
-    let awaited = future.call_method0(intern!(future.py(), "__await__"))?;
-    Ok(awaited.cast_into::<PyIterator>()?.unbind())
-}
-
-fn forget_drained(limiter: &Bound<'_, RateLimiter>, future: &Bound<'_, PyAny>) {
+fn forget_drained(limiter: &Bound<'_, RateLimiter>, future: &Bound<'_, Future>) {
     let mut inner = limiter.get().state().lock();
     let place = inner.drained.iter().position(|(_, known)| future.is(known));
     let forgotten = place.map(|index| inner.drained.swap_remove(index));
@@ -165,10 +155,10 @@ fn forget_drained(limiter: &Bound<'_, RateLimiter>, future: &Bound<'_, PyAny>) {
 
 impl Waiting {
     /// The Python objects that it holds, for the collector.
-    pub(super) fn held(&self) -> [Option<&Py<PyAny>>; 5] {
+    pub(super) fn held(&self) -> [Option<&Py<PyAny>>; 4] {
         let timer = self.deadline.as_ref().map(|deadline| &deadline.timer);
-        let (limiter, awaited) = (Some(self.limiter.as_any()), Some(self.awaited.as_any()));
-        [limiter, self.request.held(), Some(&self.future), awaited, timer]
+        let (limiter, future) = (Some(self.limiter.as_any()), Some(self.future.as_any()));
+        [limiter, self.request.held(), future, timer]
     }
 
     pub(super) fn resume(self, py: Python<'_>, sent: &Sent<'_, '_>) -> Outcome {
@@ -180,10 +170,13 @@ impl Waiting {
 
     /// Whether the future is done.
     fn look(self, py: Python<'_>) -> Outcome {
-        match self.awaited.bind(py).clone().next() {
-            Some(Ok(future)) => (Call::Waiting(self), Ok(Step::Yield(future.unbind()))),
-            Some(Err(error)) => fail(errors::with(error, self.leave(py))),
-            None => self.woken(py),
+        match self.future.get().look(py) {
+            Ok(true) => self.woken(py),
+            Ok(false) => {
+                let future = self.future.clone_ref(py).into_any();
+                (Call::Waiting(self), Ok(Step::Yield(future)))
+            }
+            Err(error) => fail(errors::with(error, self.leave(py))),
         }
     }
 
@@ -237,7 +230,6 @@ impl Waiting {
         scheduler::check_deadline(limiter, now, ticket, at)?;
         // Too early, by the loop's own clock: once more, with another future.
         let future = event_loop::create_future(py)?;
-        self.awaited = await_future(&future)?;
         let again = future.clone().unbind();
         let replaced = match state.lock().machine.waiter_mut(ticket) {
             Some(Waiter::Coroutine { future, .. }) => Some(std::mem::replace(future, again)),

@@ -6,14 +6,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use super::pushed_tasks::{Started, start};
-use super::{ATTEMPTS, Loop, drive, loops};
+use super::{Loop, drive, loops};
 use crate::errors::{Errors, undisturbed};
 use crate::event_loop::EventLoop;
-use crate::ffi::Finalize;
+use crate::ffi::{self, Finalize};
+use crate::signals::{ATTEMPTS, in_another_thread};
 use crate::state::{LoopId, RateLimiter, When};
 
 /// What a loop calls to start tasks and to look at the time.
@@ -33,43 +35,68 @@ pub(super) fn plan(
     (id, when): (LoopId, When),
     delay_ns: u64,
 ) -> PyResult<Loop> {
-    let py = limiter.py();
-    let state = limiter.get().state();
     let mut errors = Errors::default();
     for _ in 0..ATTEMPTS {
-        let mut inner = state.lock();
-        let Some(known) = inner.loop_mut(id) else {
-            drop(inner);
-            loops::lose(limiter, id);
-            return errors.into_result().map(|()| Loop::IsLost);
-        };
-        if known.plan.when == When::Soon || known.plan.when == when {
-            break;
+        if let Some(found) = try_plan(limiter, (id, when), delay_ns, &mut errors) {
+            return errors.into_result().map(|()| found);
         }
-        let event_loop = known.event_loop.clone_ref(py);
-        drop(inner);
-        let Some(runs_here) = errors.note(event_loop.runs_here(py)) else { continue };
-        let when = if runs_here { when } else { When::Soon };
-        let mut inner = state.lock();
-        let Some(known) = inner.loop_mut(id) else { continue };
-        let old = known.plan.replace(when);
-        let number = known.plan.id;
-        drop(inner);
-        let callback = Callback::new(limiter, id, number)?;
-        let asked = ask(&event_loop, &callback, when, delay_ns, old);
-        let Err(error) = asked.map(|timer| keep_timer(limiter, id, number, timer)) else { break };
-        // It may have been asked nevertheless: then it calls back for nothing.
-        callback.get().is_over.store(true, Ordering::Relaxed);
-        if errors.note(event_loop.is_closed(py)) == Some(true) {
-            loops::lose(limiter, id);
-            return errors.into_result().map(|()| Loop::IsLost);
-        }
-        if let Some(known) = state.lock().loop_mut(id).filter(|known| known.plan.id == number) {
-            known.plan.replace(When::Never);
-        }
-        errors.note::<()>(Err(error));
     }
-    errors.into_result().map(|()| Loop::IsKnown)
+    let same = limiter.as_unbound();
+    let found = in_another_thread(limiter.py(), |py| {
+        let mut errors = Errors::default();
+        let found = try_plan(same.bind(py), (id, When::Soon), 0, &mut errors);
+        errors.into_result().map(|()| found)
+    });
+    let found = found.and_then(|found| errors.note(found)).flatten();
+    errors.into_result().map(|()| found.unwrap_or(Loop::IsKnown))
+}
+
+/// `None` if the loop raised: then it has to be asked again.
+fn try_plan(
+    limiter: &Bound<'_, RateLimiter>,
+    (id, when): (LoopId, When),
+    delay_ns: u64,
+    errors: &mut Errors,
+) -> Option<Loop> {
+    let py = limiter.py();
+    let state = limiter.get().state();
+    let mut inner = state.lock();
+    let Some(known) = inner.loop_mut(id) else {
+        drop(inner);
+        loops::lose(limiter, id);
+        return Some(Loop::IsLost);
+    };
+    if known.plan.when == When::Soon || known.plan.when == when {
+        return Some(Loop::IsKnown);
+    }
+    let event_loop = known.event_loop.clone_ref(py);
+    drop(inner);
+    let when = if errors.note(event_loop.runs_here(py))? { when } else { When::Soon };
+    let mut inner = state.lock();
+    let known = inner.loop_mut(id)?;
+    let old = known.plan.replace(when);
+    let number = known.plan.id;
+    drop(inner);
+    let callback = errors.note(Callback::new(limiter, id, number))?;
+    let asked = ask(&event_loop, &callback, when, delay_ns, old);
+    let error = match asked {
+        Ok(timer) => {
+            keep_timer(limiter, id, number, timer);
+            return Some(Loop::IsKnown);
+        }
+        Err(error) => error,
+    };
+    // It may have been asked nevertheless: then it calls back for nothing.
+    callback.get().is_over.store(true, Ordering::Relaxed);
+    if errors.note(event_loop.is_closed(py)) == Some(true) {
+        loops::lose(limiter, id);
+        return Some(Loop::IsLost);
+    }
+    if let Some(known) = state.lock().loop_mut(id).filter(|known| known.plan.id == number) {
+        known.plan.replace(When::Never);
+    }
+    errors.note::<()>(Err(error));
+    None
 }
 
 fn ask(
@@ -187,12 +214,21 @@ impl Finalize for Callback {
     fn finalize(this: &Bound<'_, Self>) {
         undisturbed(this.py(), || this.get().let_go(this.py()));
     }
+
+    fn finalizer() -> &'static PyOnceLock<Py<PyAny>> {
+        static FINALIZER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &FINALIZER
+    }
 }
 
 impl Drop for Callback {
     fn drop(&mut self) {
         if !self.is_over.load(Ordering::Relaxed) {
-            Python::try_attach(|py| undisturbed(py, || self.let_go(py)));
+            Python::try_attach(|py| {
+                if ffi::has_finalizer::<Self>(py) {
+                    undisturbed(py, || self.let_go(py));
+                }
+            });
         }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) fn deadline(
 ) -> PyResult<u64> {
     let state = limiter.get().state();
     let now = state.now(limiter.py())?;
+    // The reason why nothing comes in time, if it is one.
+    super::check_pause(limiter, now)?;
     let deadline = now.saturating_add(timeout_ns);
     let admitted = state.lock().machine.admit_by(now, weight, deadline);
     match admitted {

@@ -63,7 +63,7 @@ pub(super) fn lose(limiter: &Bound<'_, RateLimiter>, id: LoopId) {
     let mut inner = state.lock();
     let index = inner.loops.iter().position(|known| known.id == id);
     let lost = index.map(|index| inner.loops.swap_remove(index));
-    let waiters = inner.machine.cancel_where(|waiter| waiter.event_loop() == Some(id));
+    let waiters = inner.cancel_where(|waiter| waiter.event_loop() == Some(id));
     let mut never_ran = count_tasks(&waiters);
     let mut tasks: Vec<Pushed> = Vec::new();
     let (event_loop, ready, plan) = match lost {
@@ -117,7 +117,7 @@ fn tell_lost(
 pub(crate) fn tell_unreachable(limiter: &Bound<'_, RateLimiter>) {
     let Ok(state) = limiter.get().initialised() else { return };
     let mut inner = state.lock();
-    let waiters = inner.machine.cancel_where(|waiter| matches!(waiter, Waiter::Pushed { .. }));
+    let waiters = inner.cancel_where(|waiter| matches!(waiter, Waiter::Pushed { .. }));
     let told = inner.loops.first().map(|known| known.event_loop.clone_ref(limiter.py()));
     drop(inner);
     let why = "nothing refers to it any more";

@@ -12,7 +12,9 @@
 
 mod callback;
 mod deadline;
+mod events;
 mod loops;
+mod pauses;
 mod pushed_tasks;
 
 use pyo3::prelude::*;
@@ -20,18 +22,19 @@ use strict_rate_limiter_core::{Enqueued, Ticket, TicketStatus, TryGrantError};
 
 use crate::errors::{self, Errors};
 use crate::event_loop::EventLoop;
+use crate::future::Future;
 use crate::reentrancy::FrameKind;
+use crate::signals::{ATTEMPTS, in_another_thread};
 use crate::state::{Action, Ending, Hold, Inner, LoopId, RateLimiter, Waiter, When};
 
 pub(crate) use callback::Callback;
 pub(crate) use deadline::{check as check_deadline, deadline};
+pub(crate) use events::tell;
 pub(crate) use loops::{forget as forget_loops, running as running_loop, tell_unreachable};
+pub(crate) use pauses::{check as check_pause, pause};
 pub(crate) use pushed_tasks::{end_started, ending_of, refuse};
 
 use callback::plan;
-
-/// How often a loop is asked again after the call has raised: a signal handler may raise at any moment.
-const ATTEMPTS: usize = 3;
 
 /// How long until the next look after one that failed.
 const RETRY_NS: u64 = 50_000_000;
@@ -73,9 +76,14 @@ pub(crate) fn try_grant(limiter: &Bound<'_, RateLimiter>, weight: u64) -> PyResu
     let state = limiter.get().state();
     let now = state.now(limiter.py())?;
     let mut inner = state.lock();
-    let granted = inner.machine.try_grant(now, weight);
+    let granted = inner.try_grant(now, weight);
+    drop(inner);
     match granted {
-        Ok(grant) => Ok(Some(inner.hold(grant))),
+        Ok(hold) => match tell(limiter) {
+            Ok(()) => Ok(Some(hold)),
+            // What raises has no effect.
+            Err(error) => Err(errors::with(error, undo(limiter, hold))),
+        },
         Err(TryGrantError::Busy { .. }) => Ok(None),
         Err(TryGrantError::Request(error)) => Err(errors::weight(&error)),
         Err(_) => Err(errors::closed()),
@@ -89,7 +97,14 @@ pub(crate) fn join(
     waiter: Waiter,
     event_loop: Option<EventLoop>,
 ) -> PyResult<Enqueued> {
-    let mut inner = limiter.get().state().lock();
+    let state = limiter.get().state();
+    let needs_time = state.is_watched || state.max_pause_ns != u64::MAX;
+    let now = if needs_time { state.now(limiter.py())? } else { 0 };
+    let mut inner = state.lock();
+    if let Some(left) = inner.paused_too_long(now, state.max_pause_ns) {
+        drop(inner);
+        return Err(errors::pause_too_long(limiter.py(), left));
+    }
     if let Err(error) = inner.machine.admit(weight) {
         // Refused here, the waiter ends after the lock does.
         drop(inner);
@@ -101,10 +116,11 @@ pub(crate) fn join(
         (_, event_loop) => event_loop,
     };
     let place = inner.machine.enqueue(weight, waiter).map_err(errors::enqueue)?;
+    inner.note_queued(place.ticket, weight, now);
     let may_move = is_first && !inner.machine.awaits_completion();
     drop(inner);
     drop(unused);
-    if may_move && let Err(error) = drive(limiter, None) {
+    if let Err(error) = drive_if(limiter, may_move) {
         // What raises has no effect.
         return Err(errors::with(error, leave(limiter, place.ticket)));
     }
@@ -127,12 +143,12 @@ pub(crate) fn claim(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) -> PyResul
 /// A waiter leaves: the queue, or the grant that it never saw.
 pub(crate) fn leave(limiter: &Bound<'_, RateLimiter>, ticket: Ticket) -> PyResult<()> {
     let mut inner = limiter.get().state().lock();
-    let waiter = inner.machine.cancel(ticket);
+    let waiter = inner.cancel(ticket);
     inner.refused.remove(&ticket);
     let drives = inner.has_waiters();
     drop(inner);
     drop(waiter);
-    if drives { drive(limiter, None) } else { Ok(()) }
+    drive_if(limiter, drives)
 }
 
 /// A task that has its permit never starts: as if it had not been granted.
@@ -141,7 +157,7 @@ pub(crate) fn undo(limiter: &Bound<'_, RateLimiter>, hold: Hold) -> PyResult<()>
     inner.undo(hold);
     let drives = inner.has_waiters();
     drop(inner);
-    if drives { drive(limiter, None) } else { Ok(()) }
+    drive_if(limiter, drives)
 }
 
 /// A task has ended. Returns what it used beyond what was reserved for it.
@@ -188,8 +204,15 @@ fn end_and(
     drop(inner);
     if drives {
         Python::attach(|_| drive(limiter, Some(now)))?;
+    } else if state.is_watched {
+        Python::attach(|_| tell(limiter))?;
     }
     Ok(excess)
+}
+
+/// Drives if somebody may move up. Else there may be something to tell.
+pub(crate) fn drive_if(limiter: &Bound<'_, RateLimiter>, drives: bool) -> PyResult<()> {
+    if drives { drive(limiter, None) } else { tell(limiter) }
 }
 
 /// Asks the machine until it grants nothing more. `now` if it was read already.
@@ -204,9 +227,9 @@ pub(crate) fn drive(limiter: &Bound<'_, RateLimiter>, now: Option<u64>) -> PyRes
         let action = state.lock().next(now);
         match action {
             Action::Wake { ticket, event_loop: id, future, _task } => {
-                if wake(limiter, id, &future, &mut errors) == Loop::IsLost {
+                if wake(limiter, id, &future, None, &mut errors) == Loop::IsLost {
                     // Its waiter never runs, so the grant is undone.
-                    let waiter = state.lock().machine.cancel(ticket);
+                    let waiter = state.lock().cancel(ticket);
                     drop(waiter);
                 }
             }
@@ -225,8 +248,9 @@ pub(crate) fn drive(limiter: &Bound<'_, RateLimiter>, now: Option<u64>) -> PyRes
     }
     let drained = state.lock().take_drained();
     for (id, future) in drained {
-        wake(limiter, id, &future, &mut errors);
+        wake(limiter, id, &future, None, &mut errors);
     }
+    errors.note(tell(limiter));
     errors.into_result()
 }
 
@@ -239,22 +263,25 @@ fn look_later(limiter: &Bound<'_, RateLimiter>) -> PyResult<()> {
     }
 }
 
-/// Wakes a future of a loop. A signal handler may raise meanwhile: then it is tried again.
+/// Wakes a future of a loop, or refuses it with an exception.
 fn wake(
     limiter: &Bound<'_, RateLimiter>,
     id: LoopId,
-    future: &Py<PyAny>,
+    future: &Py<Future>,
+    refusal: Option<&PyErr>,
     errors: &mut Errors,
 ) -> Loop {
     let py = limiter.py();
     let Some(event_loop) = loops::find(limiter, id) else { return Loop::IsLost };
     for _ in 0..ATTEMPTS {
-        let Err(error) = event_loop.wake(future.bind(py)) else { break };
+        let Err(error) = event_loop.wake(future.bind(py), refusal) else { return Loop::IsKnown };
         if errors.note(event_loop.is_closed(py)) == Some(true) {
             loops::lose(limiter, id);
             return Loop::IsLost;
         }
         errors.note::<()>(Err(error));
     }
+    let woken = in_another_thread(py, |py| event_loop.wake(future.bind(py), refusal));
+    errors.note(woken.unwrap_or(Ok(())));
     Loop::IsKnown
 }

@@ -1,10 +1,10 @@
 //! Pushed tasks whose turn has come, and waiters that are refused: nobody waits for a pushed task, so what becomes of it
 //! is told to its loop.
 
-use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
-use super::{end, loops};
+use super::{end, loops, wake};
 use crate::errors::{self, Errors};
 use crate::event_loop::EventLoop;
 use crate::imports::imports;
@@ -89,7 +89,7 @@ pub(crate) fn end_started(
 /// program.
 fn report(limiter: &Bound<'_, RateLimiter>, event_loop: &EventLoop, error: PyErr) -> PyResult<()> {
     let py = limiter.py();
-    if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+    if errors::ends_program(py, &error) {
         return Err(error);
     }
     let state = limiter.get().state();
@@ -99,6 +99,9 @@ fn report(limiter: &Bound<'_, RateLimiter>, event_loop: &EventLoop, error: PyErr
     if let Some(on_error) = on_error
         && let Err(error) = on_error.bind(py).call1((error.value(py),))
     {
+        if errors::ends_program(py, &error) {
+            return Err(error);
+        }
         let message = format!("on_error of {} failed", state.title());
         event_loop.tell(py, &message, Some(&error), Some(limiter.as_any()));
     }
@@ -116,9 +119,9 @@ pub(crate) fn refuse(
     match waiter {
         Waiter::Coroutine { event_loop, future }
         | Waiter::Pushed { event_loop, room: Some(future), .. } => {
-            let event_loop = loops::find(limiter, event_loop);
-            let refused = event_loop.map(|it| it.refuse(future.bind(py), &error)).transpose();
-            refused.map(|_| None)
+            let mut errors = Errors::default();
+            wake(limiter, event_loop, &future, Some(&error), &mut errors);
+            errors.into_result().map(|()| None)
         }
         Waiter::Pushed { task, .. } if error.is_instance_of::<errors::Aborted>(py) => {
             Ok(Some(task.into_task()))

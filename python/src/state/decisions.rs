@@ -6,6 +6,7 @@ use strict_rate_limiter_core::{Decision, Ticket};
 use super::inner::Inner;
 use super::loops::LoopId;
 use super::waiters::Waiter;
+use crate::future::Future;
 use crate::pushed::Pushed;
 
 /// How often a loop looks whether another one was closed, where it waits for tasks of that.
@@ -14,7 +15,7 @@ const WATCH_NS: u64 = 500_000_000;
 /// What to do for a waiter after the lock is released.
 pub(crate) enum Action {
     /// A coroutine has its permit, or a task its room: wake it. `_task` ends after the lock.
-    Wake { ticket: Ticket, event_loop: LoopId, future: Py<PyAny>, _task: Option<Pushed> },
+    Wake { ticket: Ticket, event_loop: LoopId, future: Py<Future>, _task: Option<Pushed> },
     /// A loop has a task to start.
     Start(LoopId),
     /// The first waiter is this loop's: have it look at the opening.
@@ -28,21 +29,13 @@ impl Inner {
     pub(crate) fn next(&mut self, now: u64) -> Action {
         loop {
             match self.machine.poll(now) {
-                Decision::Grant { waiter, ticket } => match waiter {
-                    Waiter::Coroutine { event_loop, future } => {
-                        return Action::Wake { ticket, event_loop, future, _task: None };
+                Decision::Grant { waiter, ticket } => {
+                    self.note_granted(ticket, now);
+                    match self.granted(waiter, ticket) {
+                        Action::Rest => {}
+                        action => return action,
                     }
-                    Waiter::Pushed { event_loop, task, room: Some(future) } => {
-                        return Action::Wake { ticket, event_loop, future, _task: Some(task) };
-                    }
-                    Waiter::Pushed { event_loop, task, room: None } => {
-                        let hold = self.claim(ticket).expect("it was granted just now");
-                        let state = self.loop_mut(event_loop).expect("its waiters keep it");
-                        state.ready.push_back((task, hold));
-                        return Action::Start(event_loop);
-                    }
-                    Waiter::Thread(waiter) => waiter.signal.give(),
-                },
+                }
                 Decision::Accept { ticket } => {
                     if let Some(Waiter::Pushed { event_loop, room, .. }) =
                         self.machine.waiter_mut(ticket)
@@ -56,6 +49,28 @@ impl Inner {
                 Decision::WaitForCompletion => return self.watch_others(now),
                 // `Idle`.
                 _ => return Action::Rest,
+            }
+        }
+    }
+
+    /// What to do for a waiter that was granted.
+    fn granted(&mut self, waiter: Waiter, ticket: Ticket) -> Action {
+        match waiter {
+            Waiter::Coroutine { event_loop, future } => {
+                Action::Wake { ticket, event_loop, future, _task: None }
+            }
+            Waiter::Pushed { event_loop, task, room: Some(future) } => {
+                Action::Wake { ticket, event_loop, future, _task: Some(task) }
+            }
+            Waiter::Pushed { event_loop, task, room: None } => {
+                let hold = self.claim(ticket).expect("it was granted just now");
+                let state = self.loop_mut(event_loop).expect("its waiters keep it");
+                state.ready.push_back((task, hold));
+                Action::Start(event_loop)
+            }
+            Waiter::Thread(waiter) => {
+                waiter.signal.give();
+                Action::Rest
             }
         }
     }

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::mem;
 
 use pyo3::prelude::*;
-use strict_rate_limiter_core::{Config, Grant, Machine, RequestError, Ticket, raw};
+use strict_rate_limiter_core::{Config, Grant, Machine, RequestError, Ticket, TryGrantError, raw};
 
 use super::loops::{LoopId, LoopState, StartedId, StartedTask};
-use super::permits::{Ending, Hold};
+use super::permits::{Ending, Hold, PermitId};
 use super::waiters::Waiter;
+use super::watch::{Caller, Watch};
 use crate::config::value_error;
 use crate::fork::forks;
+use crate::future::Future;
 use crate::reentrancy::Frames;
 use crate::thread_mark::ThreadMark;
 
@@ -26,7 +28,7 @@ pub(crate) struct Inner {
     pub(crate) started: HashMap<StartedId, StartedTask>,
     pub(super) next_started: StartedId,
     /// Futures that wait until nothing runs and nobody waits.
-    pub(crate) drained: Vec<(LoopId, Py<PyAny>)>,
+    pub(crate) drained: Vec<(LoopId, Py<Future>)>,
     /// Threads that new limits refused, and that have not woken since.
     pub(crate) refused: HashMap<Ticket, RequestError>,
     /// How many hold the limiter itself, by `async with limiter` and `with limiter`.
@@ -34,6 +36,8 @@ pub(crate) struct Inner {
     /// The threads that hold it by `with limiter`.
     pub(crate) blocking: Vec<ThreadMark>,
     pub(crate) on_error: Option<Py<PyAny>>,
+    /// A hook, and what it is to be told.
+    pub(super) watch: Option<Box<Watch>>,
     /// Ends of tasks at which the clock could not be read. The next reading stamps them, which is later than the true
     /// end and so is safe.
     unstamped: Vec<(Hold, Ending)>,
@@ -44,7 +48,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(config: Config, on_error: Option<Py<PyAny>>) -> PyResult<Self> {
+    pub(super) fn new(
+        config: Config,
+        on_error: Option<Py<PyAny>>,
+        on_event: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
         Ok(Self {
             machine: Machine::new(config).map_err(value_error)?,
             loops: Vec::new(),
@@ -57,6 +65,7 @@ impl Inner {
             entered: 0,
             blocking: Vec::new(),
             on_error,
+            watch: on_event.map(|hook| Box::new(Watch::new(hook))),
             unstamped: Vec::new(),
             forks: forks(),
             is_copied: false,
@@ -86,6 +95,7 @@ impl Inner {
         mem::forget(mem::take(&mut self.drained));
         mem::forget(mem::take(&mut self.frames));
         self.unstamped.clear();
+        self.forget_watched();
         (self.entered, self.blocking) = (0, Vec::new());
     }
 
@@ -104,31 +114,49 @@ impl Inner {
         self.machine = machine;
     }
 
+    /// What is left of a pause in seconds, if that is more than is waited for.
+    pub(crate) fn paused_too_long(&self, now: u64, max_ns: u64) -> Option<f64> {
+        let until = self.machine.paused_until();
+        let left = until.saturating_sub(now);
+        #[expect(clippy::cast_precision_loss, reason = "a float is what users of asyncio expect")]
+        let seconds = if until == u64::MAX { f64::INFINITY } else { left as f64 / 1e9 };
+        (left > max_ns).then_some(seconds)
+    }
+
     /// Grants if there is room as far as is known without a look at the time.
     #[inline]
     pub(crate) fn grant_at_once(&mut self, weight: u64) -> Option<Hold> {
-        if self.is_copied {
+        if self.is_copied || self.watch.is_some() {
             return None;
         }
         let grant = self.machine.grant_at_once(weight)?;
-        Some(self.hold(grant))
+        Some(self.hold(grant, PermitId::default()))
+    }
+
+    /// Grants now or not at all.
+    pub(crate) fn try_grant(&mut self, now: u64, weight: u64) -> Result<Hold, TryGrantError> {
+        let grant = self.machine.try_grant(now, weight)?;
+        let id = self.note_granted_at_once(weight, now);
+        Ok(self.hold(grant, id))
     }
 
     #[inline]
-    pub(crate) fn hold(&self, grant: Grant) -> Hold {
-        Hold { grant, forks: self.forks }
+    fn hold(&self, grant: Grant, id: PermitId) -> Hold {
+        Hold { grant, forks: self.forks, id }
     }
 
     /// The permit of a waiter that was granted.
     pub(crate) fn claim(&mut self, ticket: Ticket) -> Option<Hold> {
         let grant = self.machine.claim(ticket)?;
-        Some(self.hold(grant))
+        let id = self.claim_watched(ticket);
+        Some(self.hold(grant, id))
     }
 
     /// Takes back a permit whose task never started.
     pub(crate) fn undo(&mut self, hold: Hold) {
         if hold.forks == self.forks {
             self.machine.undo(hold.grant);
+            self.note_unused(hold.id);
         }
     }
 
@@ -138,13 +166,15 @@ impl Inner {
         if hold.forks != self.forks {
             return 0;
         }
-        match ending {
+        let excess = match ending {
             Ending::Completed { actual } => self.machine.complete(hold.grant, now, now, actual),
             Ending::Cancelled => {
                 self.machine.abandon(hold.grant, now, now);
                 0
             }
-        }
+        };
+        self.note_ended(hold.id, ending, excess, now);
+        excess
     }
 
     /// A task has ended, and nobody knows when. The next reading of the clock stamps it.
@@ -171,16 +201,20 @@ impl Inner {
         self.machine.head().is_some() || !self.drained.is_empty()
     }
 
+    /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are only counted. Only a
+    /// hook needs to know which caller it is.
     #[expect(clippy::needless_pass_by_value, reason = "the permit is counted from here on")]
-    /// A caller holds the limiter itself. Every permit of weight 1 is like any other, so they are only counted.
-    pub(crate) fn enter(&mut self, hold: Hold) {
+    pub(crate) fn enter(&mut self, hold: Hold, caller: Option<Caller>) {
         debug_assert_eq!(hold.weight(), 1);
-        self.entered += usize::from(hold.forks == self.forks);
+        if hold.forks == self.forks {
+            self.entered += 1;
+            self.note_entered(caller, hold.id);
+        }
     }
 
     /// A thread holds the limiter by `with limiter`.
-    pub(crate) fn enter_blocking(&mut self, hold: Hold) {
-        self.enter(hold);
+    pub(crate) fn enter_blocking(&mut self, hold: Hold, caller: Option<Caller>) {
+        self.enter(hold, caller);
         self.blocking.push(ThreadMark::here());
     }
 
@@ -194,12 +228,13 @@ impl Inner {
     }
 
     /// One of them leaves, with a permit. `None` if there was none.
-    pub(crate) fn leave(&mut self) -> Option<Hold> {
+    pub(crate) fn leave(&mut self, caller: Option<Caller>) -> Option<Hold> {
         self.entered = self.entered.checked_sub(1)?;
-        Some(self.hold(raw::grant(1)))
+        let id = self.take_entered(caller);
+        Some(self.hold(raw::grant(1), id))
     }
 
-    pub(crate) fn take_drained(&mut self) -> Vec<(LoopId, Py<PyAny>)> {
+    pub(crate) fn take_drained(&mut self) -> Vec<(LoopId, Py<Future>)> {
         if self.machine.is_drained() { mem::take(&mut self.drained) } else { Vec::new() }
     }
 
@@ -212,6 +247,7 @@ impl Inner {
             mem::take(&mut self.drained),
             mem::take(&mut self.frames),
             self.on_error.take(),
+            self.take_hook(),
         )
     }
 }

@@ -9,6 +9,7 @@ mod inner;
 mod loops;
 mod permits;
 mod waiters;
+mod watch;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -24,6 +25,7 @@ pub(crate) use inner::Inner;
 pub(crate) use loops::{LoopId, LoopState, Spawn, StartedId, StartedTask, When};
 pub(crate) use permits::{Ending, Hold};
 pub(crate) use waiters::{Signal, ThreadWaiter, Waiter};
+pub(crate) use watch::{Caller, Recorded};
 
 /// A rate limiter that never lets an interval of length `per` contain more than `rate` tasks,
 /// counted until their completion; one at a time, first in, first out. It serves any number of
@@ -34,8 +36,10 @@ pub(crate) use waiters::{Signal, ThreadWaiter, Waiter};
 /// `concurrency` tasks may run at once. `paced` spreads tasks evenly over the period.
 /// `queue_capacity` bounds the queue: a push then waits for room. With `refuse_when_full`, whatever
 /// would wait is refused with QueueFull instead. `abandon_grace` is how long a cancelled task still
-/// counts as running. `clock_drift_ppm` is how much faster than the server's this clock may run.
-/// `on_error` is called with the exception of a queued task. `clock` returns nanoseconds, as
+/// counts as running. `max_pause` is the longest pause that is waited for: while more is left of one,
+/// whoever waits or would wait is refused with `PauseTooLong`. `clock_drift_ppm` is how much faster than the server's this clock may run.
+/// `on_error` is called with the exception of a queued task, `on_event` with an Event for whatever
+/// happens: see there. `clock` returns nanoseconds, as
 /// `time.monotonic_ns` does, which is the default. `name` is for people. `history` is what an
 /// earlier limiter's `history()` returned.
 #[pyclass(frozen, subclass, weakref, module = "async_rate_limiter")]
@@ -48,6 +52,10 @@ pub struct RateLimiter {
 pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) name: Option<String>,
+    /// The longest pause that is waited for; `u64::MAX` if all are.
+    pub(crate) max_pause_ns: u64,
+    /// Whether there is a hook.
+    pub(crate) is_watched: bool,
     /// From `operation/`, which stands above the scheduler.
     pub(crate) spawn: Spawn,
     inner: Mutex<Inner>,
@@ -80,11 +88,15 @@ impl State {
     pub(crate) fn new(
         config: Config,
         name: Option<String>,
+        max_pause_ns: u64,
         on_error: Option<Py<PyAny>>,
+        on_event: Option<Py<PyAny>>,
         clock: Clock,
         spawn: Spawn,
     ) -> PyResult<Self> {
-        Ok(Self { clock, name, spawn, inner: Mutex::new(Inner::new(config, on_error)?) })
+        let is_watched = on_event.is_some();
+        let inner = Mutex::new(Inner::new(config, on_error, on_event)?);
+        Ok(Self { clock, name, max_pause_ns, is_watched, spawn, inner })
     }
 
     #[inline]
@@ -131,6 +143,7 @@ impl RateLimiter {
         // The lock is free whenever Python code runs, the collector included.
         let Ok(inner) = state.inner.try_lock() else { return Ok(()) };
         visit.call(&inner.on_error)?;
+        visit.call(inner.hook())?;
         for state in &inner.loops {
             state.event_loop.traverse(visit)?;
             for (task, _) in &state.ready {

@@ -10,6 +10,20 @@ pub(crate) struct Hold {
     pub(super) grant: Grant,
     /// The process that it was granted in.
     pub(super) forks: u32,
+    /// Which one it is, to a hook.
+    pub(super) id: PermitId,
+}
+
+/// Tells the permits of a limiter that has a hook apart: an event's number, shortened, so that a permit is no larger for
+/// it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PermitId(u32);
+
+impl PermitId {
+    #[expect(clippy::cast_possible_truncation, reason = "no two that are out are 4 billion apart")]
+    pub(super) const fn new(event: u64) -> Self {
+        Self(event as u32)
+    }
 }
 
 impl Hold {

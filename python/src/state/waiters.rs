@@ -4,21 +4,22 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use pyo3::prelude::*;
+use pyo3::Py;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loops::LoopId;
+use crate::future::Future;
 use crate::pushed::Pushed;
 use crate::thread_mark::ThreadMark;
 
 /// Who waits in the queue.
 pub(crate) enum Waiter {
     /// A coroutine, by the future of its loop that it awaits.
-    Coroutine { event_loop: LoopId, future: Py<PyAny> },
+    Coroutine { event_loop: LoopId, future: Py<Future> },
     /// A thread.
     Thread(ThreadWaiter),
     /// A task that was left to the limiter, and the future of the caller that still waits for room in the queue.
-    Pushed { event_loop: LoopId, task: Pushed, room: Option<Py<PyAny>> },
+    Pushed { event_loop: LoopId, task: Pushed, room: Option<Py<Future>> },
 }
 
 /// A thread that waits.
