@@ -11,10 +11,9 @@ use strict_rate_limiter_core::{
 
 const PER_NS: u64 = 50;
 
-/// A task that has a permit: from when, until when, as far as the world knows.
+/// A task that has a permit: until when, as far as the world knows.
 #[derive(Debug)]
 struct Ran {
-    granted: u64,
     ended: Option<u64>,
     weight: u64,
 }
@@ -103,7 +102,7 @@ impl World {
     /// A task begins now; the law must allow it.
     fn begin_task(&mut self, weight: u64) -> usize {
         let now = self.now;
-        self.ran.push(Ran { granted: now, ended: None, weight });
+        self.ran.push(Ran { ended: None, weight });
         for limit in &self.limits {
             let is_held = |ran: &&Ran| ran.ended.is_none_or(|ended| ended + limit.per_ns() >= now);
             let held: u64 =
