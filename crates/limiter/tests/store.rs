@@ -24,6 +24,8 @@ struct Place {
     bytes: Vec<u8>,
     written: u64,
     dead: BTreeSet<SessionId>,
+    /// Sessions whose processes are dead, and whose tasks run on.
+    orphaned: BTreeSet<SessionId>,
     listening: Vec<(SessionId, Waker)>,
     is_locked: bool,
     /// A clock that goes on while it is looked for the dead.
@@ -101,6 +103,12 @@ impl Store for Memory {
         if let Some(clock) = &place.looked_for_dead {
             clock.fetch_add(1_000, Ordering::SeqCst);
         }
+        sessions
+    }
+
+    fn orphaned(&self, mut sessions: Vec<SessionId>) -> Vec<SessionId> {
+        let place = &mut *self.place.lock().unwrap();
+        sessions.retain(|session| place.orphaned.contains(session));
         sessions
     }
 
@@ -241,6 +249,28 @@ fn the_dead_leave_the_queue_and_their_tasks_have_ended() {
     world.clock.advance(5 * MS);
     world.clock.advance(10 * MS);
     assert!(waits.poll_if_woken().is_none(), "its call may be on the wire for the grace");
+    world.clock.advance(Duration::from_nanos(1));
+    waits.poll_if_woken().expect("the opening").unwrap().complete();
+}
+
+#[test]
+fn a_dead_process_waits_no_longer_though_its_task_runs_on() {
+    let world = world(&["1/10ms"]);
+    let (dies, lives) = (world.open(), world.open());
+    let _permit = dies.limiter.try_acquire().unwrap();
+    let _ahead = ByHand::waiting(dies.limiter.acquire());
+    let mut waits = ByHand::waiting(lives.limiter.acquire());
+    dies.faults.is_dead.store(true, Ordering::SeqCst);
+    world.place.lock().unwrap().orphaned.insert(dies.session);
+    world.clock.advance(1_000 * MS);
+    assert_eq!((lives.limiter.stats().running, lives.limiter.stats().queued), (1, 1));
+    world.clock.advance(1_000 * MS);
+    assert!(waits.poll_if_woken().is_none(), "the task runs on");
+    // Now it has ended as well. The head looks every 100 ms.
+    world.place.lock().unwrap().dead.insert(dies.session);
+    world.clock.advance(100 * MS);
+    assert_eq!(lives.limiter.stats().running, 0);
+    world.clock.advance(10 * MS);
     world.clock.advance(Duration::from_nanos(1));
     waits.poll_if_woken().expect("the opening").unwrap().complete();
 }
