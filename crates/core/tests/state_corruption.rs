@@ -79,6 +79,9 @@ fn an_undamaged_state_is_read_back() {
     assert!(!state.queue.is_empty() && !state.unclaimed.is_empty() && !state.abandoned.is_empty());
 }
 
+/// A change that no machine makes.
+type OwnersDamage = fn(&mut OwnersState);
+
 #[test]
 fn what_no_machine_could_have_been_in_is_refused() {
     type Damage = fn(&mut State);
