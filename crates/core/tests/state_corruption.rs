@@ -85,7 +85,6 @@ type OwnersDamage = fn(&mut OwnersState);
 #[test]
 fn what_no_machine_could_have_been_in_is_refused() {
     type Damage = fn(&mut State);
-    type OwnersDamage = fn(&mut OwnersState);
     let damages: [(&str, Damage); 23] = [
         ("not one window", |state| state.windows.truncate(1)),
         ("queue is not in the order", |state| state.queue.reverse()),
