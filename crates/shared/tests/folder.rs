@@ -229,8 +229,10 @@ fn a_file_that_is_another_or_cut_off_is_refused() {
     // Nothing at all is a folder without a state, whose limits are used up.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     assert!(builder(&folder).open().unwrap().try_acquire().is_err());
-    fs::write(&path, vec![b'x'; 1 << 25]).unwrap();
-    assert!(error_of(builder(&folder)).contains("damaged"));
+    for len in [1, 4_096, 1 << 25] {
+        fs::write(&path, vec![b'x'; len]).unwrap();
+        assert!(error_of(builder(&folder).fresh()).contains("damaged"), "{len} bytes");
+    }
 }
 
 #[test]

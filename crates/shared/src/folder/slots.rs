@@ -95,7 +95,8 @@ impl Slots {
         let trailers = [self.trailer(&ends[0])?, self.trailer(&ends[1])?];
         let sequences = trailers.each_ref().map(|trailer| trailer.as_ref().map(|it| it.sequence));
         let newer = match sequences {
-            [None, None] => return Ok(None),
+            [None, None] if self.len()? == 0 => return Ok(None),
+            [None, None] => return Err(self.damaged("it is another file, or cut off")),
             [None, Some(1)] => 1,
             [Some(even), Some(odd)] if even.is_multiple_of(2) && even + 1 == odd => 1,
             [Some(even), Some(odd)] if even.is_multiple_of(2) && odd + 1 == even => 0,
@@ -145,6 +146,11 @@ impl Slots {
         buffer.truncate(len);
         written.map_err(self.io("write"))?;
         Ok(Written { sequence, checksum })
+    }
+
+    fn len(&self) -> Result<u64, FolderError> {
+        let metadata = self.file.metadata().map_err(self.io("read"))?;
+        Ok(metadata.len())
     }
 
     /// Reads the end of the slot in which this number belongs. What was never written reads as zeros.
