@@ -2,9 +2,11 @@
 //!
 //! A task of asyncio awaits anything that has `_asyncio_future_blocking` and the methods here. asyncio's own futures
 //! forget their callbacks where a signal's handler raises while they ask the loop to call them, and their task would sleep
-//! for ever. This one asks until the loop has each callback, and calls each once, however often the loop was asked.
+//! for ever. This one asks until the loop has each callback, and each is called once, however often the loop was asked.
+//!
+//! What the loop calls is CPython's own (`next` of a `map` with one item), with nothing of ours below it: at the end of
+//! the interpreter CPython unwinds a daemon thread that runs a task, which a frame of Rust would not survive.
 
-use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,7 +34,7 @@ struct State {
     /// Whether it was yielded to a task that has yet to take note of it.
     is_blocking: bool,
     /// What is to be called at its end, and in which contexts.
-    callbacks: VecDeque<Callback>,
+    callbacks: Vec<Callback>,
 }
 
 struct Callback {
@@ -52,8 +54,7 @@ enum Outcome {
 impl Future {
     /// A future of this loop.
     pub(crate) fn new<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
-        let state =
-            State { outcome: Outcome::Pending, is_blocking: false, callbacks: VecDeque::new() };
+        let state = State { outcome: Outcome::Pending, is_blocking: false, callbacks: Vec::new() };
         let future = Self { event_loop: event_loop.clone().unbind(), state: Mutex::new(state) };
         Bound::new(event_loop.py(), future)
     }
@@ -85,24 +86,26 @@ impl Future {
             return Ok(false);
         }
         state.outcome = outcome;
-        let contexts = state.callbacks.iter().map(|callback| callback.context.clone_ref(this.py()));
-        let contexts: Vec<Py<PyAny>> = contexts.collect();
+        let callbacks = mem::take(&mut state.callbacks);
         drop(state);
         let mut errors = Errors::default();
-        for context in contexts {
-            errors.note(Self::schedule(this, &context));
+        for callback in callbacks {
+            errors.note(Self::schedule(this, &callback));
         }
         errors.into_result().map(|()| true)
     }
 
-    /// Has the loop call a callback in its next turn, in this context.
-    fn schedule(this: &Bound<'_, Self>, context: &Py<PyAny>) -> PyResult<()> {
+    /// Has the loop call a callback once, in its next turn.
+    fn schedule(this: &Bound<'_, Self>, Callback { function, context }: &Callback) -> PyResult<()> {
         let py = this.py();
-        let (future, event_loop) = (this.as_unbound(), &this.get().event_loop);
+        let event_loop = &this.get().event_loop;
+        // The one item is the one call: whoever asks for the next finds none, and `next` gives its default.
+        let calls = imports(py).map.bind(py).call1((function, (this,)))?.unbind();
         let ask = |py: Python<'_>, method: &Bound<'_, PyString>| {
             let keywords = PyDict::new(py);
             keywords.set_item(intern!(py, "context"), context)?;
-            event_loop.bind(py).call_method(method, (future,), Some(&keywords)).map(drop)
+            let arguments = (&imports(py).next, &calls, py.None());
+            event_loop.bind(py).call_method(method, arguments, Some(&keywords)).map(drop)
         };
         let mut errors = Errors::default();
         for _ in 0..ATTEMPTS {
@@ -144,27 +147,14 @@ impl Future {
         self.event_loop.clone_ref(py)
     }
 
-    /// What the loop calls: the next callback. Called once too often, it finds none.
-    fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let mut state = slf.get().lock();
-        if let Outcome::Pending = state.outcome {
-            return Ok(());
-        }
-        let Some(Callback { function, context: _context }) = state.callbacks.pop_front() else {
-            return Ok(());
-        };
-        drop(state);
-        function.call1(slf.py(), (slf,)).map(drop)
-    }
-
     fn remove_done_callback(&self, function: &Bound<'_, PyAny>) -> PyResult<usize> {
         // Comparing may run Python code.
         let callbacks = mem::take(&mut self.lock().callbacks);
         let mut errors = Errors::default();
-        let (mut kept, mut removed) = (VecDeque::new(), Vec::new());
+        let (mut kept, mut removed) = (Vec::new(), Vec::new());
         for callback in callbacks {
             let is_same = errors.note(function.eq(&callback.function)).unwrap_or(false);
-            if is_same { removed.push(callback) } else { kept.push_back(callback) }
+            if is_same { removed.push(callback) } else { kept.push(callback) }
         }
         let mut state = self.lock();
         kept.append(&mut state.callbacks);
@@ -262,13 +252,13 @@ Have the loop call `fn` with this future at its end, in this context.";
             PyTypeError::new_err("add_done_callback() missing 1 required positional argument: 'fn'")
         })?;
         let context = context.map_or_else(|| imports(py).copy_context.bind(py).call0(), Ok)?;
-        let callback = Callback { function: function.unbind(), context: context.clone().unbind() };
+        let callback = Callback { function: function.unbind(), context: context.unbind() };
         let mut state = future.get().lock();
-        state.callbacks.push_back(callback);
-        let is_pending = matches!(state.outcome, Outcome::Pending);
-        drop(state);
-        if !is_pending {
-            Python::attach(move |_| Future::schedule(future, &context.unbind()))?;
+        if matches!(state.outcome, Outcome::Pending) {
+            state.callbacks.push(callback);
+        } else {
+            drop(state);
+            Future::schedule(future, &callback)?;
         }
         Ok(py.None().into_bound(py))
     }

@@ -14,7 +14,9 @@ pub(crate) struct Imports {
     pub(crate) invalid_state_error: Py<PyAny>,
     pub(crate) context: Py<PyAny>,
     pub(crate) copy_context: Py<PyAny>,
+    pub(crate) map: Py<PyAny>,
     pub(crate) monotonic_ns: Py<PyAny>,
+    pub(crate) next: Py<PyAny>,
     pub(crate) coroutine: Py<PyAny>,
     pub(crate) generator: Py<PyAny>,
     pub(crate) async_generator: Py<PyAny>,
@@ -31,6 +33,7 @@ pub(crate) fn import(wake: Bound<'_, PyCFunction>) -> PyResult<()> {
     let py = wake.py();
     IMPORTS.get_or_try_init(py, || {
         let asyncio = py.import("asyncio")?;
+        let builtins = py.import("builtins")?;
         let contextvars = py.import("contextvars")?;
         let types = py.import("types")?;
         let name = |module: &Bound<'_, PyModule>, name| module.getattr(name).map(Bound::unbind);
@@ -43,6 +46,8 @@ pub(crate) fn import(wake: Bound<'_, PyCFunction>) -> PyResult<()> {
             invalid_state_error: name(&asyncio, "InvalidStateError")?,
             context: name(&contextvars, "Context")?,
             copy_context: name(&contextvars, "copy_context")?,
+            map: name(&builtins, "map")?,
+            next: name(&builtins, "next")?,
             monotonic_ns: name(&py.import("time")?, "monotonic_ns")?,
             coroutine: name(&types, "CoroutineType")?,
             generator: name(&types, "GeneratorType")?,

@@ -252,6 +252,30 @@ print("alive", flush=True)
 """)
             self.assertEqual((ran.returncode, ran.stdout), (0, "alive\n"), ran.stderr)
 
+    def test_nor_does_a_thread_whose_loop_runs_tasks_that_the_limiter_has_woken(self) -> None:
+        for _ in range(3):
+            ran = run_program("""
+import asyncio, threading, time
+from async_rate_limiter import RateLimiter
+limiter = RateLimiter(100000, per=1)
+woken = threading.Event()
+async def worker():
+    while True:
+        async with limiter:
+            time.sleep(0.0005)
+            await asyncio.sleep(0)
+        woken.set()
+async def main():
+    await asyncio.gather(*[worker() for _ in range(5)])
+class Slow:
+    def __del__(self): time.sleep(0.2)
+slow = Slow()
+threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+woken.wait()
+print("alive", flush=True)
+""")
+            self.assertEqual((ran.returncode, ran.stdout), (0, "alive\n"), ran.stderr)
+
 
 class Exceptions(unittest.TestCase):
     """A signal handler may raise at any moment, in whatever the limiter calls."""
